@@ -1,0 +1,9 @@
+"""Convolutional network architectures, written out in full, in one vocabulary.
+
+    from cnnlib import create_model, list_models, describe
+"""
+
+from cnnlib import models as _models  # registers every family
+from cnnlib.registry import create_model, describe, list_models
+
+__all__ = ["create_model", "describe", "list_models"]

@@ -1,0 +1,156 @@
+"""Names of networks, and the three look-ups: `create_model`, `list_models`, `describe`.
+
+A family file ends with one call of `register`, which stores its rows (`Variant`); nothing else has to know of it.
+"""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a family's table: a name and the keyword arguments that make the network.
+
+    `input_size` is the (C, H, W) that the network was designed for. `twin` names the same network in a public
+    library, as `"torchvision.alexnet"` or `"timm.resnet50"`, where one exists. `cite` is a key of
+    `references.bib`; `register` fills in the family's own key, network and year where a row has none.
+    """
+
+    name: str
+    summary: str
+    config: Mapping[str, object] = field(default_factory=dict)
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    twin: str | None = None
+    cite: str | None = None
+    year: int | None = None
+    network: Callable[..., nn.Module] | None = None
+    family: str | None = None
+
+
+_variants: dict[str, Variant] = {}
+
+
+def register(network: Callable[..., nn.Module], variants: Sequence[Variant], *, cite: str, year: int) -> None:
+    """Make the rows of a family known; called once, at the end of its file.
+
+    `network` is the class that builds every row without a `network` of its own. Raises `ValueError` for a name
+    that is taken and for a row that sets an argument which its network does not have.
+    """
+    family = network.__module__.rpartition(".")[2]
+    for row in variants:
+        if row.name in _variants and _variants[row.name].family != family:
+            raise ValueError(f"model name {row.name!r} is already registered by {_variants[row.name].family!r}")
+        own = {key: getattr(row, key) or default
+               for key, default in (("network", network), ("cite", cite), ("year", year))}
+        variant = Variant(**{**row.__dict__, **own, "family": family})
+        _reject_unknown_arguments(variant, variant.config)
+        _variants[row.name] = variant
+
+
+def list_models(pattern: str = "*", *, family: str | None = None) -> list[str]:
+    """Sorted names of all networks that match a shell-style `pattern`, such as `"resnet*"`, and a `family`.
+
+    Raises `ValueError` for an unknown family.
+    """
+    families = sorted({variant.family for variant in _variants.values()})
+    if family is not None and family not in families:
+        raise ValueError(f"unknown family {family!r}; known families: {', '.join(families)}")
+    names = (name for name, variant in _variants.items() if family in (None, variant.family))
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def find_variant(name: str) -> Variant:
+    """The row of a registered network. Raises `ValueError` with the nearest names for an unknown one."""
+    if name not in _variants:
+        near = difflib.get_close_matches(str(name), _variants, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() names all of them"
+        raise ValueError(f"unknown model {name!r}; {hint}")
+    return _variants[name]
+
+
+def create_model(name: str, **overrides) -> nn.Module:
+    """Build a network by name, freshly initialized and in training mode.
+
+    `overrides` replace or add keyword arguments of the network, most often `num_classes` and `in_channels`.
+    Raises `ValueError` for an unknown name (with the nearest ones) and for an argument that the network lacks.
+
+        model = create_model("alexnet", num_classes=10)
+    """
+    variant = find_variant(name)
+    _reject_unknown_arguments(variant, overrides)
+    return variant.network(**{**variant.config, **overrides})
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `describe` knows of a network; prints as a short table."""
+
+    name: str
+    summary: str
+    family: str
+    year: int
+    cite: str
+    input_size: tuple[int, int, int]
+    params: int
+    arguments: Mapping[str, object]
+    twin: str | None
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [
+            ("summary", self.summary),
+            ("family", f"cnnlib.models.{self.family}"),
+            ("paper", f"{self.cite} ({self.year})"),
+            ("input (C, H, W)", " x ".join(map(str, self.input_size))),
+            ("parameters", f"{self.params:,}"),
+            ("arguments", ", ".join(f"{key}={_shown(value)}" for key, value in self.arguments.items())),
+            ("same network in", self.twin or "no other library that we know of"),
+        ]
+
+    def __repr__(self) -> str:
+        return "\n".join([self.name, *(f"  {label:16} {text}" for label, text in self._rows())])
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"| `{self.name}` | |", "|---|---|", *(f"| {label} | {text} |" for label, text in self._rows())]
+        return "\n".join(lines)
+
+
+def describe(name: str) -> Description:
+    """What is known of a network: family, paper, input size, parameter count, arguments, twin.
+
+    Builds it on the meta device, so that nothing is allocated. Raises `ValueError` for an unknown name.
+    """
+    variant = find_variant(name)
+    with torch.device("meta"):
+        model = create_model(name)
+    defaults = {key: parameter.default for key, parameter in inspect.signature(variant.network).parameters.items()}
+    return Description(
+        name=name,
+        summary=variant.summary,
+        family=variant.family,
+        year=variant.year,
+        cite=variant.cite,
+        input_size=variant.input_size,
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        arguments={**defaults, **variant.config},
+        twin=variant.twin,
+    )
+
+
+def _reject_unknown_arguments(variant: Variant, arguments: Mapping[str, object]) -> None:
+    allowed = inspect.signature(variant.network).parameters
+    unknown = [key for key in arguments if key not in allowed]
+    if unknown:
+        raise ValueError(
+            f"{variant.name!r} has no argument {', '.join(map(repr, unknown))}; it takes {', '.join(allowed)}"
+        )
+
+
+def _shown(value: object) -> str:
+    """A value as source code has it: classes and functions by name, the rest by `repr`."""
+    return getattr(value, "__name__", None) or repr(value)
