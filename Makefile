@@ -1,0 +1,51 @@
+# Two commands are enough: `make book` and `make test`. Each sets up .venv by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BOOK := _build/html/index.html
+BUILT := _build/.built
+WORKERS ?= 2
+PORT ?= 8000
+
+CHAPTERS := $(sort $(wildcard chapters/[0-9A-Z]*.ipynb))
+SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(CHAPTERS) $(wildcard _static/*)
+
+# One thread a process: chapters run side by side, and sums come out the same on every machine.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help book serve test chapters lint clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+book: $(BUILT)  ## build the book; any warning is an error
+	@echo "The book is at file://$(abspath $(BOOK)); 'make serve' shows it at a local address."
+
+serve: book  ## show the book at a local address (PORT=8000)
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+test: $(BUILT)  ## unit tests, chapters (outputs compared) and built pages
+	$(BIN)/python -m pytest --nbval -n $(WORKERS) --dist loadfile tests chapters
+
+chapters: $(INSTALLED)  ## execute and tidy all chapters
+	$(BIN)/python tools/execute.py $(CHAPTERS)
+
+lint: $(INSTALLED)  ## check the chapter rules
+	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)
+
+clean:  ## remove the built book; .venv stays
+	rm -rf _build
+
+# The environment: made once, renewed when a pin or the package's own metadata changes.
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(SOURCES)
+	$(BIN)/jupyter-book build . --all -W --keep-going -n -q
+	@touch $@
