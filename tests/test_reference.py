@@ -1,0 +1,90 @@
+"""For every network with a twin in torchvision or timm: the same counts, the same logits, the same gradients.
+
+All tensors of the twin are random, batch-norm statistics included, and move over in order; no table of names. Counts
+are compared for all networks; numbers for the smallest of each kind, where rows of one network class that differ in
+nothing but numbers are one kind, and for the others under the mark `slow`.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlib import create_model, list_models
+from cnnlib.registry import find_variant
+from cnnlib.vision import torchvision  # before timm, which imports torchvision itself
+import timm
+from zoo import count_macs, count_params, on_meta, randomize, smallest_input
+
+NAMES = [name for name in list_models() if find_variant(name).twin]
+SLOW_TO_INITIALIZE = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
+
+
+def twin_on_meta(name: str) -> nn.Module:
+    variant = find_variant(name)
+    library, _, twin = variant.twin.partition(".")
+    classes = variant.config.get("num_classes", 1000)
+    with torch.device("meta"):
+        if library == "timm":
+            return timm.create_model(twin, num_classes=classes)
+        return torchvision.models.get_model(twin, num_classes=classes, **SLOW_TO_INITIALIZE.get(twin, {}))
+
+
+def kind(name: str) -> tuple:
+    """What two networks share whose rows differ in nothing but numbers."""
+    variant = find_variant(name)
+    return variant.family, variant.network, *(
+        (key, value) for key, value in sorted(variant.config.items())
+        if value is None or isinstance(value, (str, bool, type)) or callable(value)
+    )
+
+
+def representatives() -> set[str]:
+    """The network with the fewest parameters of each kind."""
+    smallest = {}
+    for name in sorted(NAMES, key=lambda name: count_params(on_meta(name)), reverse=True):
+        smallest[kind(name)] = name
+    return set(smallest.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counts(name):
+    ours, twin = on_meta(name), twin_on_meta(name)
+    assert count_params(ours) == count_params(twin)
+    assert [t.shape for t in ours.state_dict().values()] == [t.shape for t in twin.state_dict().values()]
+    size = find_variant(name).input_size
+    assert count_macs(ours, size) == count_macs(twin, size)
+
+
+QUICK = representatives()
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES])
+def test_logits_and_gradients(name):
+    twin = randomize(twin_on_meta(name).to_empty(device="cpu")).eval()
+    with torch.device("meta"):
+        ours = create_model(name).eval()
+    assert {buffer for buffer, _ in ours.named_buffers()} <= ours.state_dict().keys(), "a buffer outside of the state"
+    ours.load_state_dict(dict(zip(ours.state_dict(), twin.state_dict().values(), strict=True)), assign=True)
+
+    torch.manual_seed(0)
+    channels, height, width = smallest_input(name)
+    images = torch.randn(2, channels, height, width)
+    logits, expected = ours(images), twin(images)
+    assert_near(logits, expected, 1e-5)
+    towards = torch.randn_like(expected)
+    gradients = torch.autograd.grad(logits, list(ours.parameters()), towards)
+    expected = torch.autograd.grad(expected, list(twin.parameters()), towards)
+    for (parameter, _), one, other in zip(ours.named_parameters(), gradients, expected, strict=True):
+        assert_near(one, other, 1e-4, parameter)
+
+    images = torch.randn(1, channels, height + 33, width + 17)  # odd and oblong: every rounding shows
+    with torch.no_grad():
+        assert_near(ours(images), twin(images), 1e-5)
+
+
+def assert_near(one: torch.Tensor, other: torch.Tensor, tolerance: float, what: str = "logits") -> None:
+    """Equal to `tolerance` times the size of the largest entry."""
+    assert one.shape == other.shape and other.isfinite().all()
+    size = other.abs().max().item()
+    assert size > 0, f"{what} is zero everywhere"
+    assert (one - other).abs().max().item() <= tolerance * size, what

@@ -1,0 +1,78 @@
+"""What the tests of the networks share: builds on the meta device, counts, small inputs, random tensors."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnnlib import create_model
+from cnnlib.registry import find_variant
+
+
+@lru_cache(maxsize=None)
+def on_meta(name: str) -> nn.Module:
+    """The network on the meta device, built once; leave it as it is."""
+    with torch.device("meta"):
+        return create_model(name)
+
+
+def count_params(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[int, torch.Size]:
+    """Multiply-adds of one image by PyTorch's own counter, and the shape of the logits; `model` is on meta."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        logits = model.eval()(torch.empty(1, *input_size, device="meta"))
+    return counter.get_total_flops() // 2, logits.shape
+
+
+def is_quick(name: str, most_params: float = 8e6, most_modules: int = 450) -> bool:
+    """Whether a CPU runs the network in well under a second, judged by counting parameters and modules.
+
+    A network that cannot be built counts as quick, so that its tests run and show why.
+    """
+    try:
+        model = on_meta(name)
+    except Exception:
+        return True
+    return count_params(model) <= most_params and sum(1 for _ in model.modules()) <= most_modules
+
+
+@lru_cache(maxsize=None)
+def smallest_input(name: str) -> tuple[int, int, int]:
+    """The smallest of a few image sizes that the network takes in training, found on the meta device."""
+    channels, *own = find_variant(name).input_size
+    model = on_meta(name).train()
+    for size in (32, 48, 64, 96, 128, 160, 192):
+        if size < min(own):
+            try:
+                model(torch.empty(2, channels, size, size, device="meta"))
+                return channels, size, size
+            except (RuntimeError, ValueError):
+                continue
+    return channels, *own
+
+
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every tensor of the state new random values, batch-norm statistics included, at a scale that carries signals.
+
+    Weights keep the variance of a signal through ReLU layers (He), everything else lies near its usual value. Two
+    tensors of equal shape that trade places therefore change the logits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    variances = {f"{name}.running_var" for name, module in model.named_modules() if hasattr(module, "running_var")}
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if not tensor.is_floating_point():
+                tensor.random_(1, 100, generator=generator)
+            elif tensor.ndim > 1 and tensor[0].numel() > 1:
+                tensor.normal_(std=math.sqrt(2 / tensor[0].numel()), generator=generator)
+            elif name in variances or name.endswith("weight"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            else:
+                tensor.uniform_(-0.5, 0.5, generator=generator)
+    return model
