@@ -1,8 +1,10 @@
 """Pieces that two or more families share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -95,3 +97,165 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"probability={self.probability:g}"
+
+
+# Residual families
+
+
+class PaddedShortcut(nn.Module):
+    """The identity between maps of different shape: every `stride`-th row and column, zeros for the new channels.
+
+    (N, C, H, W) -> (N, C + new_channels, ceil(H / stride), ceil(W / stride)), without parameters.
+    """
+
+    def __init__(self, new_channels: int, stride: int):
+        super().__init__()
+        self.new_channels, self.stride = new_channels, stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+
+    def extra_repr(self) -> str:
+        return f"new_channels={self.new_channels}, stride={self.stride}"
+
+
+def make_shortcut(
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    option: Literal["A", "B", "C"] = "B",
+    *,
+    kernel_size: int = 1,
+    norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+) -> nn.Module:
+    """The path around a residual branch, by the options of He et al. (2015), section 4.1.
+
+    "A" pads with zeros where the shape changes, "B" projects there (1x1 convolution and normalization), "C" projects
+    everywhere; where nothing has to change, A and B are the identity. Raises `ValueError` for another option, and for
+    "A" if the channels become fewer.
+    """
+    if option not in ("A", "B", "C"):
+        raise ValueError(f"shortcut={option!r}; choose 'A' (zero padding), 'B' (projection where the shape changes) "
+                         "or 'C' (projection everywhere)")
+    if option != "C" and stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    if option == "A":
+        if out_channels < in_channels:
+            raise ValueError(f"shortcut 'A' adds channels, but {in_channels} would become {out_channels}")
+        return PaddedShortcut(out_channels - in_channels, stride)
+    return ConvNormAct(in_channels, out_channels, kernel_size, stride, bias=False, norm=norm, activation=None)
+
+
+class ResidualBlock(nn.Module):
+    """relu(branch(x) + shortcut(x)); with `shortcut=None`, the plain block relu(branch(x)).
+
+    The branch is what a family is about; it ends in a normalization. `drop_path` is the probability of dropping the
+    branch of a sample in training. `out_channels` tells the next block what to expect.
+    """
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module | None, out_channels: int, *, drop_path: float = 0.0):
+        super().__init__()
+        if shortcut is None and drop_path:
+            raise ValueError(f"drop_path={drop_path:g} in a block without a shortcut would drop everything; use 0")
+        self.out_channels = out_channels
+        self.branch = branch
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = shortcut
+        self.activation = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.drop_path(self.branch(x))
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return self.activation(out)
+
+
+def norm_act(channels: int) -> list[nn.Module]:
+    """Batch normalization and ReLU, in the order of pre-activation."""
+    return [nn.BatchNorm2d(channels), nn.ReLU()]
+
+
+class PreActResidualBlock(nn.Module):
+    """x + branch(relu(norm(x))): nothing stands in the way from block to block (He et al., 2016).
+
+    The branch begins and ends with a convolution. A shortcut that changes the shape, and any with
+    `activate_shortcut`, takes relu(norm(x)) rather than x. `drop_path` and `out_channels` as in `ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        branch: nn.Module,
+        shortcut: nn.Module,
+        out_channels: int,
+        *,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.out_channels = out_channels
+        self.activate_shortcut = not isinstance(shortcut, nn.Identity)
+        self.shortcut = shortcut
+        self.preactivation = nn.Sequential(*norm_act(in_channels))
+        self.branch = branch
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activated = self.preactivation(x)
+        return self.drop_path(self.branch(activated)) + self.shortcut(activated if self.activate_shortcut else x)
+
+
+def residual_stages(
+    block: Callable[..., nn.Module],
+    in_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    *,
+    drop_path_rate: float = 0.0,
+) -> nn.Sequential:
+    """One stage of `depths[i]` blocks for each entry; all stages but the first halve height and width at their start.
+
+    Calls `block(in_channels, width, stride, drop_path=...)` and reads `out_channels` of what it gets. Block l of L is
+    dropped with probability l / L * drop_path_rate: the linear rule of stochastic depth (Huang et al., 2016, equation
+    4, where p_L = 1 - drop_path_rate). Raises `ValueError` for empty or unequal lists and for a rate outside [0, 1).
+    """
+    if not depths or len(widths) != len(depths) or min(depths) < 1:
+        raise ValueError(f"widths={tuple(widths)!r} and depths={tuple(depths)!r} must name as many stages, none empty")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate={drop_path_rate!r} is not in [0, 1)")
+    stages, number = nn.Sequential(), 0
+    for index, (width, depth) in enumerate(zip(widths, depths)):
+        stage = nn.Sequential()
+        for position in range(depth):
+            number += 1
+            stride = 2 if index > 0 and position == 0 else 1
+            stage.append(block(in_channels, width, stride, drop_path=drop_path_rate * number / sum(depths)))
+            in_channels = stage[-1].out_channels
+        stages.append(stage)
+    return stages
+
+
+def residual_stem(in_channels: int, out_channels: int, form: Literal["imagenet", "cifar"]) -> nn.Sequential:
+    """"imagenet": 7x7 convolution and 3x3 max pooling, both of stride 2; "cifar": one 3x3 convolution of stride 1."""
+    if form not in ("imagenet", "cifar"):
+        raise ValueError(f"stem={form!r}; choose 'imagenet' or 'cifar'")
+    if form == "cifar":
+        return ConvNormAct(in_channels, out_channels, 3)
+    return nn.Sequential(ConvNormAct(in_channels, out_channels, 7, 2), nn.MaxPool2d(3, 2, padding=1))
+
+
+def pooled_classifier(in_channels: int, num_classes: int) -> nn.Sequential:
+    """Global average pooling and one fully connected layer: (N, in_channels, H, W) -> (N, num_classes)."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+
+
+def initialize_he_fan_out(model: nn.Module) -> None:
+    """Convolution weights from N(0, 2 / fan_out), biases 0; the rest stays as PyTorch initializes it.
+
+    Variance 2 / n undoes the halving by ReLU (He et al., 2015). With n counted at the output, gradients keep their
+    size on the way back; forward, the normalizations see to it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
