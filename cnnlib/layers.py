@@ -50,6 +50,15 @@ class ConvNormAct(nn.Sequential):
             self.activation = activation()
 
 
+def response_norm() -> nn.LocalResponseNorm:
+    """Local response normalization with the constants of Krizhevsky et al. (2012), section 3.3.
+
+    k=2, n=5, alpha=1e-4, beta=0.75. The paper multiplies the *sum* over n channels by alpha, PyTorch their *mean*:
+    hence 5 times alpha here.
+    """
+    return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+
+
 class SqueezeExcitation(nn.Module):
     """Scale each channel by a gate computed from the means of all channels; keeps (N, channels, H, W).
 
