@@ -510,7 +510,7 @@ def overwrite(tensor: Tensor, tracer: _Tracer) -> Value:
     if handle is None:
         return tracer.attach(tensor)
     old = handle.value
-    handle.value = Value(old.shape, old.dtype, old.storage, "result", ())
+    handle.value = Value(tuple(tensor.shape), old.dtype, old.storage, "result", ())
     if old.storage.tensors > 1:
         for reference in old.storage.handles:
             other = reference()
@@ -800,7 +800,7 @@ RULES = {
     F.silu: _unary("silu"), F.gelu: _gelu,
     F.sigmoid: _unary("sigmoid"), torch.sigmoid: _unary("sigmoid"), Tensor.sigmoid: _unary("sigmoid"),
     torch.tanh: _unary("tanh"), Tensor.tanh: _unary("tanh"),
-    F.max_pool1d: _max_pool(1, "max_pool1d"), F.max_pool2d: _max_pool(2, "max_pool2d_with_indices"),
+    F.max_pool2d: _max_pool(2, "max_pool2d_with_indices"),
     F.max_pool3d: _max_pool(3, "max_pool3d_with_indices"),
     F.avg_pool2d: _avg_pool2d, F.adaptive_avg_pool2d: _adaptive_avg_pool2d, F.dropout: _dropout,
     torch.cat: _cat,

@@ -1,0 +1,1013 @@
+"""What part of the input a unit sees: exactly, on any graph of convolutions, pooling, branches and reshapes.
+
+    field = receptive_field(model, (3, 224, 224))
+    field["layer4"].size, field["layer4"].stride, field["layer4"].start     # (height, width) pairs
+
+For every tensor of the traced graph and every spatial axis of the input, the first and the last input coordinate that a unit
+depends on are kept as functions of the unit's index. Through sliding windows such functions stay periodic up to a slope:
+`last(i + period) = last(i) + step`, and in most networks the period is 1 and the step is the layer's stride. Reshapes split
+and merge indices; where branches meet, a unit sees what either branch sees.
+
+Coordinates count pixels from 0; a field that reaches into the padding starts below 0.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from .trace import AnalysisError, Call, InputSize, Node, Step, Trace, Value, trace
+
+
+# Functions of one index
+
+
+@dataclass(frozen=True)
+class Index:
+    """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last."""
+
+    step: int
+    first: tuple[int, ...] = (0,)
+    last: tuple[int, ...] = (0,)
+
+    def span(self, i: int) -> tuple[int, int]:
+        turns, phase = divmod(i, len(self.first))
+        return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
+
+    def hull(self, length: int) -> tuple[int, int]:
+        """The first and last coordinate over all indices below `length`."""
+        if len(self.first) == 1:
+            reach = self.step * (length - 1)
+            return self.first[0] + min(0, reach), self.last[0] + max(0, reach)
+        spans = [self.span(i) for i in range(length)]
+        return min(first for first, _ in spans), max(last for _, last in spans)
+
+
+def _index(step: int, first: Sequence[int], last: Sequence[int]) -> Index:
+    """The same function with the shortest period that divides the given one."""
+    period = len(first)
+    for shorter in range(1, period):
+        if period % shorter == 0 and step * shorter % period == 0:
+            small = step * shorter // period
+            if all(row[i] == row[i - shorter] + small for row in (first, last) for i in range(shorter, period)):
+                return Index(small, tuple(first[:shorter]), tuple(last[:shorter]))
+    return Index(step, tuple(first), tuple(last))
+
+
+@lru_cache(maxsize=4096)
+def _slide(index: Index, kernel: int, stride: int, padding: int, dilation: int) -> Index:
+    """The function after a window that covers indices o * stride - padding + t * dilation for t below `kernel`."""
+    period = len(index.first)
+    new = period // math.gcd(period, stride)
+    spans = [[index.span(o * stride - padding + t * dilation) for t in ((0, kernel - 1) if period == 1 else range(kernel))]
+             for o in range(new)]
+    first = [min(span[0] for span in window) for window in spans]
+    last = [max(span[1] for span in window) for window in spans]
+    return _index(index.step * stride * new // period, first, last)
+
+
+# Fields of a tensor
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The field along one input axis by one kind of path: spans of all indices on which it depends, added up.
+
+    `indices` has one entry for each factor of the tensor's layout, None where the coordinate does not depend on it.
+    `everywhere` marks paths through a global operation: pooling to one value, attention, statistics of the image.
+    """
+
+    first: int
+    last: int
+    indices: tuple[Index | None, ...]
+    everywhere: bool = False
+
+    def span(self, unit: Sequence[int]) -> tuple[int, int]:
+        first, last = self.first, self.last
+        for i, index in zip(unit, self.indices):
+            if index is not None:
+                low, high = index.span(i)
+                first += low
+                last += high
+        return first, last
+
+
+@dataclass(frozen=True)
+class State:
+    """The fields of one tensor: a layout, which splits each dimension into factors, and branches for each input axis.
+
+    `unaligned` names the modules in which branches met whose fields have different strides or centres.
+    """
+
+    layout: tuple[tuple[int, ...], ...]
+    axes: tuple[tuple[Branch, ...], ...]
+    unaligned: tuple[tuple[str, ...], ...]
+
+    @property
+    def factors(self) -> list[int]:
+        return [length for dim in self.layout for length in dim]
+
+    def place(self, dim: int) -> slice:
+        """Where the factors of a dimension stand in the flat list."""
+        start = sum(map(len, self.layout[:dim]))
+        return slice(start, start + len(self.layout[dim]))
+
+    def with_axes(self, layout, change) -> "State":
+        return State(layout, tuple(tuple(map(change, axis)) for axis in self.axes), self.unaligned)
+
+    def map(self, positions: slice, change, layout) -> "State":
+        """A new layout, and at `positions` of every branch the indices that `change` makes of the old ones."""
+        return self.with_axes(layout, lambda branch: Branch(
+            branch.first, branch.last,
+            (*branch.indices[:positions.start], *change(branch.indices[positions]), *branch.indices[positions.stop:]),
+            branch.everywhere))
+
+    def merged(self, dim: int) -> "State":
+        """The same with a single factor for `dim`."""
+        lengths = self.layout[dim]
+        if len(lengths) == 1:
+            return self
+        layout = _replace(self.layout, dim, (math.prod(lengths),))
+        return self.map(self.place(dim), lambda indices: (_merge(indices, lengths),), layout)
+
+    def on_dim(self, dim: int, change, length: int) -> "State":
+        """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
+        state = self.merged(dim)
+        layout = _replace(state.layout, dim, (length,))
+        return state.map(state.place(dim), lambda indices: [index and change(index) for index in indices], layout)
+
+    def contracted(self, dims: Sequence[int]) -> "State":
+        """Each unit sees what all units along `dims` see; the dimensions keep their lengths."""
+        places = {i for dim in dims for i in range(self.place(dim).start, self.place(dim).stop)}
+        lengths = self.factors
+
+        def contract(branch):
+            first, last, everywhere = branch.first, branch.last, branch.everywhere
+            left = list(branch.indices)
+            reduced = False
+            for i in places:
+                if left[i] is not None:
+                    low, high = left[i].hull(lengths[i])
+                    first, last, left[i] = first + low, last + high, None
+                    reduced |= lengths[i] > 1
+            everywhere |= reduced and not any(left)
+            return Branch(first, last, tuple(left), everywhere)
+
+        return self.with_axes(self.layout, contract)
+
+    def resized(self, dim: int, length: int) -> "State":
+        """The same with `dim`, on which no field may depend, given another length."""
+        place = self.place(dim)
+        layout = _replace(self.layout, dim, (length,))
+        return self.map(place, lambda indices: (None,), layout)
+
+    def without(self, dims: Sequence[int]) -> "State":
+        """Dimensions on which no field depends, dropped."""
+        state = self
+        for dim in sorted(dims, reverse=True):
+            place = state.place(dim)
+            state = state.map(place, lambda indices: (), state.layout[:dim] + state.layout[dim + 1:])
+        return state
+
+    def with_new(self, dim: int, length: int = 1) -> "State":
+        """A new dimension at `dim`, on which no field depends."""
+        start = sum(map(len, self.layout[:dim]))
+        layout = (*self.layout[:dim], (length,), *self.layout[dim:])
+        return self.map(slice(start, start), lambda indices: (None,), layout)
+
+    def permuted(self, order: Sequence[int]) -> "State":
+        positions = [i for dim in order for i in range(self.place(dim).start, self.place(dim).stop)]
+        layout = tuple(self.layout[dim] for dim in order)
+        return self.with_axes(layout, lambda branch: Branch(
+            branch.first, branch.last, tuple(branch.indices[i] for i in positions), branch.everywhere))
+
+    def expanded(self, shape: Sequence[int]) -> "State":
+        """Broadcast to `shape`."""
+        state = self
+        while len(state.layout) < len(shape):
+            state = state.with_new(0)
+        for dim, length in enumerate(shape):
+            if math.prod(state.layout[dim]) != length:
+                state = state.contracted((dim,)).resized(dim, length)
+        return state
+
+    def _cut_for(self, shape: Sequence[int]) -> "State":
+        """The same as one dimension, its factors merged where their borders and those of `shape` cannot both be kept."""
+        ends = [math.prod(shape[i:]) for i in range(len(shape))]
+        groups = []
+        factors = self.factors
+        for i in range(len(factors)):
+            below = math.prod(factors[i:])
+            if groups and any(below % end and end % below for end in ends):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        if len(groups) == len(factors):
+            return self
+        layout = (tuple(math.prod(factors[i] for i in group) for group in groups),)
+        return self.with_axes(layout, lambda branch: Branch(
+            branch.first, branch.last,
+            tuple(_merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups),
+            branch.everywhere))
+
+    def reshaped_away(self, shape: Sequence[int]) -> "State":
+        """Fields that depend on no index, for a tensor of any shape."""
+        return self.with_axes(tuple((length,) for length in shape), lambda branch: Branch(
+            branch.first, branch.last, (None,) * len(shape), branch.everywhere))
+
+    def reshaped(self, shape: Sequence[int]) -> "State":
+        """The fields after a view as `shape`: factors are split and regrouped."""
+        self = self._cut_for(shape)
+        todo = [(length, i) for i, length in enumerate(self.factors)]
+        sources = []  # for each new factor: the old one, or a part of it
+        layout = []
+        pieces = {}  # old factor -> lengths of its parts, outer to inner
+        for length in shape:
+            dim = []
+            while length > 1 or (not dim and todo and todo[0][0] == 1):
+                if not todo:
+                    raise _Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
+                n, i = todo.pop(0)
+                if n == 1 and length > 1:
+                    continue
+                if length % n:  # only a part of this factor belongs here
+                    todo.insert(0, (n // length, i))
+                    n = length
+                pieces.setdefault(i, []).append(n)
+                sources.append((i, len(pieces[i]) - 1))
+                dim.append(n)
+                length //= n
+            if not dim:
+                dim.append(1)
+                sources.append(None)
+            layout.append(tuple(dim))
+
+        def regroup(branch):
+            parts = {}
+            first, last = branch.first, branch.last
+            for i, index in enumerate(branch.indices):
+                if i in pieces:
+                    parts[i] = _split(index, pieces[i])
+                elif index is not None:  # a factor of length 1 that no longer has a place
+                    first, last = first + index.first[0], last + index.last[0]
+            indices = tuple(None if source is None else parts[source[0]][source[1]] for source in sources)
+            return Branch(first, last, indices, branch.everywhere)
+
+        return self.with_axes(tuple(layout), regroup)
+
+
+class _Unfollowed(Exception):
+    """An operation that the fields cannot be followed through; the message says why."""
+
+
+def _replace(layout, dim, lengths):
+    return (*layout[:dim], lengths, *layout[dim + 1:])
+
+
+def _merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | None:
+    """One function of i = i1 * length2 + i2 from functions of i1 and i2, and so on."""
+    merged = indices[0]
+    for index, length in zip(indices[1:], lengths[1:]):
+        merged = _merge_two(merged, index, length)
+    return merged
+
+
+@lru_cache(maxsize=4096)
+def _merge_two(outer: Index | None, inner: Index | None, length: int) -> Index | None:
+    if outer is None and inner is None:
+        return None
+    outer, inner = outer or Index(0), inner or Index(0)
+    spans = [(outer.span(i // length), inner.span(i % length)) for i in range(len(outer.first) * length)]
+    return _index(outer.step, [a[0] + b[0] for a, b in spans], [a[1] + b[1] for a, b in spans])
+
+
+@lru_cache(maxsize=4096)
+def _split_two(index: Index, outer: int, inner: int) -> tuple[Index, Index]:
+    """Functions of i1 and i2 whose sum is the function of i1 * inner + i2."""
+    period = len(index.first)
+    if inner % period == 0:
+        return (Index(index.step * inner // period), index)
+    spans = [index.span(i) for i in range(outer * inner)]
+    low, high = spans[0]
+    steps = [(spans[i * inner][0] - low, spans[i * inner][1] - high) for i in range(outer)]
+    for i, (first, last) in enumerate(spans):
+        if (first, last) != tuple(a + b for a, b in zip(steps[i // inner], spans[i % inner])):
+            raise _Unfollowed(f"a view splits {outer * inner} positions into {outer} x {inner} whose fields do not repeat")
+    rows = _index(index.step * outer * inner // period if outer * inner % period == 0 else 0,
+                  [first for first, _ in steps], [last for _, last in steps])
+    return rows, _index(0, [first for first, _ in spans[:inner]], [last for _, last in spans[:inner]])
+
+
+def _split(index: Index | None, lengths: Sequence[int]) -> list[Index | None]:
+    if index is None:
+        return [None] * len(lengths)
+    parts = []
+    for i in range(len(lengths) - 1):
+        outer, index = _split_two(index, lengths[i], math.prod(lengths[i + 1:]))
+        parts.append(outer)
+    return [*parts, index]
+
+
+# Where branches meet
+
+
+def _common_layout(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The coarsest factors that refine both, or None if there are none."""
+    cuts = sorted({math.prod(lengths[i:]) for lengths in (first, second) for i in range(len(lengths))}, reverse=True)
+    if any(a % b for a, b in zip(cuts, cuts[1:])):
+        return None
+    return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
+
+
+def _aligned_layouts(states: list[State]) -> list[State]:
+    """The same fields in one layout."""
+    target = states[0].layout
+    for state in states[1:]:
+        if state.layout == target:
+            continue
+        dims = []
+        for ours, theirs in zip(target, state.layout):
+            common = ours if ours == theirs else _common_layout(ours, theirs)
+            dims.append(common or (math.prod(ours),))
+        target = tuple(dims)
+    return [_in_layout(state, target) for state in states]
+
+
+def _in_layout(state: State, layout) -> State:
+    for dim, lengths in enumerate(layout):
+        ours = state.layout[dim]
+        if ours == lengths:
+            continue
+        state = state.merged(dim)
+        if len(lengths) > 1:
+            state = state.map(state.place(dim), lambda indices: _split(indices[0], lengths),
+                              _replace(state.layout, dim, lengths))
+    return state
+
+
+def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
+    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length`."""
+    if a == b:
+        return 0, 0
+    a, b = a or Index(0), b or Index(0)
+    indices = (0, length - 1) if len(a.first) == len(b.first) == 1 else range(length)
+    pairs = [(a.span(i), b.span(i)) for i in indices]
+    return min(x[0] - y[0] for x, y in pairs), min(y[1] - x[1] for x, y in pairs)
+
+
+def _inside(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
+    """Whether the field of every unit by `a` lies inside its field by `b`."""
+    left, right = a.first - b.first, b.last - a.last
+    for x, y, length in zip(a.indices, b.indices, lengths):
+        if x is not y:
+            more = _difference(x, y, length)
+            left, right = left + more[0], right + more[1]
+    return left >= 0 and right >= 0
+
+
+def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
+    """Whether every unit's fields by `a` and by `b` have the same centre."""
+    def centre(index, i):
+        return sum(index.span(i)) if index is not None else 0
+
+    start = a.first + a.last - b.first - b.last + sum(centre(x, 0) - centre(y, 0) for x, y in zip(a.indices, b.indices))
+    if start:
+        return False
+    for x, y, length in zip(a.indices, b.indices, lengths):
+        if x is not y and x != y:
+            indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
+            if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
+                return False
+    return True
+
+
+def _union(states: Sequence[State], where: str) -> State:
+    """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins them."""
+    states = [state for i, state in enumerate(states) if state not in states[:i]]
+    if len(states) == 1:
+        return states[0]
+    states = _aligned_layouts(states)
+    lengths = states[0].factors
+    axes, unaligned = [], []
+    for i in range(len(states[0].axes)):
+        names = dict.fromkeys(name for state in states for name in state.unaligned[i])
+        kept = []
+        for state in states:
+            for branch in state.axes[i]:
+                rivals = [other for other in kept if other.everywhere == branch.everywhere]
+                if not branch.everywhere and not all(_same_centres(branch, other, lengths) for other in rivals):
+                    names[where] = None
+                if any(_inside(branch, other, lengths) for other in rivals):
+                    continue
+                kept = [other for other in kept
+                        if other.everywhere != branch.everywhere or not _inside(other, branch, lengths)]
+                kept.append(branch)
+        axes.append(tuple(kept))
+        unaligned.append(tuple(names))
+    return State(states[0].layout, tuple(axes), tuple(unaligned))
+
+
+# One rule for each operation: from the node and the states of its inputs to the states of its outputs
+
+RULES = {}
+
+
+def _rule(*ops):
+    def add(function):
+        RULES.update(dict.fromkeys(ops, function))
+        return function
+
+    return add
+
+
+class _Follower:
+    """Carries the fields from the inputs of a traced graph to all its values."""
+
+    def __init__(self, record: Trace, source: int):
+        self.states = {}
+        self.where = ""
+        value = record.inputs[source]
+        self.dims = spatial_dims(value)
+        axes = []
+        for dim in self.dims:
+            indices = tuple(Index(1) if i == dim else None for i in range(len(value.shape)))
+            axes.append((Branch(0, 0, indices),))
+        layout = tuple((length,) for length in value.shape)
+        self.states[value] = State(layout, tuple(axes), ((),) * len(axes))
+        for step in record.steps:
+            if isinstance(step, Step):
+                self.where = step.call.name if step.call else ""
+                for node in step.nodes:
+                    self.follow(node, step)
+
+    def of(self, thing) -> State | None:
+        """The state of a value, or None for what does not depend on the input."""
+        return self.states.get(thing) if isinstance(thing, Value) else None
+
+    def follow(self, node: Node, step: Step) -> None:
+        if not any(value in self.states for value in node.inputs):
+            return
+        rule = RULES.get(node.op) or RULES.get(node.op.removesuffix("_"))
+        try:
+            if rule is None:
+                raise _Unfollowed("no rule says which inputs its outputs depend on")
+            results = rule(self, node)
+        except _Unfollowed as reason:
+            kind = step.call.kind if step.call else ""
+            raise AnalysisError(
+                f"receptive field: cannot follow the operation {node.op!r} ({step.kind}) in module {self.where!r} ({kind}): "
+                f"{reason}. Analyse the parts of the network before and after it by themselves.") from None
+        if isinstance(results, State) or results is None:
+            results = [results] * len(node.outputs)
+        for value, state in zip(node.outputs, results):
+            if state is not None:
+                self.states[value] = state
+
+    def union(self, states: Sequence[State | None]) -> State | None:
+        states = [state for state in states if state is not None]
+        return _union(states, self.where) if states else None
+
+
+def spatial_dims(value: Value) -> tuple[int, ...]:
+    """The dimensions of an input that are spatial: all after batch and channels."""
+    return tuple(range(2, len(value.shape)))
+
+
+_ELEMENTWISE = """
+    abs add addcdiv addcmul atan2 alias bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min clone
+    _to_copy contiguous cos detach div elu eq erf exp expm1 floor floor_divide fmod ge gelu gt hardshrink hardsigmoid
+    hardswish hardtanh le leaky_relu lerp lift_fresh log log1p log2 log10 log_sigmoid_forward logical_and logical_not
+    logical_or lt masked_fill maximum minimum mish mul native_batch_norm native_dropout ne neg nan_to_num pow prelu
+    _prelu_kernel reciprocal relu remainder round rrelu_with_noise rsqrt rsub selu sigmoid sign silu sin softplus
+    softshrink sqrt square sub tanh threshold true_divide where xlogy _native_batch_norm_legit
+    _native_batch_norm_legit_no_training cudnn_batch_norm expand
+""".split()
+
+
+@_rule(*_ELEMENTWISE)
+def _elementwise(follower, node):
+    """Each unit sees what the same unit of any operand sees. Batch norm is one of these: its statistics count as given."""
+    shape = node.outputs[0].shape
+    states = [follower.of(value) for value in node.inputs]
+    return follower.union([state and state.expanded(shape) for state in states])
+
+
+@_rule("copy")
+def _copy(follower, node):
+    state = follower.of(node.args[1])
+    return state and state.expanded(node.outputs[0].shape)
+
+
+@_rule("fill", "zero", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "bernoulli", "new_zeros", "new_ones",
+       "new_full", "uniform", "normal", "rand", "new_empty")
+def _constant(follower, node):
+    return None
+
+
+@_rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias", "unflatten", "flatten", "view_copy")
+def _view(follower, node):
+    return follower.of(node.args[0]).reshaped(node.outputs[0].shape)
+
+
+@_rule("as_strided")
+def _as_strided(follower, node):
+    state = follower.of(node.args[0])
+    if any(index is not None for axis in state.axes for branch in axis for index in branch.indices):
+        raise _Unfollowed("it addresses memory directly; use a view that names dimensions")
+    return state.reshaped_away(node.outputs[0].shape)
+
+
+@_rule("permute", "transpose", "t")
+def _permute(follower, node):
+    state = follower.of(node.args[0])
+    order = list(range(len(state.layout)))
+    if node.op == "permute":
+        order = [dim % len(order) for dim in node.args[1]]
+    else:
+        a, b = node.args[1:3] if node.op == "transpose" else (0, -1)
+        order[a], order[b] = order[b], order[a]
+    return state.permuted(order)
+
+
+# Parts and wholes
+
+
+def _taken(state: State, dim: int, start: int, step: int, length: int) -> State:
+    """The fields of the elements start, start + step, ... along `dim`."""
+    return state.on_dim(dim, lambda index: _slide(index, 1, step, -start, 1), length)
+
+
+@_rule("slice")
+def _slice(follower, node):
+    value, dim, start, _, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1:])
+    dim %= len(value.shape)
+    start = min(max((start or 0) + value.shape[dim] * ((start or 0) < 0), 0), value.shape[dim])
+    return _taken(follower.of(value), dim, start, step or 1, node.outputs[0].shape[dim])
+
+
+@_rule("split", "split_with_sizes", "chunk")
+def _split_parts(follower, node):
+    value = node.args[0]
+    dim = (node.args[2] if len(node.args) > 2 else 0) % len(value.shape)
+    starts = itertools.accumulate((out.shape[dim] for out in node.outputs), initial=0)
+    return [_taken(follower.of(value), dim, start, 1, out.shape[dim]) for start, out in zip(starts, node.outputs)]
+
+
+@_rule("select", "unbind")
+def _select(follower, node):
+    value = node.args[0]
+    dim = (node.args[1] if len(node.args) > 1 else 0) % len(value.shape)
+    positions = [node.args[2] % value.shape[dim]] if node.op == "select" else range(value.shape[dim])
+    return [_taken(follower.of(value), dim, i, 1, 1).contracted((dim,)).without((dim,)) for i in positions]
+
+
+@_rule("cat", "stack")
+def _cat(follower, node):
+    values = node.args[0]
+    shape = node.outputs[0].shape
+    dim = (node.args[1] if len(node.args) > 1 and node.args[1] is not None else 0) % len(shape)
+    states = [follower.of(value) for value in values]
+    if node.op == "stack":
+        states = [state and state.with_new(dim) for state in states]
+        lengths = [1] * len(values)
+    else:
+        values = [value for value in values if value.shape != (0,)]
+        states = [follower.of(value) for value in values]
+        lengths = [value.shape[dim] for value in values]
+    placed = []
+    for start, state in zip(itertools.accumulate(lengths, initial=0), states):
+        if state is not None:
+            moved = _taken(state, dim, -start, 1, shape[dim])
+            placed.append((state, moved))
+    depends = [any(index is not None for axis in state.axes for branch in axis
+                   for index in branch.indices[state.place(dim)]) for state, _ in placed]
+    if sum(depends) > 1 and len({moved for _, moved in placed}) > 1:
+        raise _Unfollowed("it joins parts of an image along a spatial dimension")
+    return follower.union([moved for _, moved in placed])
+
+
+@_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
+       "replication_pad3d")
+def _pad(follower, node):
+    """The border that is added counts as a continuation of the image; what it repeats lies inside the same fields."""
+    value, pads = node.args[:2]
+    state = follower.of(value)
+    for i in range(len(pads) // 2):
+        dim = len(value.shape) - 1 - i
+        if pads[2 * i] or pads[2 * i + 1]:
+            state = _taken(state, dim, -pads[2 * i], 1, node.outputs[0].shape[dim])
+    return state
+
+
+@_rule("flip")
+def _flip(follower, node):
+    value, dims = node.args[:2]
+    state = follower.of(value)
+    for dim in dims:
+        n = value.shape[dim]
+        state = state.on_dim(dim % len(value.shape), lambda index: _index(
+            -index.step if len(index.first) == 1 else 0,
+            *zip(*[index.span(n - 1 - i) for i in range(1 if len(index.first) == 1 else n)])), n)
+    return state
+
+
+@_rule("pixel_shuffle")
+def _pixel_shuffle(follower, node):
+    value, r = node.args[:2]
+    n, c, h, w = value.shape
+    state = follower.of(value).reshaped((n, c // r**2, r, r, h, w)).permuted((0, 1, 4, 2, 5, 3))
+    return state.reshaped(node.outputs[0].shape)
+
+
+@_rule("pixel_unshuffle")
+def _pixel_unshuffle(follower, node):
+    value, r = node.args[:2]
+    n, c, h, w = value.shape
+    state = follower.of(value).reshaped((n, c, h // r, r, w // r, r)).permuted((0, 1, 3, 5, 2, 4))
+    return state.reshaped(node.outputs[0].shape)
+
+
+@_rule("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(follower, node):
+    value, groups = node.args[:2]
+    n, c, *rest = value.shape
+    state = follower.of(value).reshaped((n, groups, c // groups, *rest))
+    return state.permuted((0, 2, 1, *range(3, len(rest) + 3))).reshaped(value.shape)
+
+
+# Windows
+
+
+def _whole(state: State, dim: int, axis_only: bool = True) -> State:
+    """The same, with paths marked that see everything there is along `dim`."""
+    place = state.place(dim)
+    return state.with_axes(state.layout, lambda branch: Branch(
+        branch.first, branch.last, branch.indices,
+        branch.everywhere or any(index is not None for index in branch.indices[place])))
+
+
+def _tuple(value, n) -> tuple[int, ...]:
+    value = (value,) if isinstance(value, int) else tuple(value)
+    return value * n if len(value) == 1 else value
+
+
+def _pool(follower, node, kernel, stride, padding, dilation):
+    """Sliding windows over the last dimensions; one window over a whole dimension is a global operation."""
+    value = node.args[0]
+    state = follower.of(value)
+    out = node.outputs[0].shape
+    n = len(kernel)
+    for i in range(n):
+        dim = len(value.shape) - n + i
+        k, s, p, d = kernel[i], stride[i], padding[i], dilation[i]
+        state = state.on_dim(dim, lambda index: _slide(index, k, s, p, d), out[dim])
+        if out[dim] == 1 and 1 < value.shape[dim] <= k and d == 1:
+            state = _whole(state, dim)
+    return state
+
+
+@_rule("max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d")
+def _max_pool(follower, node):
+    value, kernel, stride, padding, dilation = (*node.args[:5], *((), 0, 1)[len(node.args) - 2:])
+    n = {"1": 1, "2": 2, "3": 3}[node.op[8]]
+    kernel = _tuple(kernel, n)
+    return _pool(follower, node, kernel, _tuple(stride or kernel, n), _tuple(padding, n), _tuple(dilation, n))
+
+
+@_rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _avg_pool(follower, node):
+    value, kernel, stride, padding = (*node.args[:4], *((), 0)[len(node.args) - 2:])
+    n = int(node.op[8])
+    kernel = _tuple(kernel, n)
+    return _pool(follower, node, kernel, _tuple(stride or kernel, n), _tuple(padding, n), (1,) * n)
+
+
+@_rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+       "adaptive_max_pool1d")
+def _adaptive_pool(follower, node):
+    """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
+    value, sizes = node.args[:2]
+    state = follower.of(value)
+    sizes = _tuple(sizes, 1)
+    for i, out in enumerate(sizes):
+        dim = len(value.shape) - len(sizes) + i
+        length = value.shape[dim]
+        repeats = math.gcd(length, out)
+        windows = [(j * length // out, -(-(j + 1) * length // out) - 1) for j in range(out // repeats)]
+        state = state.on_dim(dim, lambda index: _gathered(index, windows, length // repeats), out)
+        if out == 1 < length:
+            state = _whole(state, dim)
+    return state
+
+
+def _gathered(index: Index, windows: Sequence[tuple[int, int]], advance: int) -> Index:
+    """The function of an output that covers the input indices `windows[o]`; after all windows they start anew `advance`
+    further on."""
+    period = len(index.first)
+    turns = period // math.gcd(period, advance)
+    spans = []
+    for turn in range(turns):
+        for first, last in windows:
+            covered = [index.span(i + turn * advance) for i in range(first, last + 1)]
+            spans.append((min(a for a, _ in covered), max(b for _, b in covered)))
+    return _index(index.step * advance * turns // period, [a for a, _ in spans], [b for _, b in spans])
+
+
+@_rule("convolution")
+def _convolution(follower, node):
+    value, weight, bias, stride, padding, dilation, transposed, _, groups = node.args[:9]
+    out = node.outputs[0].shape
+    given = [follower.of(extra) for extra in (weight, bias)]  # a kernel computed from the input: all of it counts
+    given = [state and state.contracted(range(len(state.layout))).reshaped_away(out) for state in given]
+    state = follower.of(value)
+    if state is None:
+        return follower.union(given)
+    state = state.contracted((1,)).resized(1, out[1])
+    n = len(out) - 2
+    kernel = weight.shape[2:]
+    stride, padding, dilation = _tuple(stride, n), _tuple(padding, n), _tuple(dilation, n)
+    for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation)):
+        if transposed:
+            state = state.on_dim(2 + i, lambda index: _spread(index, k, s, p, d), out[2 + i])
+        else:
+            state = state.on_dim(2 + i, lambda index: _slide(index, k, s, p, d), out[2 + i])
+    return follower.union([state, *given])
+
+
+def _spread(index: Index, kernel: int, stride: int, padding: int, dilation: int) -> Index:
+    """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t * dilation."""
+    period = len(index.first)
+    spans = []
+    for o in range(stride * period):
+        seen = [index.span((o + padding - t * dilation) // stride)
+                for t in range(kernel) if (o + padding - t * dilation) % stride == 0]
+        if not seen:
+            raise _Unfollowed(f"a transposed convolution with kernel {kernel} and stride {stride} leaves outputs that see nothing")
+        spans.append((min(a for a, _ in seen), max(b for _, b in seen)))
+    return _index(index.step, [a for a, _ in spans], [b for _, b in spans])
+
+
+@_rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
+       "upsample_trilinear3d")
+def _upsample(follower, node):
+    value = node.args[0]
+    state = follower.of(value)
+    linear = "nearest" not in node.op
+    for dim in range(2, len(value.shape)):
+        length, out = value.shape[dim], node.outputs[0].shape[dim]
+        if linear and node.args[2]:
+            raise _Unfollowed("with align_corners=True the fields depend on the position in the image")
+        repeats = math.gcd(length, out)
+        windows = []
+        for o in range(out // repeats):
+            place = Fraction((2 * o + 1) * length, 2 * out) - Fraction(1, 2) if linear else Fraction(o * length, out)
+            windows.append((math.floor(place), math.ceil(place) if linear else math.floor(place)))
+        state = state.on_dim(dim, lambda index: _gathered(index, windows, length // repeats), out)
+    return state
+
+
+# Sums over dimensions
+
+
+@_rule("sum", "mean", "amax", "amin", "max", "min", "var", "var_mean", "std", "std_mean", "prod", "argmax", "argmin", "any",
+       "all", "linalg_vector_norm", "logsumexp")
+def _reduce(follower, node):
+    value = node.args[0]
+    rank = len(value.shape)
+    place = 2 if node.op == "linalg_vector_norm" else 1
+    dims = node.args[place] if len(node.args) > place else None
+    if isinstance(dims, Value):  # max and min of two tensors
+        return _elementwise(follower, node)
+    if isinstance(dims, torch.dtype) or dims is None or dims == ():
+        dims = range(rank)
+    dims = sorted({dim % rank for dim in ((dims,) if isinstance(dims, int) else dims)})
+    state = follower.of(value).contracted(dims)
+    if len(node.outputs[0].shape) == rank:
+        for dim in dims:
+            state = state.resized(dim, 1)
+        return state
+    return state.without(dims)
+
+
+@_rule("_softmax", "_log_softmax", "_safe_softmax")
+def _softmax(follower, node):
+    state = follower.of(node.args[0])
+    return follower.union([state, state.contracted((node.args[1] % len(state.layout),))])
+
+
+@_rule("native_layer_norm")
+def _layer_norm(follower, node):
+    """Over channels alone this is elementwise; statistics over the image make every unit see everything."""
+    state = follower.of(node.args[0])
+    rank = len(state.layout)
+    return follower.union([state, state.contracted(range(rank - len(node.args[1]), rank))])
+
+
+@_rule("native_group_norm")
+def _group_norm(follower, node):
+    state = follower.of(node.args[0])
+    return follower.union([state, state.contracted(range(1, len(state.layout)))])
+
+
+@_rule("mm", "bmm", "addmm", "baddbmm", "linear", "mv", "dot", "addmv")
+def _product(follower, node):
+    """A matrix product: an output sees a row of the left and a column of the right operand."""
+    out = node.outputs[0].shape
+    added = None
+    left, right = node.args[:2]
+    if node.op in ("addmm", "baddbmm", "addmv"):
+        added = follower.of(left)
+        left, right = node.args[1:3]
+    elif node.op == "linear":
+        added = follower.of(node.args[2])
+    states = [added and added.expanded(out)]
+    state = follower.of(left)
+    if state is not None:
+        dim = len(state.layout) - 1
+        state = state.contracted((dim,))
+        vector = len(right.shape) == 1
+        states.append(state.without((dim,)) if vector else state.resized(dim, out[-1]))
+    state = follower.of(right)
+    if state is not None:
+        if node.op == "linear":
+            state = state.permuted((1, 0))
+        dim = max(len(state.layout) - 2, 0)
+        state = state.contracted((dim,)).without((dim,))
+        states.append(state.with_new(dim).expanded(out) if len(out) > len(state.layout) else state.expanded(out))
+    return follower.union(states)
+
+
+@_rule("written_through")
+def _written_through(follower, node):
+    """A tensor that shares memory with one that was written: its units may hold what was there or what was written."""
+    before, written, _ = node.args
+    states = [follower.of(before), follower.of(written)]
+    if written.numel != before.numel:
+        raise _Unfollowed("a part of a tensor is written in place; use torch.cat or torch.where instead")
+    return follower.union([state and state.reshaped(before.shape) for state in states[1:]])
+
+
+# What people ask for
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the units of one layer see of the input, as pairs (height, width), or one entry for each spatial axis.
+
+    Attributes:
+        size: length of the largest field of a unit, the part in the padding included.
+        stride: how far the field moves from one unit to the next (the "jump"); 0 where there is one field for all units.
+        start: input coordinate of the first unit's left or upper edge; negative in the padding.
+        units: how many units the layer has along the axis.
+        aligned: whether all paths to a unit have fields with the same stride and centre.
+        unaligned: names of the modules that join paths of which this is not true.
+        global_context: whether some path sees the whole input: squeeze-and-excitation, global pooling, attention,
+            normalization by statistics of the image. `size`, `stride` and `start` are then those of the other paths, if
+            there are any.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int | Fraction, ...]
+    start: tuple[int, ...]
+    units: tuple[int, ...]
+    aligned: bool
+    unaligned: tuple[str, ...]
+    global_context: bool
+    input_size: tuple[int, ...]
+    _spans: tuple[tuple[tuple[int, int], ...], ...] = field(repr=False, compare=False)
+
+    def pixels(self, unit: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """First and last pixel that `unit` (row, column) sees along each axis, inside the image.
+
+        Raises `ValueError` for a unit that the layer does not have."""
+        if len(unit) != len(self.units) or not all(0 <= i < n for i, n in zip(unit, self.units)):
+            raise ValueError(f"unit must lie within {self.units}, got {tuple(unit)}")
+        return tuple((max(spans[i][0], 0), min(spans[i][1], length - 1))
+                     for i, spans, length in zip(unit, self._spans, self.input_size))
+
+    def units_seeing(self, pixel: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """Along each axis, the indices of the units whose field contains `pixel` (row, column).
+
+        Raises `ValueError` for a pixel outside the image."""
+        if len(pixel) != len(self.input_size) or not all(0 <= i < n for i, n in zip(pixel, self.input_size)):
+            raise ValueError(f"pixel must lie within {self.input_size}, got {tuple(pixel)}")
+        return tuple(tuple(i for i, (first, last) in enumerate(spans) if first <= x <= last)
+                     for x, spans in zip(pixel, self._spans))
+
+
+def _field(state: State, input_size: tuple[int, ...]) -> Field:
+    lengths = state.factors
+    sizes, strides, starts, units, spans = [], [], [], [], []
+    aligned = not any(state.unaligned)
+    for branches in state.axes:
+        local = [branch for branch in branches if not branch.everywhere] or list(branches)
+        carrying = [i for i in range(len(lengths)) if any(branch.indices[i] is not None for branch in local)]
+        each = []
+        for unit in itertools.product(*(range(lengths[i]) for i in carrying)):
+            seen = [_span(branch, carrying, unit) for branch in local]
+            each.append((min(a for a, _ in seen), max(b for _, b in seen)))
+        sizes.append(max(b - a + 1 for a, b in each))
+        starts.append(each[0][0])
+        units.append(len(each))
+        spans.append(tuple(each))
+        strides.append(_stride(local, carrying))
+    names = tuple(dict.fromkeys(name for axis in state.unaligned for name in axis))
+    everywhere = any(branch.everywhere for axis in state.axes for branch in axis)
+    return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), aligned, names, everywhere, input_size,
+                 tuple(spans))
+
+
+def _span(branch: Branch, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
+    first, last = branch.first, branch.last
+    for place, i in zip(carrying, unit):
+        index = branch.indices[place]
+        if index is not None:
+            low, high = index.span(i)
+            first += low
+            last += high
+    return first, last
+
+
+def _stride(branches: Sequence[Branch], carrying: Sequence[int]) -> int | Fraction:
+    """Mean advance from one unit to the next, along the innermost index that moves the field."""
+    if not carrying:
+        return 0
+    steps = [Fraction(index.step, len(index.first)) for branch in branches
+             if (index := branch.indices[carrying[-1]]) is not None]
+    stride = max(steps, key=abs)
+    return int(stride) if stride.denominator == 1 else stride
+
+
+class Fields(Mapping):
+    """Module names in forward order, each with the `Field` of its output; `output` is the field of the whole network.
+
+    Modules whose output does not depend on the input's pixels are left out. A module called more than once
+    stands for its last call.
+    """
+
+    def __init__(self, states: dict[str, State], output: State | None, input_size: tuple[int, ...]):
+        self._states = states
+        self._output = output
+        self._fields = {}
+        self.input_size = input_size
+
+    def _field_of(self, state: State) -> Field:
+        known = self._fields.get(id(state))
+        if known is None:
+            known = self._fields[id(state)] = _field(state, self.input_size)
+        return known
+
+    def __getitem__(self, name: str) -> Field:
+        return self._field_of(self._states[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def output(self) -> Field | None:
+        return None if self._output is None else self._field_of(self._output)
+
+    def __str__(self) -> str:
+        head = ("layer", "size", "stride", "start", "notes")
+        rows = []
+        for name, one in self.items():
+            notes = ["global context"] * one.global_context + ["unaligned"] * (not one.aligned)
+            rows.append((name, *("x".join(map(str, pair)) for pair in (one.size, one.stride)),
+                         ", ".join(map(str, one.start)), ", ".join(notes)))
+        widths = [max(map(len, column)) for column in zip(head, *rows)]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in (head, *rows))
+
+    __repr__ = __str__
+
+
+def receptive_field(model: nn.Module, input_size: InputSize, *, batch_size: int = 1, source: int = 0) -> Fields:
+    """The receptive field of every module's output with respect to the input number `source`.
+
+    `input_size` is as in `cost_table`. The result maps dotted module names to `Field`s. The field is that of the function
+    which the network computes from its input's pixels with batch-norm statistics taken as given; it does not
+    depend on the weights.
+
+    Raises `TypeError` or `ValueError` for arguments that make no sense and `AnalysisError`, a `ValueError` that names the operation
+    and the module, for what cannot be followed.
+    """
+    record = trace(model, input_size, batch_size=batch_size)
+    if not 0 <= source < len(record.inputs):
+        raise ValueError(f"source must be the number of an input, below {len(record.inputs)}; got {source}")
+    value = record.inputs[source]
+    if not spatial_dims(value):
+        raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or (C, D, H, W)")
+    states = _Follower(record, source).states
+    named = {}
+    for call in record.calls():
+        if call.name and call.outputs and call.outputs[0] in states:
+            named[call.name] = states[call.outputs[0]]
+    output = states.get(record.outputs[0]) if record.outputs else None
+    return Fields(named, output, tuple(value.shape[dim] for dim in spatial_dims(value)))
