@@ -132,20 +132,22 @@ def make_shortcut(
     in_channels: int,
     out_channels: int,
     stride: int,
-    option: Literal["A", "B", "C"] = "B",
+    option: Literal["A", "B", "C"] | None = "B",
     *,
     kernel_size: int = 1,
     norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
-) -> nn.Module:
+) -> nn.Module | None:
     """The path around a residual branch, by the options of He et al. (2015), section 4.1.
 
     "A" pads with zeros where the shape changes, "B" projects there (1x1 convolution and normalization), "C" projects
-    everywhere; where nothing has to change, A and B are the identity. Raises `ValueError` for another option, and for
-    "A" if the channels become fewer.
+    everywhere; where nothing has to change, A and B are the identity. None is no shortcut: a plain network's. Raises
+    `ValueError` for another option, and for "A" if the channels become fewer.
     """
+    if option is None:
+        return None
     if option not in ("A", "B", "C"):
-        raise ValueError(f"shortcut={option!r}; choose 'A' (zero padding), 'B' (projection where the shape changes) "
-                         "or 'C' (projection everywhere)")
+        raise ValueError(f"shortcut={option!r}; choose 'A' (zero padding), 'B' (projection where the shape changes), "
+                         "'C' (projection everywhere), or None")
     if option != "C" and stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if option == "A":
