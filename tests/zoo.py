@@ -65,14 +65,18 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     generator = torch.Generator().manual_seed(seed)
     variances = {f"{name}.running_var" for name, module in model.named_modules() if hasattr(module, "running_var")}
+    scale = 1.0 if len(variances) <= 150 else 0.5  # the sums of a very deep residual network would saturate its gates
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if not tensor.is_floating_point():
                 tensor.random_(1, 100, generator=generator)
             elif tensor.ndim > 1 and tensor[0].numel() > 1:
-                tensor.normal_(std=math.sqrt(2 / tensor[0].numel()), generator=generator)
-            elif name in variances or name.endswith("weight"):
+                bound = math.sqrt(6 / tensor[0].numel())
+                tensor.uniform_(-bound, bound, generator=generator)
+            elif name in variances:
                 tensor.uniform_(0.5, 1.5, generator=generator)
+            elif name.endswith("weight"):
+                tensor.uniform_(0.5 * scale, 1.5 * scale, generator=generator)
             else:
                 tensor.uniform_(-0.5, 0.5, generator=generator)
     return model
