@@ -270,3 +270,16 @@ def initialize_he_fan_out(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def initialize_he_fan_in(model: nn.Module) -> None:
+    """Weights of convolutions and fully connected layers from N(0, 2 / fan_in), biases 0.
+
+    Variance 2 / n, with n counted at the input, keeps the size of the signal on its way through ReLU layers (He et
+    al., 2015): what a network without normalization needs.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, response_norm
+from cnnlib.layers import ConvNormAct, initialize_he_fan_in, response_norm
 from cnnlib.registry import Variant, register
 
 
@@ -123,15 +123,9 @@ def initialize_as_paper(model: ZFNet) -> None:
 
 
 def initialize_as_he(model: ZFNet) -> None:
-    """Weights from N(0, 2/fan_in), biases 0: the signal keeps its size through ReLU layers (He et al., 2015).
-
-    The last layer, which no ReLU follows, starts at N(0, 0.01^2), so that all classes begin about equally likely.
-    """
-    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-    nn.init.normal_(layers[-1].weight, std=0.01)
+    """As He et al. (2015); the last layer, which no ReLU follows, from N(0, 0.01^2): all classes begin about equal."""
+    initialize_he_fan_in(model)
+    nn.init.normal_(model.head[-1].weight, std=0.01)
 
 
 INITIALIZATIONS = {"paper": initialize_as_paper, "he": initialize_as_he}
