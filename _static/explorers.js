@@ -1,0 +1,97 @@
+// Runs the book's explorers on built pages, which have no kernel.
+//
+// An explorer is an ipywidget made with anywidget. The notebook's file holds its state, which the book puts into the
+// page as JSON: the JavaScript module (_esm), the style sheet (_css) and the traits. In Jupyter and Colab their own
+// machinery reads it; here this script does: for every place of a widget it calls the module's render({model, el}).
+(() => {
+  const STATE = 'script[type="application/vnd.jupyter.widget-state+json"]';
+  const VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]';
+  const models = new Map(); // model id -> Model, shared by all views of it
+  const modules = new Map(); // text of a module -> promise of what it exports
+  const styles = new Set();
+
+  // As much of a Backbone model as anywidget promises: get, set, on, off, save_changes, send.
+  class Model {
+    constructor(state) {
+      this.state = state;
+      this.listeners = [];
+    }
+    get(name) {
+      return this.state[name];
+    }
+    set(name, value) {
+      const values = typeof name === "string" ? { [name]: value } : name;
+      const changed = Object.keys(values).filter((key) => !same(this.state[key], values[key]));
+      Object.assign(this.state, values);
+      for (const key of changed) this.trigger(`change:${key}`, this, values[key]);
+      if (changed.length) this.trigger("change", this);
+    }
+    trigger(event, ...rest) {
+      for (const [name, callback] of [...this.listeners]) if (name === event) callback(...rest);
+    }
+    on(names, callback) {
+      for (const name of names.split(" ")) this.listeners.push([name, callback]);
+    }
+    off(names, callback) {
+      const list = names?.split(" ");
+      this.listeners = this.listeners.filter(([name, other]) =>
+        (list && !list.includes(name)) || (callback && other !== callback));
+    }
+    save_changes() {} // there is no kernel to save to
+    send() {}
+  }
+
+  const same = (a, b) => a === b || (typeof a === "object" && JSON.stringify(a) === JSON.stringify(b));
+
+  function importText(text) {
+    if (!modules.has(text)) {
+      const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+      modules.set(text, import(url).finally(() => URL.revokeObjectURL(url)));
+    }
+    return modules.get(text);
+  }
+
+  // What is done once for each model: its module, and the module's own preparation.
+  function open(state) {
+    const model = new Model(state);
+    model.ready = importText(state._esm).then(async ({ default: found }) => {
+      const widget = typeof found === "function" ? await found() : found;
+      await widget.initialize?.({ model });
+      return widget;
+    });
+    return model;
+  }
+
+  async function show(place, states) {
+    const id = JSON.parse(place.textContent).model_id;
+    const state = states[id]?.state;
+    if (state?._model_module !== "anywidget") return; // a plain ipywidget: it needs a kernel
+    if (state._css && !styles.has(state._css)) {
+      styles.add(state._css);
+      const style = document.createElement("style");
+      style.textContent = state._css;
+      document.head.append(style);
+    }
+    const el = document.createElement("div");
+    el.className = "explorer";
+    el.dataset.explorer = state._anywidget_id; // the style sheet keeps room for it by this name
+    place.after(el);
+    if (!models.has(id)) models.set(id, open(state));
+    const model = models.get(id);
+    const widget = await model.ready;
+    await widget.render({ model, el });
+    el.dataset.ready = "";
+  }
+
+  function start() {
+    const script = document.querySelector(STATE);
+    if (!script) return;
+    const { state } = JSON.parse(script.textContent);
+    for (const place of document.querySelectorAll(VIEW)) {
+      show(place, state).catch((error) => console.error("An explorer could not start:", error));
+    }
+  }
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();
