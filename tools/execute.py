@@ -1,5 +1,7 @@
 """Execute chapters and write them back tidy; an unchanged chapter leaves its file unchanged, byte for byte.
 
+Outputs that depend on the machine (cells tagged `nbval-ignore-output`) are renewed when anything else changes.
+
     python tools/execute.py chapters/03_alexnet.ipynb       execute and tidy
     python tools/execute.py --check chapters/*.ipynb        write nothing; fail if a file would change
     python tools/execute.py --from script.py chapters/03_alexnet.ipynb      make the chapter from a script first
@@ -11,6 +13,7 @@ names its caption and its alternative text, and may set any tags:
 """
 
 import argparse
+import copy
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -49,18 +52,27 @@ def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return client.execute()
 
 
+def comparable(notebook: nbformat.NotebookNode) -> str:
+    """The text of a notebook without the outputs that depend on the machine, which nbval does not compare either."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            cell.outputs = []
+    return notebooks.dumps(notebook)
+
+
 def renew(path: Path, *, script: Path | None = None, check: bool = False) -> tuple[bool, str]:
     """Execute and tidy one chapter. Returns whether all is well, and one line that says what was done."""
     notebook = from_script(script) if script else notebooks.read(path)
     try:
-        text = notebooks.dumps(notebooks.tidy(execute(notebook)))
+        notebook = notebooks.tidy(execute(notebook))
     except CellExecutionError as error:
         return False, f"{path}: a cell failed; the file is as it was\n{error}"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and comparable(notebooks.read(path)) == comparable(notebook):
         return True, f"{path}: unchanged"
     if check:
         return False, f"{path}: executing it again changes the file"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(notebooks.dumps(notebook), encoding="utf-8")
     return True, f"{path}: written"
 
 

@@ -24,7 +24,7 @@ NOT_FAMILIES = ("01", "02", "13", "14", "15")  # foundations, history, compariso
 LONG, LONGEST, LONG_SHARE = 8, 20, 0.25  # lines of a cell: long, never longer, share of long cells
 EXERCISES = 5
 
-LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
+LINK = re.compile(r"\]\((?:<([^>]+)>|([^)\s]+))|<(https?://[^>\s]+)>|(?:href|src)=\"([^\"]+)\"")
 DOI = re.compile(r"https://doi\.org/(10\.\d{4,9}/\S+)")
 ARXIV = re.compile(r"https://arxiv\.org/abs/(\d{4}\.\d{4,5})")
 NOT_PLAIN = {
@@ -83,6 +83,11 @@ def without_code(markdown: str) -> str:
     return re.sub(r"`[^`\n]+`", "``", re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S))
 
 
+def links(markdown: str) -> list[str]:
+    """The targets of all links and pictures."""
+    return ["".join(groups) for groups in LINK.findall(markdown)]
+
+
 def slug(heading: str) -> str:
     """The anchor that the book and code hosts give a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", "")).replace(" ", "-")
@@ -101,13 +106,13 @@ def text_of(output: NotebookNode) -> str:
 def one_title(chapter: Chapter) -> Iterator[str]:
     titles = chapter.headings(1)
     if len(titles) != 1 or not chapter.cells[0].source.startswith("# "):
-        yield f"starts with one '# Title'; found {titles}"
+        yield f"must start with one '# Title'; found {titles}"
     if chapter.sections:
         opening = "\n".join(
             cell.source for cell in chapter.cells[: chapter.code[0][0]] if cell.cell_type == "markdown").lower()
         for word in ("objectives", "prerequisites"):
             if word not in opening:
-                yield f"names its {word} before the first code cell"
+                yield f"must name its {word} before the first code cell"
 
 
 def sections_in_order(chapter: Chapter) -> Iterator[str]:
@@ -116,22 +121,22 @@ def sections_in_order(chapter: Chapter) -> Iterator[str]:
     for name in chapter.sections:
         places = [i for i, title in enumerate(found) if re.match(rf"{name}\b", title)]
         if not places:
-            yield f"has a section '## {name}'"
+            yield f"must have a section '## {name}'"
         elif places[0] < position:
-            yield f"has the section '## {name}' after the ones that come before it in the house guide"
+            yield f"must have '## {name}' further down: the order is {', '.join(chapter.sections)}"
         else:
             position = places[0]
 
 
 def setup_and_imports(chapter: Chapter) -> Iterator[str]:
     if len(chapter.code) < 2:
-        yield "has a set-up cell and an import cell"
+        yield "must have a set-up cell and an import cell"
         return
     (first, setup), (second, imports) = chapter.code[:2]
     if setup.source != notebooks.setup_cell().source or setup.metadata.get("tags") != ["hide-input"]:
-        yield "starts its code with the set-up cell of tools/setup_cell.py (tools/set_repository.py renews it)"
+        yield "must start its code with the set-up cell of tools/setup_cell.py (tools/set_repository.py renews it)"
     if second != first + 1 or not re.match(r"(import|from) ", imports.source):
-        yield "has its import cell right after the set-up cell"
+        yield "must have its import cell right after the set-up cell"
     for i, cell in chapter.code[2:]:
         if re.search(r"^(import|from) \w", cell.source, re.M):
             yield f"cell {i}: imports belong in the import cell"
@@ -163,7 +168,7 @@ def plain_markdown(chapter: Chapter) -> Iterator[str]:
 
 def links_resolve(chapter: Chapter) -> Iterator[str]:
     for i, text in chapter.text:
-        for target in LINK.findall(text) + re.findall(r"(?:href|src)=\"([^\"]+)\"", text):
+        for target in links(text):
             problem = broken(target, chapter.path)
             if problem:
                 yield f"cell {i}: link {target}: {problem}"
@@ -196,7 +201,7 @@ def broken(target: str, page: Path) -> str | None:
 def papers_are_in_the_bibliography(chapter: Chapter) -> Iterator[str]:
     bibliography = (notebooks.ROOT / "references.bib").read_text(encoding="utf-8").lower()
     for i, text in chapter.text:
-        for number in [*DOI.findall(" ".join(LINK.findall(text))), *ARXIV.findall(text)]:
+        for number in DOI.findall("\n".join(links(text))) + ARXIV.findall(text):
             if number.lower() not in bibliography:
                 yield f"cell {i}: {number} is not in references.bib"
 
@@ -208,9 +213,9 @@ def exercises_have_solutions(chapter: Chapter) -> Iterator[str]:
     exercises = len(re.findall(r"^### ", text, re.M))
     solutions = len(re.findall(r"<details>\s*<summary>[^<]*solution[^<]*</summary>\s*\n\s*\n", text, re.I))
     if exercises < EXERCISES:
-        yield f"has {EXERCISES} or more exercises, each under a '### ' heading; found {exercises}"
+        yield f"must have {EXERCISES} or more exercises, each under a '### ' heading; found {exercises}"
     if solutions != exercises:
-        yield (f"hides one solution for each exercise in <details><summary>Solution</summary>, with an empty line "
+        yield (f"must hide one solution for each exercise in <details><summary>Solution</summary>, with an empty line "
                f"after it; found {solutions} for {exercises}")
     for number, solution in enumerate(chapter.solutions(), 1):
         try:
@@ -232,9 +237,9 @@ def figures_have_alternative_text(chapter: Chapter) -> Iterator[str]:
 def executed_in_order(chapter: Chapter) -> Iterator[str]:
     counts = [cell.execution_count for _, cell in chapter.code]
     if counts != list(range(1, len(counts) + 1)):
-        yield f"is executed from top to bottom in one go (make chapters); execution counts are {counts}"
+        yield f"must be executed from top to bottom in one go (make chapters); execution counts are {counts}"
     elif not any(cell.outputs for _, cell in chapter.code):
-        yield "has its outputs committed (make chapters)"
+        yield "must have its outputs committed (make chapters)"
 
 
 def outputs_are_clean(chapter: Chapter) -> Iterator[str]:
@@ -266,15 +271,15 @@ def in_the_contents(chapter: Chapter) -> Iterator[str]:
     listed = {entry["file"].removesuffix(".ipynb")
               for part in contents.get("parts", [contents]) for entry in part.get("chapters", [])}
     if f"chapters/{chapter.path.stem}" not in listed:
-        yield "is listed in _toc.yml"
+        yield "must be listed in _toc.yml"
 
 
 def metadata_is_ours(chapter: Chapter) -> Iterator[str]:
     metadata = {key: value for key, value in chapter.notebook.metadata.items() if key != "widgets"}
     if metadata != notebooks.NOTEBOOK_METADATA:
-        yield "has the notebook metadata of tools/notebooks.py (make chapters)"
+        yield "must have the notebook metadata of tools/notebooks.py (make chapters)"
     if notebooks.dumps(notebooks.tidy(notebooks.read(chapter.path))) != chapter.path.read_text(encoding="utf-8"):
-        yield "is in tidy form (make chapters)"
+        yield "must be in tidy form (make chapters)"
 
 
 RULES = (one_title, sections_in_order, setup_and_imports, cells_are_short, text_before_code, plain_markdown,

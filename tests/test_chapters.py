@@ -1,0 +1,250 @@
+"""The chapters keep the rules; and the tools that say so notice each breach."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import execute
+import lint_chapters
+import nbformat
+import notebooks
+import pytest
+
+SCRIPT = '''
+# %% [markdown]
+# # Sums
+#
+# What is a sum? **Objectives:** add. **Prerequisites:** [numbers](#exercises).
+
+# %%
+import time
+
+import ipywidgets
+import matplotlib.pyplot as plt
+
+# %% [markdown]
+# Look at $1 + 1$, as [one paper](https://doi.org/10.1145/3065386) does.
+
+# %%
+total = 1 + 1
+total
+
+# %% [markdown]
+# The same as a picture.
+
+# %% caption="One and two" alt="A bar of height one beside a bar of height two"
+plt.figure().gca().bar([0, 1], [1, 2])
+plt.show()
+
+# %% [markdown]
+# Only this machine knows the next number.
+
+# %% tags=["nbval-ignore-output"]
+print(time.time_ns())
+assert total == 2
+
+# %% [markdown]
+# A slider.
+
+# %%
+ipywidgets.IntSlider(total)
+
+# %% [markdown]
+# ## Summary
+#
+# It is two.
+#
+# ## Exercises
+#
+''' + "\n".join(f'''# ### {n}. Add {n}
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# assert total + {n} == {n + 2}
+# ```
+#
+# </details>
+#''' for n in range(1, 6)) + '''
+# ## References
+#
+# - None.
+'''
+UNLISTED = ["must be listed in _toc.yml"]  # the one breach of a chapter that lies outside the book
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A small chapter, made by the tools from a script."""
+    folder = tmp_path_factory.mktemp("chapter")
+    (folder / "script.py").write_text(SCRIPT.lstrip())
+    path = folder / "02_sums.ipynb"
+    well, line = execute.renew(path, script=folder / "script.py")
+    assert well, line
+    return path
+
+
+@pytest.fixture
+def chapter(executed, tmp_path):
+    return Path(shutil.copy(executed, tmp_path))
+
+
+def change(path, edit):
+    notebook = notebooks.read(path)
+    edit(notebook)
+    path.write_text(notebooks.dumps(notebook))
+
+
+@pytest.mark.parametrize("path", notebooks.chapter_files(), ids=lambda path: path.stem)
+def test_chapter_keeps_the_rules(path):
+    assert lint_chapters.breaches(path) == []
+
+
+def test_a_proper_chapter_passes(chapter):
+    assert lint_chapters.breaches(chapter) == UNLISTED
+
+
+def test_executing_again_changes_nothing(executed):
+    before = executed.read_bytes()
+    assert execute.renew(executed) == (True, f"{executed}: unchanged")
+    assert executed.read_bytes() == before
+
+
+def test_check_mode_notices_a_change_and_writes_nothing(chapter):
+    change(chapter, lambda notebook: notebook.cells[4].outputs[0].data.update({"text/plain": "3"}))
+    before = chapter.read_bytes()
+    well, line = execute.renew(chapter, check=True)
+    assert not well and "changes the file" in line
+    assert chapter.read_bytes() == before
+
+
+def test_a_failing_cell_leaves_the_file_as_it_was(chapter):
+    change(chapter, lambda notebook: notebook.cells[4].update(source="1 / 0"))
+    before = chapter.read_bytes()
+    well, line = execute.renew(chapter)
+    assert not well and "ZeroDivisionError" in line
+    assert chapter.read_bytes() == before
+
+
+def test_widget_ids_come_from_their_order(executed):
+    notebook = notebooks.read(executed)
+    state = notebook.metadata.widgets[notebooks.WIDGET_STATE]["state"]
+    views = [output.data[notebooks.WIDGET_VIEW]["model_id"] for cell in notebook.cells
+             for output in cell.get("outputs", []) if notebooks.WIDGET_VIEW in output.get("data", {})]
+    assert views == [f"{1:032x}"]
+    assert sorted(state) == [f"{n:032x}" for n in range(1, len(state) + 1)]
+    assert set(lint_chapters.re.findall(r"IPY_MODEL_(\w+)", json.dumps(state))) <= set(state)
+
+
+def test_captions_reach_the_metadata_of_the_book(executed):
+    figure = notebooks.read(executed).cells[6].metadata.mystnb
+    assert figure == {"figure": {"caption": "One and two"},
+                      "image": {"alt": "A bar of height one beside a bar of height two"}}
+
+
+def strip(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+
+
+def markdown(text):
+    return lambda notebook: notebook.cells[3].update(source=notebook.cells[3].source + "\n\n" + text)
+
+
+def output(text):
+    return lambda notebook: notebook.cells[4].outputs.append(
+        nbformat.v4.new_output("stream", name="stdout", text=text))
+
+
+def source(number, text):
+    return lambda notebook: notebook.cells[number].update(source=text)
+
+
+def replace(old, new):
+    def edit(notebook):
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(old, new)
+    return edit
+
+
+@pytest.mark.parametrize("edit, sentence", [
+    (strip, "must be executed from top to bottom"),
+    (lambda notebook: notebook.cells[4].update(execution_count=9), "must be executed from top to bottom"),
+    (source(1, "import google.colab"), "must start its code with the set-up cell"),
+    (source(2, "x = 1"), "must have its import cell right after"),
+    (source(4, "import os"), "imports belong in the import cell"),
+    (source(4, "x = 1\n" * 21), "21 lines; 20 at most"),
+    (lambda notebook: [source(i, "x = 1\n" * 9)(notebook) for i in (4, 6)], "2 of 4 code cells have more than 8"),
+    (lambda notebook: notebook.cells.pop(5), "text before a code cell"),
+    (markdown("# Another"), "must start with one '# Title'"),
+    (replace("Objectives", "Aims"), "must name its objectives"),
+    (replace("## Summary", "## In short"), "must have a section '## Summary'"),
+    (replace("## Summary", "## References"), "must have a section '## Summary'"),
+    (markdown("```{note}\nx\n```"), "a MyST directive"),
+    (markdown("{doc}`x`"), "a MyST role"),
+    (markdown("(here)=\n## Here"), "a MyST target"),
+    (markdown("[x](nowhere.ipynb)"), "no such file"),
+    (markdown("[x](#nowhere)"), "no such heading"),
+    (markdown("[x](http://example.org)"), "https, please"),
+    (markdown("[x](https://dx.doi.org/10.1145/3065386)"), "not of the form https://doi.org"),
+    (markdown("[x](https://arxiv.org/pdf/1404.5997)"), "not of the form https://arxiv.org/abs"),
+    (markdown("[x](https://arxiv.org/abs/9999.99999)"), "9999.99999 is not in references.bib"),
+    (markdown("![](../_static/logo.svg)"), "a picture without alternative text"),
+    (lambda notebook: notebook.cells[6].metadata.pop("mystnb"), "a figure without alternative text"),
+    (replace("### 5. Add 5", "Add 5"), "must have 5 or more exercises"),
+    (replace("<details><summary>Solution</summary>\n\n```python\nassert total + 5", "```python\nassert total + 5"),
+     "must hide one solution"),
+    (replace("assert total + 4 == 6", "assert total +"), "solution 4 does not parse"),
+    (output("<object at 0x7f0123456789>"), "a memory address"),
+    (output("see /home/someone/x"), "a path of this machine"),
+    (output("12:30:01"), "a time"),
+    (lambda notebook: notebook.cells[4].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="w")),
+     "an error or a warning"),
+    (lambda notebook: notebook.cells[4].metadata.update(tags=["nbval-ignore-output"]), "at most a third"),
+    (replace("assert total == 2", "total"), "so it asserts the claim"),
+    (lambda notebook: notebook.cells[4].metadata.update(tags=["nbval-skip"]), "nbval runs every cell"),
+    (lambda notebook: notebook.metadata.pop("accelerator"), "notebook metadata"),
+    (lambda notebook: notebook.cells[4].metadata.update(collapsed=True), "in tidy form"),
+])
+def test_each_breach_is_noticed(chapter, edit, sentence):
+    change(chapter, edit)
+    assert any(sentence in breach for breach in lint_chapters.breaches(chapter))
+
+
+def test_family_chapters_need_all_sections(chapter):
+    found = lint_chapters.breaches(chapter.rename(chapter.with_name("03_sums.ipynb")))
+    missing = [name for name in lint_chapters.FAMILY_SECTIONS if f"must have a section '## {name}'" in found]
+    assert missing == ["Problem", "Idea", "Smallest code", "Library code", "Agreement", "Network", "Evidence", "Explorer"]
+
+
+def test_the_set_up_cell_is_written_from_the_configuration(chapter, monkeypatch):
+    monkeypatch.setattr(notebooks, "repository", lambda: {"url": "https://example.org/book", "branch": "draft"})
+    cell = notebooks.setup_cell()
+    assert '"https://example.org/book", "draft"' in cell.source
+    assert any("set-up cell" in breach for breach in lint_chapters.breaches(chapter))
+    change(chapter, lambda notebook: notebook.cells[1].update(source=cell.source))
+    assert not any("set-up cell" in breach for breach in lint_chapters.breaches(chapter))
+
+
+def test_nbval_runs_chapter_and_solutions_and_notices_changes(executed, tmp_path):
+    """One run over three copies: as it is, with a changed number in an output, and with a wrong solution."""
+    edits = {"02_same": lambda notebook: None,
+             "02_number": lambda notebook: notebook.cells[4].outputs[0].data.update({"text/plain": "3"}),
+             "02_solution": replace("assert total + 4 == 6", "assert total + 4 == 7")}
+    shutil.copy(notebooks.CHAPTERS / "conftest.py", tmp_path)
+    for name, edit in edits.items():
+        change(Path(shutil.copy(executed, tmp_path / f"{name}.ipynb")), edit)
+    shutil.copy(executed, tmp_path / "_template.ipynb")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval", "-q", "-rfE", "-p", "no:cacheprovider", "--rootdir", tmp_path,
+         "-c", os.devnull, tmp_path],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(notebooks.ROOT / "tools")},
+    )
+    failed = [line.split("::", 1) for line in run.stdout.splitlines() if line.startswith("FAILED")]
+    assert [(file.rpartition("/")[2], test) for file, test in failed] == [
+        ("02_number.ipynb", "Cell 2"), ("02_solution.ipynb", "Solution 4")], run.stdout + run.stderr
+    assert "2 failed, 31 passed" in run.stdout
