@@ -1,0 +1,104 @@
+"""A rehearsal of Colab: the first chapter, alone in an empty folder, in an environment that has everything but cnnlib.
+
+Colab's environment is played by a virtual environment whose packages are links to this environment's, with a stub
+`google.colab`; the repository's public address leads to a local copy, by git's own setting. pip may ask nobody: so
+the chapter also proves that installing the package fetches nothing that Colab has.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import notebooks
+import pytest
+
+KEPT = ("torch", "torchvision", "numpy")
+RUN = """
+import sys
+import nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.execute(notebook, timeout=600)
+nbformat.write(notebook, sys.argv[1])
+"""
+
+
+def git(*arguments, cwd):
+    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A local repository that holds the book as it is in the working tree."""
+    copy = tmp_path_factory.mktemp("repository") / "book"
+    for name in git("ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=notebooks.ROOT).split("\0"):
+        if name and (notebooks.ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(notebooks.ROOT / name, copy / name)
+    git("init", "--quiet", "--initial-branch", notebooks.repository()["branch"], cwd=copy)
+    git("add", "--all", cwd=copy)
+    git("-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "--message", "book", cwd=copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def colab(tmp_path_factory):
+    """The Python of an environment with all of this one's packages but cnnlib, and with a stub `google.colab`."""
+    folder = tmp_path_factory.mktemp("colab")
+    packages = folder / "packages"
+    packages.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "cnnlib" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    stub = packages / "google" / "colab"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "output.py").write_text("def enable_custom_widget_manager():\n    pass\n")
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    python = folder / "env" / "bin" / "python"
+    own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+                         check=True, capture_output=True, text=True).stdout.strip()
+    Path(own, "colab.pth").write_text(f"{packages}\n")
+    return python
+
+
+def versions(python, folder, environment):
+    """Version and place of the packages that must stay as they are."""
+    code = ("import importlib.metadata as m, json; "
+            f"print(json.dumps([[name, m.version(name), str(m.distribution(name)._path)] for name in {KEPT!r}]))")
+    run = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.skipif(not notebooks.chapter_files(), reason="there is no chapter yet")
+def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
+    chapter = notebooks.chapter_files()[0]
+    shutil.copy(chapter, tmp_path)
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CNNLIB_DATA")},
+        "PATH": f"{colab.parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": notebooks.repository()["url"],
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this as `--no-build-isolation`: setuptools is here already
+        "OMP_NUM_THREADS": "1",
+    }
+    run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    assert subprocess.run([colab, "-c", "import cnnlib"], **run).returncode != 0
+    before = versions(colab, tmp_path, environment)
+
+    done = subprocess.run([colab, "-c", RUN, chapter.name], **run)
+    assert done.returncode == 0, done.stderr
+
+    book = tmp_path / notebooks.repository()["url"].rpartition("/")[2]
+    assert (book / "data").is_dir()
+    setup = next(cell for cell in notebooks.read(tmp_path / chapter.name).cells if notebooks.is_setup_cell(cell))
+    assert f"the book and its data are in {book}" in setup.outputs[0].text
+    assert versions(colab, tmp_path, environment) == before
+    place = subprocess.run([colab, "-c", "import cnnlib; print(cnnlib.__file__)"], **run).stdout
+    assert place.startswith(str(colab.parents[1])), "the chapter used a package that the set-up cell did not install"
