@@ -27,7 +27,7 @@ serve: book  ## show the book at a local address (PORT=8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 test: $(BUILT)  ## unit tests, chapters (outputs compared) and built pages
-	$(BIN)/python -m pytest --nbval -n $(WORKERS) --dist loadfile tests chapters
+	$(BIN)/python -m pytest --nbval -m "not slow" -n $(WORKERS) --dist loadfile tests chapters
 
 chapters: $(INSTALLED)  ## execute and tidy all chapters
 	$(BIN)/python tools/execute.py $(CHAPTERS)

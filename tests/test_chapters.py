@@ -103,6 +103,19 @@ def test_chapter_keeps_the_rules(path):
     assert lint_chapters.breaches(path) == []
 
 
+TEMPLATE = notebooks.CHAPTERS / "_template.ipynb"
+
+
+@pytest.mark.skipif(not TEMPLATE.exists(), reason="there is no template yet")
+@pytest.mark.parametrize("rule", [
+    lint_chapters.one_title, lint_chapters.sections_in_order, lint_chapters.setup_and_imports,
+    lint_chapters.text_before_code, lint_chapters.plain_markdown, lint_chapters.exercises_have_solutions,
+    lint_chapters.metadata_is_ours,
+], ids=lambda rule: rule.__name__)
+def test_template_has_the_form_of_a_chapter(rule):
+    assert list(rule(lint_chapters.Chapter(TEMPLATE))) == []
+
+
 def test_a_proper_chapter_passes(chapter):
     assert lint_chapters.breaches(chapter) == UNLISTED
 

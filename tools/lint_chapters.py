@@ -50,7 +50,7 @@ class Chapter:
     @property
     def sections(self) -> tuple[str, ...]:
         """The headings that it must have, in order."""
-        if not self.path.name[0].isdigit():
+        if self.path.name[0].isalpha():
             return ()
         return SECTIONS if self.path.name[:2] in NOT_FAMILIES else FAMILY_SECTIONS
 
