@@ -17,7 +17,7 @@ libraries ship (`alexnet`).
 - `alexnet_227`: one tower without groups; pools before it normalizes, as the lectures print it.
 - `alexnet_two_tower`: nothing but the input size. The towers are the two groups of a grouped convolution.
 - `alexnet_cifar`: the widths of one tower of 2012, filters and strides for 32x32 images, 1024 hidden units, no
-  normalization, He initialization. The paper's own CIFAR-10 network is another one, of four layers.
+  normalization, PyTorch's initialization. The paper's own CIFAR-10 network is another one, of four layers.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,9 @@ def response_norm() -> nn.LocalResponseNorm:
     return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}  # tanh is what ReLU was measured against (figure 1)
+
+
 class ConvLayer(nn.Sequential):
     """Convolution, activation, and optionally normalization and overlapping max pooling, in the order asked for."""
 
@@ -49,13 +52,13 @@ class ConvLayer(nn.Sequential):
         *,
         padding: int,
         groups: int = 1,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: Literal["relu", "tanh"] = "relu",
         norm: Literal["before pool", "after pool"] | None = None,
         pool: nn.MaxPool2d | None = None,
     ):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=padding, groups=groups)
-        self.activation = activation()
+        self.activation = ACTIVATIONS[activation]()
         if norm == "before pool":
             self.norm = response_norm()
         if pool is not None:
@@ -86,23 +89,24 @@ class AlexNet(nn.Module):
         hidden: int = 4096,
         groups: int = 1,
         norm: Literal["before pool", "after pool"] | None = None,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: Literal["relu", "tanh"] = "relu",
         dropout: float = 0.5,
         drop: Literal["inputs", "outputs"] = "inputs",
         image_size: int = 224,
         resize: bool = True,
-        initialization: Literal["pytorch", "paper", "he"] = "pytorch",
+        initialization: Literal["pytorch", "paper"] = "pytorch",
     ):
         super().__init__()
         if len(widths) != 5:
             raise ValueError(f"AlexNet has five convolutions; widths={tuple(widths)!r} names {len(widths)}")
-        if any(width % groups for width in widths):
+        if groups < 1 or any(width % groups for width in widths):
             raise ValueError(f"groups={groups} does not divide all of widths={tuple(widths)!r}")
-        if initialization not in INITIALIZATIONS:
-            raise ValueError(f"initialization={initialization!r}; choose one of {', '.join(INITIALIZATIONS)}")
-
-        if drop not in ("inputs", "outputs"):
-            raise ValueError(f"drop={drop!r}; choose 'inputs' or 'outputs'")
+        for name, value, allowed in (
+            ("norm", norm, (None, "before pool", "after pool")), ("activation", activation, tuple(ACTIVATIONS)),
+            ("drop", drop, ("inputs", "outputs")), ("initialization", initialization, ("pytorch", "paper")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}; choose one of {', '.join(map(repr, allowed))}")
         kernel_size, stride, padding = first_conv
         c1, c2, c3, c4, c5 = widths
         shared = {"activation": activation}
@@ -123,15 +127,16 @@ class AlexNet(nn.Module):
             ),
         )
         self.map_size = self._last_map_size(image_size, first_conv, pool_padding)
-        fc6 = [nn.Linear(c5 * self.map_size**2, hidden), activation()]
-        fc7 = [nn.Linear(hidden, hidden), activation()]
+        fc6 = [nn.Linear(c5 * self.map_size**2, hidden), ACTIVATIONS[activation]()]
+        fc7 = [nn.Linear(hidden, hidden), ACTIVATIONS[activation]()]
         fc8 = [nn.Linear(hidden, num_classes)]
         drop6, drop7 = [nn.Dropout(dropout)], [nn.Dropout(dropout)]
         order = drop6 + fc6 + drop7 + fc7 + fc8 if drop == "inputs" else fc6 + drop6 + fc7 + drop7 + fc8
         resizing = [nn.AdaptiveAvgPool2d(self.map_size)] if resize else []
         self.head = nn.Sequential(*resizing, nn.Flatten(), *order)
         self.resize = resize
-        INITIALIZATIONS[initialization](self)
+        if initialization == "paper":
+            initialize_as_paper(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stages(self.stem(x))
@@ -164,20 +169,6 @@ def initialize_as_paper(model: AlexNet) -> None:
         nn.init.constant_(layer.bias, 1.0 if number in (2, 4, 5, 6, 7) else 0.0)
 
 
-def initialize_as_he(model: AlexNet) -> None:
-    """Weights from N(0, 2/fan_in), biases 0: the signal keeps its size through ReLU layers (He et al., 2015)."""
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
-
-
-INITIALIZATIONS = {
-    "pytorch": lambda model: None,  # what the layers chose for themselves
-    "paper": initialize_as_paper,
-    "he": initialize_as_he,
-}
-
 FULL_WIDTH = {"widths": (96, 256, 384, 384, 256), "first_conv": (11, 4, 0), "image_size": 227, "resize": False,
               "drop": "outputs", "initialization": "paper"}
 
@@ -205,7 +196,7 @@ VARIANTS = (
         "alexnet_cifar",
         "small-image form: one tower's widths, for 32x32 images",
         {"widths": (48, 128, 192, 192, 128), "first_conv": (5, 2, 2), "pool_padding": 1, "hidden": 1024,
-         "image_size": 32, "num_classes": 10, "initialization": "he"},
+         "image_size": 32, "num_classes": 10},
         input_size=(3, 32, 32),
     ),
 )

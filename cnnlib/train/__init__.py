@@ -1,0 +1,13 @@
+"""Training helpers that read on one screen: a `Recipe`, and `fit`, which yields one row of figures per epoch.
+
+    from cnnlib.train import Recipe, fit
+    recipe = Recipe(model="alexnet_cifar", data="shapes", epochs=3)
+    for row in fit(recipe):
+        print(row["epoch"], row["test_accuracy"])
+"""
+
+from cnnlib.train.checkpoint import load_checkpoint, save_checkpoint
+from cnnlib.train.loop import best_device, evaluate, fit, predict
+from cnnlib.train.recipe import Recipe
+
+__all__ = ["Recipe", "best_device", "evaluate", "fit", "load_checkpoint", "predict", "save_checkpoint"]

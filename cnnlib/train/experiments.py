@@ -1,0 +1,137 @@
+"""Experiments: a file of recipes in, a record of measured results out; what is recorded is skipped.
+
+A file such as `data/experiments/alexnet.toml` has a `description`, a table `[defaults]` of recipe fields, and tables
+`[runs."<name>"]` of the fields that differ. `[ensembles."<name>"]` with `members` averages the probabilities of runs.
+The record `data/results/alexnet.json` holds for every run: recipe, rows, parameters, hardware, versions.
+"""
+
+import json
+import os
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from cnnlib.data import load
+from cnnlib.registry import create_model
+from cnnlib.train.checkpoint import load_checkpoint
+from cnnlib.train.loop import best_device, fit, make_batches, predict
+from cnnlib.train.recipe import Recipe
+
+
+def hardware(device: torch.device) -> dict[str, object]:
+    """What a result was measured on: processor, threads or GPU, and versions."""
+    where = {"device": device.type, "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+    if device.type == "cuda":
+        return {**where, "name": torch.cuda.get_device_name(device)}
+    return {**where, "name": _processor(), "threads": torch.get_num_threads(),
+            "bfloat16_instructions": bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())}
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def read_experiment(path: str | os.PathLike) -> tuple[str, dict[str, Recipe], dict[str, list[str]]]:
+    """Description, recipes by run name, and members by ensemble name. Raises `ValueError` for what makes no sense."""
+    plan = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    unknown = set(plan) - {"description", "defaults", "runs", "ensembles"}
+    if unknown or not plan.get("runs"):
+        raise ValueError(f"{path}: expected description, [defaults], [runs.NAME], [ensembles.NAME]; "
+                         + (f"found {', '.join(sorted(unknown))}" if unknown else "there are no runs"))
+    recipes = {name: Recipe.from_dict({**plan.get("defaults", {}), **fields}) for name, fields in plan["runs"].items()}
+    ensembles = {name: table["members"] for name, table in plan.get("ensembles", {}).items()}
+    for name, members in ensembles.items():
+        if missing := [member for member in members if member not in recipes]:
+            raise ValueError(f"{path}: ensemble {name!r} names runs that are not there: {', '.join(missing)}")
+    return plan.get("description", ""), recipes, ensembles
+
+
+def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs", log=print) -> Path:
+    """Do every run of the file that is not recorded yet, resuming what was cut off; returns the record's path.
+
+    The record is `../results/<file's stem>.json` beside the file's folder, written after every run. Checkpoints go to
+    `work/<stem>/<run>.pt`. A recorded run whose recipe has changed since raises `ValueError`.
+    """
+    path = Path(path)
+    description, recipes, ensembles = read_experiment(path)
+    target = path.parent.parent / "results" / f"{path.stem}.json"
+    record = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"runs": {}, "ensembles": {}}
+    record["description"] = description
+    device = best_device()
+    folder = Path(work) / path.stem
+
+    for name, recipe in recipes.items():
+        done = record["runs"].get(name)
+        if done is not None:
+            if done["recipe"] != json.loads(json.dumps(recipe.to_dict())):
+                raise ValueError(f"{target} holds run {name!r} with another recipe; rename the run or remove its record")
+            continue
+        data = load(recipe.data)
+        rows = []
+        for row in fit(recipe, data=data, device=device, checkpoint=folder / f"{name}.pt"):
+            rows.append(row)
+            log(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+        with torch.device("meta"):
+            params = sum(p.numel() for p in create_model(recipe.model, **recipe.model_args).parameters())
+        record["runs"][name] = {
+            "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images or len(data[0]),
+            "test_images": len(data[1]), "params": params, "rows": rows, "hardware": hardware(device),
+        }
+        write_record(target, record)
+
+    for name, members in ensembles.items():
+        if record.setdefault("ensembles", {}).get(name, {}).get("members") != members:
+            record["ensembles"][name] = {"members": members, **ensemble(folder, recipes, members, device)}
+            write_record(target, record)
+    return target
+
+
+def ensemble(folder: Path, recipes: Mapping[str, Recipe], members: list[str], device: torch.device) -> dict:
+    """Accuracy in percent of the mean of the first k members' probabilities, for k = 1 ... len(members).
+
+    Top-1 for all k, and top-5 as well if there are more than five classes.
+    """
+    total, top1, top5, alone = 0, [], [], []
+    for name in members:
+        recipe = recipes[name]
+        model = create_model(recipe.model, **recipe.model_args)
+        model.load_state_dict(load_checkpoint(folder / f"{name}.pt", recipe=recipe.to_dict())["model"])
+        model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+        test_batches = make_batches(recipe, load(recipe.data), device)[1]
+        logits, labels = predict(model, test_batches, recipe, device)
+        total = total + logits.softmax(1)
+        alone.append(accuracy(logits, labels, 1))
+        top1.append(accuracy(total, labels, 1))
+        if logits.shape[1] > 5:
+            top5.append(accuracy(total, labels, 5))
+    return {"members_accuracy": alone, "accuracy": top1, "top5_accuracy": top5}
+
+
+def accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int) -> float:
+    """Percentage of rows (N, classes) whose true label is among the k highest scores."""
+    return 100 * (scores.topk(k).indices == labels[:, None]).any(1).float().mean().item()
+
+
+def write_record(path: Path, record: Mapping[str, object]) -> None:
+    """Write JSON with figures rounded to six digits, whole or not at all."""
+
+    def rounded(value):
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, Mapping):
+            return {key: rounded(entry) for key, entry in value.items()}
+        return [rounded(entry) for entry in value] if isinstance(value, list) else value
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    text = json.dumps(rounded(record), indent=1, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
