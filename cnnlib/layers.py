@@ -239,7 +239,7 @@ def residual_stages(
         for position in range(depth):
             number += 1
             stride = 2 if index > 0 and position == 0 else 1
-            stage.append(block(in_channels, width, stride, drop_path=drop_path_rate * number / sum(depths)))
+            stage.append(block(in_channels, width, stride, drop_path=drop_path_rate * (number / sum(depths))))
             in_channels = stage[-1].out_channels
         stages.append(stage)
     return stages
