@@ -318,7 +318,7 @@ def _rows(record: Trace) -> list[Row]:
             computed = [node for node in step.nodes if not node.is_view]
             if not computed:
                 continue
-            inputs = [value for value in computed[0].inputs if value.role in ("result", "input")]
+            inputs = [value for node in step.nodes for value in node.inputs if value.role in ("result", "input")]
             outputs = step.nodes[-1].outputs[:1]
             row = Row(step.call.name if step.call else "", step.kind, _shape(inputs), _shape(outputs))
             for value in outputs:

@@ -27,48 +27,82 @@ from .trace import AnalysisError, Call, InputSize, Node, Step, Trace, Value, tra
 # Functions of one index
 
 
+NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
+
+
 @dataclass(frozen=True)
 class Index:
-    """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last."""
+    """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
+
+    A table has one entry for each index instead and no step; outside it there is nothing to see.
+    """
 
     step: int
     first: tuple[int, ...] = (0,)
     last: tuple[int, ...] = (0,)
+    is_table: bool = False
 
     def span(self, i: int) -> tuple[int, int]:
+        if self.is_table:
+            return (self.first[i], self.last[i]) if 0 <= i < len(self.first) else NOWHERE
         turns, phase = divmod(i, len(self.first))
         return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
 
+    @property
+    def moves(self) -> bool:
+        """Whether different indices see different places; a table of equal spans only says which indices see at all."""
+        return bool(self.step) or len({span for span in zip(self.first, self.last) if span != NOWHERE}) > 1
+
     def hull(self, length: int) -> tuple[int, int]:
         """The first and last coordinate over all indices below `length`."""
-        if len(self.first) == 1:
-            reach = self.step * (length - 1)
-            return self.first[0] + min(0, reach), self.last[0] + max(0, reach)
-        spans = [self.span(i) for i in range(length)]
-        return min(first for first, _ in spans), max(last for _, last in spans)
+        return _hull(self, length)
 
 
-def _index(step: int, first: Sequence[int], last: Sequence[int]) -> Index:
-    """The same function with the shortest period that divides the given one."""
-    period = len(first)
+@lru_cache(maxsize=4096)
+def _hull(index: Index, length: int) -> tuple[int, int]:
+    if len(index.first) == 1 and not index.is_table:
+        reach = index.step * (length - 1)
+        return index.first[0] + min(0, reach), index.last[0] + max(0, reach)
+    spans = [index.span(i) for i in range(length)]
+    return min(first for first, _ in spans), max(last for _, last in spans)
+
+
+def _cover(spans) -> tuple[int, int]:
+    """The smallest span that contains all of `spans`."""
+    spans = list(spans)
+    return min(first for first, _ in spans), max(last for _, last in spans)
+
+
+def _table(spans) -> Index:
+    first, last = zip(*spans)
+    return Index(0, first, last, True)
+
+
+def _index(step: int, spans: Sequence[tuple[int, int]]) -> Index:
+    """The function with these spans in its first period, written with the shortest period."""
+    first, last = zip(*spans)
+    period = len(spans)
     for shorter in range(1, period):
         if period % shorter == 0 and step * shorter % period == 0:
             small = step * shorter // period
             if all(row[i] == row[i - shorter] + small for row in (first, last) for i in range(shorter, period)):
-                return Index(small, tuple(first[:shorter]), tuple(last[:shorter]))
-    return Index(step, tuple(first), tuple(last))
+                return Index(small, first[:shorter], last[:shorter])
+    return Index(step, first, last)
 
 
 @lru_cache(maxsize=4096)
-def _slide(index: Index, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a window that covers indices o * stride - padding + t * dilation for t below `kernel`."""
+def _slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
+    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
     period = len(index.first)
-    new = period // math.gcd(period, stride)
-    spans = [[index.span(o * stride - padding + t * dilation) for t in ((0, kernel - 1) if period == 1 else range(kernel))]
-             for o in range(new)]
-    first = [min(span[0] for span in window) for window in spans]
-    last = [max(span[1] for span in window) for window in spans]
-    return _index(index.step * stride * new // period, first, last)
+    taps = (0, kernel - 1) if period == 1 and not index.is_table else range(kernel)
+
+    def span(o):
+        return _cover(index.span(o * stride - padding + t * dilation) for t in taps)
+
+    if index.is_table:
+        return _table(map(span, range(out)))
+    turns = period // math.gcd(period, stride)
+    return _index(index.step * stride * turns // period, list(map(span, range(turns))))
 
 
 # Fields of a tensor
@@ -117,6 +151,12 @@ class State:
         start = sum(map(len, self.layout[:dim]))
         return slice(start, start + len(self.layout[dim]))
 
+    def pruned(self) -> "State":
+        """The same without branches that see nothing beyond another branch."""
+        axes = [[branch for branch in axis if branch.first != math.inf] for axis in self.axes]
+        lengths = self.factors
+        return State(self.layout, tuple(_outermost(axis, lengths) for axis in axes), self.unaligned)
+
     def with_axes(self, layout, change) -> "State":
         return State(layout, tuple(tuple(map(change, axis)) for axis in self.axes), self.unaligned)
 
@@ -139,7 +179,8 @@ class State:
         """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
         state = self.merged(dim)
         layout = _replace(state.layout, dim, (length,))
-        return state.map(state.place(dim), lambda indices: [index and change(index) for index in indices], layout)
+        return state.map(state.place(dim), lambda indices: [None if index is None else change(index) for index in indices],
+                         layout)
 
     def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths."""
@@ -153,12 +194,12 @@ class State:
             for i in places:
                 if left[i] is not None:
                     low, high = left[i].hull(lengths[i])
+                    reduced |= lengths[i] > 1 and left[i].moves
                     first, last, left[i] = first + low, last + high, None
-                    reduced |= lengths[i] > 1
-            everywhere |= reduced and not any(left)
+            everywhere |= reduced and not any(index is not None and index.moves for index in left)
             return Branch(first, last, tuple(left), everywhere)
 
-        return self.with_axes(self.layout, contract)
+        return self.with_axes(self.layout, contract).pruned()
 
     def resized(self, dim: int, length: int) -> "State":
         """The same with `dim`, on which no field may depend, given another length."""
@@ -282,25 +323,28 @@ def _merge_two(outer: Index | None, inner: Index | None, length: int) -> Index |
     if outer is None and inner is None:
         return None
     outer, inner = outer or Index(0), inner or Index(0)
-    spans = [(outer.span(i // length), inner.span(i % length)) for i in range(len(outer.first) * length)]
-    return _index(outer.step, [a[0] + b[0] for a, b in spans], [a[1] + b[1] for a, b in spans])
+    spans = [_add(outer.span(i // length), inner.span(i % length)) for i in range(len(outer.first) * length)]
+    return _table(spans) if outer.is_table else _index(outer.step, spans)
+
+
+def _add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    return (a[0] + b[0], a[1] + b[1])
 
 
 @lru_cache(maxsize=4096)
 def _split_two(index: Index, outer: int, inner: int) -> tuple[Index, Index]:
     """Functions of i1 and i2 whose sum is the function of i1 * inner + i2."""
     period = len(index.first)
-    if inner % period == 0:
-        return (Index(index.step * inner // period), index)
+    if inner % period == 0 and not index.is_table:
+        return Index(index.step * inner // period), index
     spans = [index.span(i) for i in range(outer * inner)]
-    low, high = spans[0]
-    steps = [(spans[i * inner][0] - low, spans[i * inner][1] - high) for i in range(outer)]
-    for i, (first, last) in enumerate(spans):
-        if (first, last) != tuple(a + b for a, b in zip(steps[i // inner], spans[i % inner])):
-            raise _Unfollowed(f"a view splits {outer * inner} positions into {outer} x {inner} whose fields do not repeat")
-    rows = _index(index.step * outer * inner // period if outer * inner % period == 0 else 0,
-                  [first for first, _ in steps], [last for _, last in steps])
-    return rows, _index(0, [first for first, _ in spans[:inner]], [last for _, last in spans[:inner]])
+    rows = [_cover(spans[i * inner:(i + 1) * inner]) for i in range(outer)]
+    columns = [_cover(spans[i::inner]) for i in range(inner)]
+    low, high = _cover(spans)
+    rows = [row if row == NOWHERE else (row[0] - low, row[1] - high) for row in rows]
+    if any(_add(rows[i // inner], columns[i % inner]) != span for i, span in enumerate(spans)):
+        raise _Unfollowed(f"a view splits {outer * inner} positions into {outer} x {inner} whose fields do not repeat")
+    return _table(rows), _table(columns)
 
 
 def _split(index: Index | None, lengths: Sequence[int]) -> list[Index | None]:
@@ -350,36 +394,55 @@ def _in_layout(state: State, layout) -> State:
     return state
 
 
+@lru_cache(maxsize=4096)
 def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
-    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length`."""
+    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees something."""
     if a == b:
         return 0, 0
     a, b = a or Index(0), b or Index(0)
-    indices = (0, length - 1) if len(a.first) == len(b.first) == 1 else range(length)
-    pairs = [(a.span(i), b.span(i)) for i in indices]
-    return min(x[0] - y[0] for x, y in pairs), min(y[1] - x[1] for x, y in pairs)
+    linear = len(a.first) == len(b.first) == 1 and not (a.is_table or b.is_table)
+    pairs = [(a.span(i), b.span(i)) for i in ((0, length - 1) if linear else range(length))]
+    pairs = [(x, y) for x, y in pairs if x != NOWHERE]
+    return (min((x[0] - y[0] for x, y in pairs), default=math.inf), min((y[1] - x[1] for x, y in pairs), default=math.inf))
 
 
 def _inside(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     """Whether the field of every unit by `a` lies inside its field by `b`."""
     left, right = a.first - b.first, b.last - a.last
     for x, y, length in zip(a.indices, b.indices, lengths):
-        if x is not y:
+        if x is not y and x != y:
             more = _difference(x, y, length)
+            if more[0] == -math.inf:
+                return False
             left, right = left + more[0], right + more[1]
     return left >= 0 and right >= 0
+
+
+def _outermost(branches: Sequence[Branch], lengths: Sequence[int]) -> tuple[Branch, ...]:
+    """The branches whose fields do not lie inside those of another; paths that see everything are kept apart."""
+    if len(branches) < 2:
+        return tuple(branches)
+    kept = []
+    for branch in branches:
+        if not any(other.everywhere == branch.everywhere and _inside(branch, other, lengths) for other in kept):
+            kept = [other for other in kept
+                    if other.everywhere != branch.everywhere or not _inside(other, branch, lengths)]
+            kept.append(branch)
+    return tuple(kept)
 
 
 def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     """Whether every unit's fields by `a` and by `b` have the same centre."""
     def centre(index, i):
-        return sum(index.span(i)) if index is not None else 0
+        return 0 if index is None or index.is_table else sum(index.span(i))
 
     start = a.first + a.last - b.first - b.last + sum(centre(x, 0) - centre(y, 0) for x, y in zip(a.indices, b.indices))
     if start:
         return False
     for x, y, length in zip(a.indices, b.indices, lengths):
         if x is not y and x != y:
+            if any(z is not None and z.is_table for z in (x, y)):
+                continue  # parts of a whole: they need not agree
             indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
             if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
                 return False
@@ -388,7 +451,7 @@ def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
 
 def _union(states: Sequence[State], where: str) -> State:
     """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins them."""
-    states = [state for i, state in enumerate(states) if state not in states[:i]]
+    states = list({id(state): state for state in states}.values())
     if len(states) == 1:
         return states[0]
     states = _aligned_layouts(states)
@@ -396,18 +459,11 @@ def _union(states: Sequence[State], where: str) -> State:
     axes, unaligned = [], []
     for i in range(len(states[0].axes)):
         names = dict.fromkeys(name for state in states for name in state.unaligned[i])
-        kept = []
-        for state in states:
-            for branch in state.axes[i]:
-                rivals = [other for other in kept if other.everywhere == branch.everywhere]
-                if not branch.everywhere and not all(_same_centres(branch, other, lengths) for other in rivals):
-                    names[where] = None
-                if any(_inside(branch, other, lengths) for other in rivals):
-                    continue
-                kept = [other for other in kept
-                        if other.everywhere != branch.everywhere or not _inside(other, branch, lengths)]
-                kept.append(branch)
-        axes.append(tuple(kept))
+        branches = [branch for state in states for branch in state.axes[i]]
+        local = [branch for branch in branches if not branch.everywhere]
+        if not all(_same_centres(branch, local[0], lengths) for branch in local[1:]):
+            names[where] = None
+        axes.append(_outermost(branches, lengths))
         unaligned.append(tuple(names))
     return State(states[0].layout, tuple(axes), tuple(unaligned))
 
@@ -425,6 +481,15 @@ def _rule(*ops):
     return add
 
 
+_TAKES_PARTS = {"slice", "split", "split_with_sizes", "select", "unbind", "chunk", "flip", "roll"}
+
+
+def _argument(node: Node, i: int, default):
+    """Argument number `i`, or the default where the call left it out."""
+    given = node.args[i] if i < len(node.args) else None
+    return default if given is None else given
+
+
 class _Follower:
     """Carries the fields from the inputs of a traced graph to all its values."""
 
@@ -439,6 +504,7 @@ class _Follower:
             axes.append((Branch(0, 0, indices),))
         layout = tuple((length,) for length in value.shape)
         self.states[value] = State(layout, tuple(axes), ((),) * len(axes))
+        self.keeps_parts = any(node.op in _TAKES_PARTS for node in record.nodes())
         for step in record.steps:
             if isinstance(step, Step):
                 self.where = step.call.name if step.call else ""
@@ -465,7 +531,7 @@ class _Follower:
         if isinstance(results, State) or results is None:
             results = [results] * len(node.outputs)
         for value, state in zip(node.outputs, results):
-            if state is not None:
+            if state is not None and any(state.axes):
                 self.states[value] = state
 
     def union(self, states: Sequence[State | None]) -> State | None:
@@ -539,21 +605,22 @@ def _permute(follower, node):
 
 def _taken(state: State, dim: int, start: int, step: int, length: int) -> State:
     """The fields of the elements start, start + step, ... along `dim`."""
-    return state.on_dim(dim, lambda index: _slide(index, 1, step, -start, 1), length)
+    return state.on_dim(dim, lambda index: _slide(index, length, 1, step, -start, 1), length)
 
 
 @_rule("slice")
 def _slice(follower, node):
-    value, dim, start, _, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1:])
-    dim %= len(value.shape)
-    start = min(max((start or 0) + value.shape[dim] * ((start or 0) < 0), 0), value.shape[dim])
-    return _taken(follower.of(value), dim, start, step or 1, node.outputs[0].shape[dim])
+    value, dim = node.args[0], _argument(node, 1, 0) % len(node.args[0].shape)
+    start, step = _argument(node, 2, 0), _argument(node, 4, 1)
+    length = value.shape[dim]
+    start = min(max(start + length if start < 0 else start, 0), length)
+    return _taken(follower.of(value), dim, start, step, node.outputs[0].shape[dim])
 
 
 @_rule("split", "split_with_sizes", "chunk")
 def _split_parts(follower, node):
     value = node.args[0]
-    dim = (node.args[2] if len(node.args) > 2 else 0) % len(value.shape)
+    dim = _argument(node, 2, 0) % len(value.shape)
     starts = itertools.accumulate((out.shape[dim] for out in node.outputs), initial=0)
     return [_taken(follower.of(value), dim, start, 1, out.shape[dim]) for start, out in zip(starts, node.outputs)]
 
@@ -561,7 +628,7 @@ def _split_parts(follower, node):
 @_rule("select", "unbind")
 def _select(follower, node):
     value = node.args[0]
-    dim = (node.args[1] if len(node.args) > 1 else 0) % len(value.shape)
+    dim = _argument(node, 1, 0) % len(value.shape)
     positions = [node.args[2] % value.shape[dim]] if node.op == "select" else range(value.shape[dim])
     return [_taken(follower.of(value), dim, i, 1, 1).contracted((dim,)).without((dim,)) for i in positions]
 
@@ -570,7 +637,7 @@ def _select(follower, node):
 def _cat(follower, node):
     values = node.args[0]
     shape = node.outputs[0].shape
-    dim = (node.args[1] if len(node.args) > 1 and node.args[1] is not None else 0) % len(shape)
+    dim = _argument(node, 1, 0) % len(shape)
     states = [follower.of(value) for value in values]
     if node.op == "stack":
         states = [state and state.with_new(dim) for state in states]
@@ -579,16 +646,25 @@ def _cat(follower, node):
         values = [value for value in values if value.shape != (0,)]
         states = [follower.of(value) for value in values]
         lengths = [value.shape[dim] for value in values]
-    placed = []
-    for start, state in zip(itertools.accumulate(lengths, initial=0), states):
-        if state is not None:
-            moved = _taken(state, dim, -start, 1, shape[dim])
-            placed.append((state, moved))
-    depends = [any(index is not None for axis in state.axes for branch in axis
-                   for index in branch.indices[state.place(dim)]) for state, _ in placed]
-    if sum(depends) > 1 and len({moved for _, moved in placed}) > 1:
-        raise _Unfollowed("it joins parts of an image along a spatial dimension")
-    return follower.union([moved for _, moved in placed])
+    starts = itertools.accumulate(lengths, initial=0)
+    moved = [state and _placed(state, dim, start, length, shape[dim], follower.keeps_parts)
+             for start, state, length in zip(starts, states, lengths)]
+    return follower.union(moved)
+
+
+def _placed(state: State, dim: int, start: int, length: int, total: int, always: bool) -> State:
+    """The fields as a part of a longer dimension, and nothing outside the part; where no field depends on the dimension
+    this matters only if the whole may be taken apart again (`always`)."""
+    if length == total:
+        return state
+    state = state.merged(dim)
+    if always or any(branch.indices[state.place(dim)][0] is not None for axis in state.axes for branch in axis):
+        def place(indices):
+            index = indices[0] or Index(0)
+            return [_table(index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total))]
+
+        return state.map(state.place(dim), place, _replace(state.layout, dim, (total,)))
+    return state.resized(dim, total)
 
 
 @_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
@@ -604,15 +680,18 @@ def _pad(follower, node):
     return state
 
 
-@_rule("flip")
-def _flip(follower, node):
-    value, dims = node.args[:2]
+@_rule("flip", "roll")
+def _rearranged(follower, node):
+    """The same elements in another order."""
+    value = node.args[0]
     state = follower.of(value)
-    for dim in dims:
+    shifts, dims = ((0,), node.args[1]) if node.op == "flip" else (node.args[1], _argument(node, 2, ()))
+    if not dims:
+        raise _Unfollowed("it moves elements across dimensions; name the dimensions")
+    for dim, shift in zip(dims, itertools.cycle(shifts)):
         n = value.shape[dim]
-        state = state.on_dim(dim % len(value.shape), lambda index: _index(
-            -index.step if len(index.first) == 1 else 0,
-            *zip(*[index.span(n - 1 - i) for i in range(1 if len(index.first) == 1 else n)])), n)
+        order = [n - 1 - i if node.op == "flip" else (i - shift) % n for i in range(n)]
+        state = state.on_dim(dim % len(value.shape), lambda index: _table(map(index.span, order)), n)
     return state
 
 
@@ -665,7 +744,7 @@ def _pool(follower, node, kernel, stride, padding, dilation):
     for i in range(n):
         dim = len(value.shape) - n + i
         k, s, p, d = kernel[i], stride[i], padding[i], dilation[i]
-        state = state.on_dim(dim, lambda index: _slide(index, k, s, p, d), out[dim])
+        state = state.on_dim(dim, lambda index: _slide(index, out[dim], k, s, p, d), out[dim])
         if out[dim] == 1 and 1 < value.shape[dim] <= k and d == 1:
             state = _whole(state, dim)
     return state
@@ -673,17 +752,17 @@ def _pool(follower, node, kernel, stride, padding, dilation):
 
 @_rule("max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d")
 def _max_pool(follower, node):
-    value, kernel, stride, padding, dilation = (*node.args[:5], *((), 0, 1)[len(node.args) - 2:])
-    n = {"1": 1, "2": 2, "3": 3}[node.op[8]]
-    kernel = _tuple(kernel, n)
+    n = int(node.op[8])
+    stride, padding, dilation = _argument(node, 2, ()), _argument(node, 3, 0), _argument(node, 4, 1)
+    kernel = _tuple(node.args[1], n)
     return _pool(follower, node, kernel, _tuple(stride or kernel, n), _tuple(padding, n), _tuple(dilation, n))
 
 
 @_rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def _avg_pool(follower, node):
-    value, kernel, stride, padding = (*node.args[:4], *((), 0)[len(node.args) - 2:])
     n = int(node.op[8])
-    kernel = _tuple(kernel, n)
+    stride, padding = _argument(node, 2, ()), _argument(node, 3, 0)
+    kernel = _tuple(node.args[1], n)
     return _pool(follower, node, kernel, _tuple(stride or kernel, n), _tuple(padding, n), (1,) * n)
 
 
@@ -699,23 +778,24 @@ def _adaptive_pool(follower, node):
         length = value.shape[dim]
         repeats = math.gcd(length, out)
         windows = [(j * length // out, -(-(j + 1) * length // out) - 1) for j in range(out // repeats)]
-        state = state.on_dim(dim, lambda index: _gathered(index, windows, length // repeats), out)
+        state = state.on_dim(dim, lambda index: _gathered(index, out, windows, length // repeats), out)
         if out == 1 < length:
             state = _whole(state, dim)
     return state
 
 
-def _gathered(index: Index, windows: Sequence[tuple[int, int]], advance: int) -> Index:
-    """The function of an output that covers the input indices `windows[o]`; after all windows they start anew `advance`
-    further on."""
+def _gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance: int) -> Index:
+    """The function of `out` outputs of which number o covers the input indices from windows[o][0] to windows[o][1]; after all
+    windows they start anew `advance` further on."""
+    def span(o):
+        turn, place = divmod(o, len(windows))
+        return _cover(index.span(i + turn * advance) for i in range(windows[place][0], windows[place][1] + 1))
+
+    if index.is_table:
+        return _table(map(span, range(out)))
     period = len(index.first)
     turns = period // math.gcd(period, advance)
-    spans = []
-    for turn in range(turns):
-        for first, last in windows:
-            covered = [index.span(i + turn * advance) for i in range(first, last + 1)]
-            spans.append((min(a for a, _ in covered), max(b for _, b in covered)))
-    return _index(index.step * advance * turns // period, [a for a, _ in spans], [b for _, b in spans])
+    return _index(index.step * advance * turns // period, list(map(span, range(turns * len(windows)))))
 
 
 @_rule("convolution")
@@ -727,29 +807,32 @@ def _convolution(follower, node):
     state = follower.of(value)
     if state is None:
         return follower.union(given)
-    state = state.contracted((1,)).resized(1, out[1])
+    if groups > 1 and any(branch.indices[state.place(1)] != (None,) for axis in state.axes for branch in axis):
+        shape = value.shape
+        state = state.reshaped((shape[0], groups, shape[1] // groups, *shape[2:])).contracted((2,))
+        state = state.resized(2, out[1] // groups).reshaped((shape[0], out[1], *shape[2:]))
+    else:
+        state = state.contracted((1,)).resized(1, out[1])
     n = len(out) - 2
     kernel = weight.shape[2:]
     stride, padding, dilation = _tuple(stride, n), _tuple(padding, n), _tuple(dilation, n)
     for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation)):
         if transposed:
-            state = state.on_dim(2 + i, lambda index: _spread(index, k, s, p, d), out[2 + i])
+            state = state.on_dim(2 + i, lambda index: _spread(index, out[2 + i], k, s, p, d), out[2 + i])
         else:
-            state = state.on_dim(2 + i, lambda index: _slide(index, k, s, p, d), out[2 + i])
+            state = state.on_dim(2 + i, lambda index: _slide(index, out[2 + i], k, s, p, d), out[2 + i])
     return follower.union([state, *given])
 
 
-def _spread(index: Index, kernel: int, stride: int, padding: int, dilation: int) -> Index:
+def _spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
     """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t * dilation."""
-    period = len(index.first)
-    spans = []
-    for o in range(stride * period):
-        seen = [index.span((o + padding - t * dilation) // stride)
-                for t in range(kernel) if (o + padding - t * dilation) % stride == 0]
-        if not seen:
-            raise _Unfollowed(f"a transposed convolution with kernel {kernel} and stride {stride} leaves outputs that see nothing")
-        spans.append((min(a for a, _ in seen), max(b for _, b in seen)))
-    return _index(index.step, [a for a, _ in spans], [b for _, b in spans])
+    def span(o):
+        places = (o + padding - t * dilation for t in range(kernel))
+        return _cover([index.span(place // stride) for place in places if place % stride == 0] or [NOWHERE])
+
+    if index.is_table:
+        return _table(map(span, range(out)))
+    return _index(index.step, list(map(span, range(stride * len(index.first)))))
 
 
 @_rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
@@ -767,7 +850,7 @@ def _upsample(follower, node):
         for o in range(out // repeats):
             place = Fraction((2 * o + 1) * length, 2 * out) - Fraction(1, 2) if linear else Fraction(o * length, out)
             windows.append((math.floor(place), math.ceil(place) if linear else math.floor(place)))
-        state = state.on_dim(dim, lambda index: _gathered(index, windows, length // repeats), out)
+        state = state.on_dim(dim, lambda index: _gathered(index, out, windows, length // repeats), out)
     return state
 
 
@@ -901,6 +984,9 @@ class Field:
 
 
 def _field(state: State, input_size: tuple[int, ...]) -> Field:
+    still = [dim for dim in range(len(state.layout)) if not any(
+        index is not None and index.moves for axis in state.axes for branch in axis for index in branch.indices[state.place(dim)])]
+    state = state.contracted(still)  # parts of a dimension along which no field moves, such as channels
     lengths = state.factors
     sizes, strides, starts, units, spans = [], [], [], [], []
     aligned = not any(state.unaligned)
@@ -910,9 +996,10 @@ def _field(state: State, input_size: tuple[int, ...]) -> Field:
         each = []
         for unit in itertools.product(*(range(lengths[i]) for i in carrying)):
             seen = [_span(branch, carrying, unit) for branch in local]
-            each.append((min(a for a, _ in seen), max(b for _, b in seen)))
-        sizes.append(max(b - a + 1 for a, b in each))
-        starts.append(each[0][0])
+            each.append(_cover(seen))
+        seeing = [span for span in each if span != NOWHERE]
+        sizes.append(max(b - a + 1 for a, b in seeing))
+        starts.append(seeing[0][0])
         units.append(len(each))
         spans.append(tuple(each))
         strides.append(_stride(local, carrying))
@@ -937,8 +1024,15 @@ def _stride(branches: Sequence[Branch], carrying: Sequence[int]) -> int | Fracti
     """Mean advance from one unit to the next, along the innermost index that moves the field."""
     if not carrying:
         return 0
-    steps = [Fraction(index.step, len(index.first)) for branch in branches
-             if (index := branch.indices[carrying[-1]]) is not None]
+    steps = []
+    for branch in branches:
+        index = branch.indices[carrying[-1]]
+        if index is not None and index.is_table:
+            places = [(i, first) for i, first in enumerate(index.first) if first != math.inf]
+            (i, a), (j, b) = places[0], places[-1]
+            steps.append(Fraction(b - a, j - i) if j > i else Fraction(0))
+        elif index is not None:
+            steps.append(Fraction(index.step, len(index.first)))
     stride = max(steps, key=abs)
     return int(stride) if stride.denominator == 1 else stride
 

@@ -17,6 +17,7 @@ trace succeeds or fails.
 """
 
 import dataclasses
+import gc
 import operator
 import threading
 import weakref
@@ -184,7 +185,7 @@ def trace(
     if inputs and inputs[0].dim():
         batch_size = inputs[0].shape[0]
     tracer = _Tracer(model, dtype, fast)
-    with _lock, torch.no_grad(), _unchanged(model), tracer.watching():
+    with _lock, torch.no_grad(), _unchanged(model), _no_collection(), tracer.watching():
         for tensor in inputs:
             tracer.attach(tensor, role="input")
         values = [tensor._cnnlib_handle.value for tensor in inputs]
@@ -241,17 +242,38 @@ _lock = threading.RLock()
 @contextmanager
 def _unchanged(model: nn.Module):
     """Give the model back the attributes and buffers, and the process the random state, that they had before."""
-    before = [(module, module.__dict__.copy(), module._buffers.copy()) for module in model.modules()]
+    before = []
+    for module in model.modules():
+        attributes = module.__dict__
+        before.append((attributes, attributes.copy()))
+        before += [(item, item.copy()) for name, item in attributes.items() if type(item) in (dict, list) and
+                   name not in _HOOKS]
     random_state = torch.get_rng_state()
     try:
         yield
     finally:
         torch.set_rng_state(random_state)
-        for module, attributes, buffers in before:
-            for now, then in ((module.__dict__, attributes), (module._buffers, buffers)):
-                if len(now) != len(then) or not all(map(operator.is_, now.values(), then.values())):
-                    now.clear()
-                    now.update(then)
+        for now, then in before:
+            if type(now) is list:
+                now[:] = then
+            elif len(now) != len(then) or not all(map(operator.is_, now.values(), then.values())):
+                now.clear()
+                now.update(then)
+
+
+_HOOKS = set(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
+
+
+@contextmanager
+def _no_collection():
+    """Hold the garbage collector: a trace makes many small objects, all of them kept, and each search costs more than it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Handle:
@@ -421,7 +443,7 @@ class _Tracer(TorchFunctionMode):
         self.step = None
         rule = self.rules.get(func)
         if rule is not None:
-            self.function = getattr(func, "__name__", str(func))
+            self.function = getattr(func, "__name__", str(func)).strip("_")
             result = rule(self, *args, **kwargs)
             if result is not NotImplemented:
                 return result

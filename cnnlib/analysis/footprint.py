@@ -1,0 +1,129 @@
+"""What part of the input a unit really listens to: the gradient of one unit with respect to the input's pixels.
+
+The receptive field says which pixels can matter; the footprint says how much each one does, for given weights or on average over
+initializations. In deep networks it looks like a Gaussian and fills a small part of the field, whose width grows as the square
+root of depth (Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional neural
+networks", NeurIPS 2016).
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .trace import AnalysisError, tensors_in
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Mean absolute gradient of one unit, summed over its channels, at each pixel of the input (channels summed).
+
+    `map` has the input's spatial shape and sums to 1 (it is 0 everywhere if no gradient arrives); `unit` is the unit's index.
+    """
+
+    map: Tensor
+    unit: tuple[int, ...]
+
+    @property
+    def centre(self) -> tuple[float, ...]:
+        """The mean position along each axis, in pixels."""
+        return tuple(float((line * torch.arange(len(line))).sum()) for line in self._lines())
+
+    @property
+    def spread(self) -> tuple[float, ...]:
+        """The standard deviation along each axis, in pixels."""
+        spreads = []
+        for line, mean in zip(self._lines(), self.centre):
+            spreads.append(math.sqrt(float((line * (torch.arange(len(line)) - mean) ** 2).sum())))
+        return tuple(spreads)
+
+    @property
+    def extent(self) -> tuple[tuple[int, int], ...] | None:
+        """First and last pixel along each axis with any gradient; None if there is none."""
+        spans = []
+        for line in self._lines():
+            places = line.nonzero().flatten().tolist()
+            if not places:
+                return None
+            spans.append((places[0], places[-1]))
+        return tuple(spans)
+
+    def share_within(self, size: Sequence[int]) -> float:
+        """The share of the gradient inside a box of `size` pixels around the centre."""
+        part = self.map
+        for axis, (middle, length) in enumerate(zip(self.centre, size)):
+            start = max(round(middle - (length - 1) / 2), 0)
+            part = part.narrow(axis, start, min(length, part.shape[axis] - start))
+        return float(part.sum())
+
+    def _lines(self) -> list[Tensor]:
+        axes = range(self.map.dim())
+        return [self.map.sum([other for other in axes if other != axis]) if len(axes) > 1 else self.map for axis in axes]
+
+
+def gradient_footprint(
+    model: nn.Module,
+    images: Tensor,
+    layer: str = "",
+    *,
+    unit: Sequence[int] | None = None,
+    initializations: int = 0,
+    seed: int = 0,
+) -> Footprint:
+    """The effective receptive field of a unit of `layer` (a dotted module name; "" is the whole network).
+
+    The gradient of the unit, each channel weighted by a random sign so that channels do not cancel by accident, is taken with respect to
+    `images` (N, C, H, W), and its absolute value averaged over them. `unit` is a position (row, column), by default the central one.
+    With `initializations` = n > 0 the average is also over n copies of the model, each with new random weights (every
+    module's own `reset_parameters`); with 0 it is for the weights as they are. Copies run in evaluation mode; the model is not changed.
+
+    Raises `ValueError` for an unknown layer or a position that it does not have.
+    """
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise ValueError(f"no module {layer!r}; the first ones are {', '.join(list(modules)[1:6])}")
+    generator = torch.Generator().manual_seed(seed)
+    random_state = torch.get_rng_state()
+    total = torch.zeros(images.shape[2:], dtype=torch.float64)
+    try:
+        torch.manual_seed(seed)
+        for _ in range(max(initializations, 1)):
+            network = copy.deepcopy(model).eval().requires_grad_(False)
+            if initializations:
+                for module in network.modules():
+                    if hasattr(module, "reset_parameters"):
+                        module.reset_parameters()
+            place, gradient = _gradient(network, images, layer, unit, generator)
+            total += gradient.abs().sum((0, 1), dtype=torch.float64)
+    finally:
+        torch.set_rng_state(random_state)
+    mass = total.sum()
+    return Footprint(total / mass if mass > 0 else total, place)
+
+
+def _gradient(network, images, layer, unit, generator) -> tuple[tuple[int, ...], Tensor]:
+    """The position of the unit, and the gradient of its signed channel sum with respect to `images`."""
+    images = images.detach().clone().requires_grad_()
+    caught = []
+    handle = dict(network.named_modules())[layer].register_forward_hook(lambda module, args, output: caught.append(output))
+    try:
+        with torch.enable_grad():
+            network(images)
+    finally:
+        handle.remove()
+    if not caught:
+        raise AnalysisError(f"module {layer!r} is not called in a forward pass")
+    output = next(tensors_in(caught[-1]))
+    lengths = tuple(output.shape[2:])
+    place = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
+    if len(place) != len(lengths) or not all(0 <= i < length for i, length in zip(place, lengths)):
+        raise ValueError(f"unit must lie within {lengths}, the positions of {layer!r}; got {place}")
+    channels = output[(slice(None), slice(None), *place)]
+    signs = torch.randint(0, 2, channels.shape, generator=generator) * 2 - 1
+    if not channels.requires_grad:
+        return place, torch.zeros_like(images)
+    (gradient,) = torch.autograd.grad((channels * signs).sum(), images, allow_unused=True)
+    return place, torch.zeros_like(images) if gradient is None else gradient
