@@ -2,5 +2,7 @@
 
 from .convolution import ConvolutionArithmetic
 from .cost_table import CostTableExplorer
+from .receptive_field import ReceptiveFieldExplorer
+from .stack import StackDesigner, conv, pool
 
-__all__ = ["ConvolutionArithmetic", "CostTableExplorer"]
+__all__ = ["ConvolutionArithmetic", "CostTableExplorer", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool"]

@@ -125,7 +125,7 @@ function mount({ model, el }, { name, title, controls, body, update, end }) {
   const back = button("Back to the example", () => put(model, model.get("data").example), { class: "cx-link" });
   const root = html("section", { class: `cx cx-${name}`, "aria-label": title },
     html("div", { class: "cx-head" }, html("span", { class: "cx-title" }, title), back),
-    html("div", { class: "cx-controls" }, controls), body);
+    html("div", { class: "cx-body" }, html("div", { class: "cx-controls" }, controls), body));
   let queued = false;
   let alive = true;
   const show = () => {
