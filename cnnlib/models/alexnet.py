@@ -20,21 +20,15 @@ libraries ship (`alexnet`).
   normalization, PyTorch's initialization. The paper's own CIFAR-10 network is another one, of four layers.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
+from cnnlib.layers import response_norm
 from cnnlib.registry import Variant, register
-
-
-def response_norm() -> nn.LocalResponseNorm:
-    """Local response normalization with the constants of the 2012 paper, section 3.3: k=2, n=5, alpha=1e-4, beta=0.75.
-
-    The paper multiplies the *sum* over n channels by alpha, PyTorch their *mean*: hence 5 times alpha here.
-    """
-    return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}  # tanh is what ReLU was measured against (figure 1)
@@ -127,13 +121,13 @@ class AlexNet(nn.Module):
             ),
         )
         self.map_size = self._last_map_size(image_size, first_conv, pool_padding)
-        fc6 = [nn.Linear(c5 * self.map_size**2, hidden), ACTIVATIONS[activation]()]
-        fc7 = [nn.Linear(hidden, hidden), ACTIVATIONS[activation]()]
-        fc8 = [nn.Linear(hidden, num_classes)]
-        drop6, drop7 = [nn.Dropout(dropout)], [nn.Dropout(dropout)]
-        order = drop6 + fc6 + drop7 + fc7 + fc8 if drop == "inputs" else fc6 + drop6 + fc7 + drop7 + fc8
-        resizing = [nn.AdaptiveAvgPool2d(self.map_size)] if resize else []
-        self.head = nn.Sequential(*resizing, nn.Flatten(), *order)
+        fc6 = {"fc6": nn.Linear(c5 * self.map_size**2, hidden), "activation6": ACTIVATIONS[activation]()}
+        fc7 = {"fc7": nn.Linear(hidden, hidden), "activation7": ACTIVATIONS[activation]()}
+        drop6, drop7 = {"drop6": nn.Dropout(dropout)}, {"drop7": nn.Dropout(dropout)}
+        first = {"resize": nn.AdaptiveAvgPool2d(self.map_size)} if resize else {}
+        hidden_layers = drop6 | fc6 | drop7 | fc7 if drop == "inputs" else fc6 | drop6 | fc7 | drop7
+        last = {"fc8": nn.Linear(hidden, num_classes)}
+        self.head = nn.Sequential(OrderedDict(first | {"flatten": nn.Flatten()} | hidden_layers | last))
         self.resize = resize
         if initialization == "paper":
             initialize_as_paper(self)
