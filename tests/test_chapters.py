@@ -152,6 +152,24 @@ def test_widget_ids_come_from_their_order(executed):
     assert set(lint_chapters.re.findall(r"IPY_MODEL_(\w+)", json.dumps(state))) <= set(state)
 
 
+def test_tidying_gives_explorers_their_present_script(chapter):
+    from cnnlib.widgets import ConvolutionArithmetic
+
+    def put_explorer_in(notebook):
+        view = {notebooks.WIDGET_VIEW: {"model_id": "abc", "version_major": 2, "version_minor": 0}}
+        notebook.cells[4].outputs.append(nbformat.v4.new_output("display_data", data=view))
+        notebook.metadata.widgets[notebooks.WIDGET_STATE]["state"]["abc"] = {
+            "model_module": "anywidget", "model_module_version": "*", "model_name": "AnyModel",
+            "state": {"_anywidget_id": "cnnlib.widgets.convolution.ConvolutionArithmetic", "_esm": "old", "_css": "old"},
+        }
+
+    change(chapter, put_explorer_in)
+    assert any("explorers with their present JavaScript" in breach for breach in lint_chapters.breaches(chapter))
+    assert execute.renew(chapter, tidy=True) == (True, f"{chapter}: written")
+    state = notebooks.read(chapter).metadata.widgets[notebooks.WIDGET_STATE]["state"][f"{1:032x}"]["state"]
+    assert state["_esm"] == str(ConvolutionArithmetic._esm) and state["_css"] == str(ConvolutionArithmetic._css)
+
+
 def test_captions_reach_the_metadata_of_the_book(executed):
     figure = notebooks.read(executed).cells[6].metadata.mystnb
     assert figure == {"figure": {"caption": "One and two"},

@@ -4,6 +4,7 @@ Outputs that depend on the machine (cells tagged `nbval-ignore-output`) are rene
 
     python tools/execute.py chapters/03_alexnet.ipynb       execute and tidy
     python tools/execute.py --check chapters/*.ipynb        write nothing; fail if a file would change
+    python tools/execute.py --tidy chapters/*.ipynb         no cell runs; explorers get their present JavaScript
     python tools/execute.py --from script.py chapters/03_alexnet.ipynb      make the chapter from a script first
 
 A script is in the percent format, as jupytext reads it. The set-up cell is put in by itself. A cell with a figure
@@ -61,11 +62,11 @@ def comparable(notebook: nbformat.NotebookNode) -> str:
     return notebooks.dumps(notebook)
 
 
-def renew(path: Path, *, script: Path | None = None, check: bool = False) -> tuple[bool, str]:
+def renew(path: Path, *, script: Path | None = None, check: bool = False, tidy: bool = False) -> tuple[bool, str]:
     """Execute and tidy one chapter. Returns whether all is well, and one line that says what was done."""
     notebook = from_script(script) if script else notebooks.read(path)
     try:
-        notebook = notebooks.tidy(execute(notebook))
+        notebook = notebooks.tidy(notebook if tidy else execute(notebook))
     except CellExecutionError as error:
         return False, f"{path}: a cell failed; the file is as it was\n{error}"
     if path.exists() and comparable(notebooks.read(path)) == comparable(notebook):
@@ -80,14 +81,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="+", type=Path)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
+    parser.add_argument("--tidy", action="store_true", help="do not execute; renew ids, metadata, scripts of explorers")
     parser.add_argument("--from", dest="script", type=Path, help="percent script that the one chapter is made from")
     options = parser.parse_args()
     if options.script and len(options.chapters) != 1:
         parser.error("--from makes one chapter; name exactly one")
 
     all_well = True
+    job = partial(renew, script=options.script, check=options.check, tidy=options.tidy)
     with ProcessPoolExecutor(max_workers=2) as pool:
-        for well, line in pool.map(partial(renew, script=options.script, check=options.check), options.chapters):
+        for well, line in pool.map(job, options.chapters):
             print(line, flush=True)
             all_well &= well
     return 0 if all_well else 1

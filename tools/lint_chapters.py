@@ -279,7 +279,7 @@ def metadata_is_ours(chapter: Chapter) -> Iterator[str]:
     if metadata != notebooks.NOTEBOOK_METADATA:
         yield "must have the notebook metadata of tools/notebooks.py (make chapters)"
     if notebooks.dumps(notebooks.tidy(notebooks.read(chapter.path))) != chapter.path.read_text(encoding="utf-8"):
-        yield "must be in tidy form (make chapters)"
+        yield "must be in tidy form, explorers with their present JavaScript (tools/execute.py --tidy)"
 
 
 RULES = (one_title, sections_in_order, setup_and_imports, cells_are_short, text_before_code, plain_markdown,

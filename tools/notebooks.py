@@ -1,6 +1,7 @@
 """What every chapter file has in common: where it lies, its set-up cell, its metadata, and its tidy form on disk."""
 
 import hashlib
+import importlib
 import json
 import re
 from pathlib import Path
@@ -98,7 +99,10 @@ def _join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _keep_widgets(notebook: NotebookNode, widgets: NotebookNode) -> None:
-    """Store the state of the widgets that are shown, and of those that they refer to, under ids made of their order."""
+    """Store the state of the widgets that are shown, and of those that they refer to, under ids made of their order.
+
+    The book's explorers bring their JavaScript and style sheet along: the package's present ones.
+    """
     state, order = widgets["state"], {}
     shown = [output["data"][WIDGET_VIEW]["model_id"]
              for cell in notebook.cells if cell.cell_type == "code"
@@ -109,6 +113,9 @@ def _keep_widgets(notebook: NotebookNode, widgets: NotebookNode) -> None:
             order[model] = f"{len(order) + 1:032x}"
             queue.extend(re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[model], sort_keys=True)))
 
+    for model in order:
+        _renew_script(state[model]["state"])
+
     def renamed(value):
         return json.loads(re.sub("|".join(order), lambda found: order[found[0]], json.dumps(value)))
 
@@ -118,3 +125,10 @@ def _keep_widgets(notebook: NotebookNode, widgets: NotebookNode) -> None:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = nbformat.from_dict(renamed(cell.outputs))
+
+
+def _renew_script(state: NotebookNode) -> None:
+    module, _, name = state.get("_anywidget_id", "").rpartition(".")
+    if module.startswith("cnnlib.widgets."):
+        explorer = getattr(importlib.import_module(module), name)
+        state["_esm"], state["_css"] = str(explorer._esm), str(explorer._css)
