@@ -83,15 +83,24 @@
     el.dataset.ready = "";
   }
 
-  function start() {
-    const script = document.querySelector(STATE);
-    if (!script) return;
-    const { state } = JSON.parse(script.textContent);
+  // The state stands in the page's head. Places are found while the page is still being read, so that there is room
+  // for an explorer before what follows it is drawn.
+  const shown = new Set();
+  let states = null;
+  function showNew() {
     for (const place of document.querySelectorAll(VIEW)) {
-      show(place, state).catch((error) => console.error("An explorer could not start:", error));
+      states ??= JSON.parse(document.querySelector(STATE)?.textContent ?? "{}").state ?? {};
+      if (shown.has(place) || !place.textContent) continue;
+      shown.add(place);
+      show(place, states).catch((error) => console.error("An explorer could not start:", error));
     }
   }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
+  const observer = new MutationObserver(showNew);
+  observer.observe(document.documentElement, { childList: true, subtree: true });
+  const finish = () => {
+    showNew();
+    observer.disconnect();
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);
+  else finish();
 })();

@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 VIEWS = {"light": ("light", 1280), "dark": ("dark", 1280), "narrow": ("light", 360), "narrow-dark": ("dark", 360)}
+FLAT = ".bd-header-article, .skip-link { display: none !important; }"  # they would lie across the pictures
 NOT_CHAPTERS = {"genindex", "search", "py-modindex"}
 
 
@@ -55,6 +56,7 @@ def main() -> None:
                 page.goto(f"{address}/{name}.html", wait_until="load")
                 page.wait_for_function("() => document.querySelectorAll('.explorer').length === "
                                        "document.querySelectorAll('.explorer[data-ready]').length")
+                page.add_style_tag(content=FLAT)
                 stem = options.folder / f"{name.replace('/', '_')}-{view}"
                 page.screenshot(path=f"{stem}.png", full_page=True)
                 for number, explorer in enumerate(page.query_selector_all(".explorer"), start=1):
