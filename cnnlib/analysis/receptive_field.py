@@ -13,7 +13,7 @@ Coordinates count pixels from 0; a field that reaches into the padding starts be
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -21,7 +21,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from .trace import AnalysisError, Call, InputSize, Node, Step, Trace, Value, trace
+from .trace import AnalysisError, InputSize, Node, Step, Trace, Value, trace
 
 
 # Functions of one index
@@ -34,24 +34,21 @@ NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
 class Index:
     """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
 
-    A table has one entry for each index instead and no step; outside it there is nothing to see.
+    A table has one entry for each index instead and no step; outside it there is nothing to see. A table that does not
+    `move` only says which indices (channels) see at all.
     """
 
     step: int
     first: tuple[int, ...] = (0,)
     last: tuple[int, ...] = (0,)
     is_table: bool = False
+    moves: bool = True
 
     def span(self, i: int) -> tuple[int, int]:
         if self.is_table:
             return (self.first[i], self.last[i]) if 0 <= i < len(self.first) else NOWHERE
         turns, phase = divmod(i, len(self.first))
         return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
-
-    @property
-    def moves(self) -> bool:
-        """Whether different indices see different places; a table of equal spans only says which indices see at all."""
-        return bool(self.step) or len({span for span in zip(self.first, self.last) if span != NOWHERE}) > 1
 
     def hull(self, length: int) -> tuple[int, int]:
         """The first and last coordinate over all indices below `length`."""
@@ -73,9 +70,9 @@ def _cover(spans) -> tuple[int, int]:
     return min(first for first, _ in spans), max(last for _, last in spans)
 
 
-def _table(spans) -> Index:
+def _table(spans, moves: bool = True) -> Index:
     first, last = zip(*spans)
-    return Index(0, first, last, True)
+    return Index(0, first, last, True, moves)
 
 
 def _index(step: int, spans: Sequence[tuple[int, int]]) -> Index:
@@ -100,7 +97,7 @@ def _slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilat
         return _cover(index.span(o * stride - padding + t * dilation) for t in taps)
 
     if index.is_table:
-        return _table(map(span, range(out)))
+        return _table(map(span, range(out)), index.moves)
     turns = period // math.gcd(period, stride)
     return _index(index.step * stride * turns // period, list(map(span, range(turns))))
 
@@ -295,11 +292,14 @@ class State:
                 if i in pieces:
                     parts[i] = _split(index, pieces[i])
                 elif index is not None:  # a factor of length 1 that no longer has a place
-                    first, last = first + index.first[0], last + index.last[0]
-            indices = tuple(None if source is None else parts[source[0]][source[1]] for source in sources)
-            return Branch(first, last, indices, branch.everywhere)
+                    first, last = first + index.span(0)[0], last + index.span(0)[1]
+            for ways in itertools.product(*parts.values()):
+                chosen = dict(zip(parts, ways))
+                indices = tuple(None if source is None else chosen[source[0]][source[1]] for source in sources)
+                yield Branch(first, last, indices, branch.everywhere)
 
-        return self.with_axes(tuple(layout), regroup)
+        return State(tuple(layout), tuple(tuple(way for branch in axis for way in regroup(branch)) for axis in self.axes),
+                     self.unaligned)
 
 
 class _Unfollowed(Exception):
@@ -322,9 +322,10 @@ def _merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | N
 def _merge_two(outer: Index | None, inner: Index | None, length: int) -> Index | None:
     if outer is None and inner is None:
         return None
+    moves = any(index is not None and index.moves for index in (outer, inner))
     outer, inner = outer or Index(0), inner or Index(0)
     spans = [_add(outer.span(i // length), inner.span(i % length)) for i in range(len(outer.first) * length)]
-    return _table(spans) if outer.is_table else _index(outer.step, spans)
+    return _table(spans, moves) if outer.is_table or not moves else _index(outer.step, spans)
 
 
 def _add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
@@ -332,29 +333,28 @@ def _add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _split_two(index: Index, outer: int, inner: int) -> tuple[Index, Index]:
-    """Functions of i1 and i2 whose sum is the function of i1 * inner + i2."""
-    period = len(index.first)
-    if inner % period == 0 and not index.is_table:
-        return Index(index.step * inner // period), index
-    spans = [index.span(i) for i in range(outer * inner)]
-    rows = [_cover(spans[i * inner:(i + 1) * inner]) for i in range(outer)]
-    columns = [_cover(spans[i::inner]) for i in range(inner)]
-    low, high = _cover(spans)
-    rows = [row if row == NOWHERE else (row[0] - low, row[1] - high) for row in rows]
-    if any(_add(rows[i // inner], columns[i % inner]) != span for i, span in enumerate(spans)):
-        raise _Unfollowed(f"a view splits {outer * inner} positions into {outer} x {inner} whose fields do not repeat")
-    return _table(rows), _table(columns)
+def _split_two(index: Index, outer: int, inner: int) -> list[tuple[Index, Index]]:
+    """Pairs of functions of i1 and i2 whose sums, taken together, are the function of i1 * inner + i2."""
+    if inner % len(index.first) == 0 and not index.is_table:
+        return [(Index(index.step * inner // len(index.first)), index)]
+    rows = {}  # what a row looks like from its own beginning -> where the rows that look like this begin
+    for i in range(outer):
+        spans = [index.span(i * inner + j) for j in range(inner)]
+        begin = min(first for first, _ in spans)
+        if begin != math.inf:
+            pattern = tuple(span if span == NOWHERE else (span[0] - begin, span[1] - begin) for span in spans)
+            rows.setdefault(pattern, [NOWHERE] * outer)[i] = (begin, begin)
+    return [(_table(begins, index.moves), _table(pattern, index.moves)) for pattern, begins in rows.items()]
 
 
-def _split(index: Index | None, lengths: Sequence[int]) -> list[Index | None]:
+def _split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None]]:
+    """The ways to write a function of one index as a sum of functions of its parts; each way covers some of the indices."""
     if index is None:
-        return [None] * len(lengths)
-    parts = []
-    for i in range(len(lengths) - 1):
-        outer, index = _split_two(index, lengths[i], math.prod(lengths[i + 1:]))
-        parts.append(outer)
-    return [*parts, index]
+        return [[None] * len(lengths)]
+    if len(lengths) == 1:
+        return [[index]]
+    return [[outer, *rest] for outer, inner in _split_two(index, lengths[0], math.prod(lengths[1:]))
+            for rest in _split(inner, lengths[1:])]
 
 
 # Where branches meet
@@ -384,13 +384,15 @@ def _aligned_layouts(states: list[State]) -> list[State]:
 
 def _in_layout(state: State, layout) -> State:
     for dim, lengths in enumerate(layout):
-        ours = state.layout[dim]
-        if ours == lengths:
+        if state.layout[dim] == lengths:
             continue
         state = state.merged(dim)
-        if len(lengths) > 1:
-            state = state.map(state.place(dim), lambda indices: _split(indices[0], lengths),
-                              _replace(state.layout, dim, lengths))
+        place = state.place(dim)
+        axes = tuple(tuple(
+            Branch(branch.first, branch.last, (*branch.indices[:place.start], *way, *branch.indices[place.stop:]),
+                   branch.everywhere)
+            for branch in axis for way in _split(branch.indices[place.start], lengths)) for axis in state.axes)
+        state = State(_replace(state.layout, dim, lengths), axes, state.unaligned)
     return state
 
 
@@ -491,17 +493,20 @@ def _argument(node: Node, i: int, default):
 
 
 class _Follower:
-    """Carries the fields from the inputs of a traced graph to all its values."""
+    """Carries the fields from an input of a traced graph to all its values.
 
-    def __init__(self, record: Trace, source: int):
+    By default the image and every feature map go on without end, so that fields have a size and a stride. `bounded` ends
+    them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image.
+    """
+
+    def __init__(self, record: Trace, source: int, bounded: bool = False):
         self.states = {}
         self.where = ""
         value = record.inputs[source]
-        self.dims = spatial_dims(value)
         axes = []
-        for dim in self.dims:
-            indices = tuple(Index(1) if i == dim else None for i in range(len(value.shape)))
-            axes.append((Branch(0, 0, indices),))
+        for dim in spatial_dims(value):
+            pixels = _table((i, i) for i in range(value.shape[dim])) if bounded else Index(1)
+            axes.append((Branch(0, 0, tuple(pixels if i == dim else None for i in range(len(value.shape)))),))
         layout = tuple((length,) for length in value.shape)
         self.states[value] = State(layout, tuple(axes), ((),) * len(axes))
         self.keeps_parts = any(node.op in _TAKES_PARTS for node in record.nodes())
@@ -660,8 +665,8 @@ def _placed(state: State, dim: int, start: int, length: int, total: int, always:
     state = state.merged(dim)
     if always or any(branch.indices[state.place(dim)][0] is not None for axis in state.axes for branch in axis):
         def place(indices):
-            index = indices[0] or Index(0)
-            return [_table(index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total))]
+            index = indices[0] or Index(0, moves=False)
+            return [_table((index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total)), index.moves)]
 
         return state.map(state.place(dim), place, _replace(state.layout, dim, (total,)))
     return state.resized(dim, total)
@@ -691,7 +696,7 @@ def _rearranged(follower, node):
     for dim, shift in zip(dims, itertools.cycle(shifts)):
         n = value.shape[dim]
         order = [n - 1 - i if node.op == "flip" else (i - shift) % n for i in range(n)]
-        state = state.on_dim(dim % len(value.shape), lambda index: _table(map(index.span, order)), n)
+        state = state.on_dim(dim % len(value.shape), lambda index: _table(map(index.span, order), index.moves), n)
     return state
 
 
@@ -792,7 +797,7 @@ def _gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advanc
         return _cover(index.span(i + turn * advance) for i in range(windows[place][0], windows[place][1] + 1))
 
     if index.is_table:
-        return _table(map(span, range(out)))
+        return _table(map(span, range(out)), index.moves)
     period = len(index.first)
     turns = period // math.gcd(period, advance)
     return _index(index.step * advance * turns // period, list(map(span, range(turns * len(windows)))))
@@ -808,9 +813,9 @@ def _convolution(follower, node):
     if state is None:
         return follower.union(given)
     if groups > 1 and any(branch.indices[state.place(1)] != (None,) for axis in state.axes for branch in axis):
-        shape = value.shape
-        state = state.reshaped((shape[0], groups, shape[1] // groups, *shape[2:])).contracted((2,))
-        state = state.resized(2, out[1] // groups).reshaped((shape[0], out[1], *shape[2:]))
+        per_group, made = value.shape[1] // groups, out[1] // groups
+        state = state.on_dim(1, lambda index: _table((_cover(
+            index.span(o // made * per_group + i) for i in range(per_group)) for o in range(out[1])), index.moves), out[1])
     else:
         state = state.contracted((1,)).resized(1, out[1])
     n = len(out) - 2
@@ -831,7 +836,7 @@ def _spread(index: Index, out: int, kernel: int, stride: int, padding: int, dila
         return _cover([index.span(place // stride) for place in places if place % stride == 0] or [NOWHERE])
 
     if index.is_table:
-        return _table(map(span, range(out)))
+        return _table(map(span, range(out)), index.moves)
     return _index(index.step, list(map(span, range(stride * len(index.first)))))
 
 
@@ -962,51 +967,56 @@ class Field:
     unaligned: tuple[str, ...]
     global_context: bool
     input_size: tuple[int, ...]
-    _spans: tuple[tuple[tuple[int, int], ...], ...] = field(repr=False, compare=False)
+    _seen: Callable[[], tuple[tuple[tuple[int, int], ...], ...]] = field(repr=False, compare=False)
 
     def pixels(self, unit: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """First and last pixel that `unit` (row, column) sees along each axis, inside the image.
+        """First and last pixel that `unit` (row, column) sees along each axis, by the paths that `size` is about.
 
+        Only pixels of the image count: at a border this can be less than the field cut off at the image's edge, since
+        padding between the layers holds nothing. (0, -1) stands for a unit that sees nothing.
         Raises `ValueError` for a unit that the layer does not have."""
         if len(unit) != len(self.units) or not all(0 <= i < n for i, n in zip(unit, self.units)):
             raise ValueError(f"unit must lie within {self.units}, got {tuple(unit)}")
-        return tuple((max(spans[i][0], 0), min(spans[i][1], length - 1))
-                     for i, spans, length in zip(unit, self._spans, self.input_size))
+        spans = [axis[i] for axis, i in zip(self._seen(), unit)]
+        return tuple((0, -1) if span == NOWHERE else span for span in spans)
 
     def units_seeing(self, pixel: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """Along each axis, the indices of the units whose field contains `pixel` (row, column).
+        """Along each axis, the indices of the units whose pixels include `pixel` (row, column).
 
         Raises `ValueError` for a pixel outside the image."""
         if len(pixel) != len(self.input_size) or not all(0 <= i < n for i, n in zip(pixel, self.input_size)):
             raise ValueError(f"pixel must lie within {self.input_size}, got {tuple(pixel)}")
         return tuple(tuple(i for i, (first, last) in enumerate(spans) if first <= x <= last)
-                     for x, spans in zip(pixel, self._spans))
+                     for x, spans in zip(pixel, self._seen()))
 
 
-def _field(state: State, input_size: tuple[int, ...]) -> Field:
+def _spans(state: State) -> list[tuple[list[int], list[Branch], list[tuple[int, int]]]]:
+    """For each axis: the factors along which the field moves, the branches that count, and the span of every unit."""
     still = [dim for dim in range(len(state.layout)) if not any(
         index is not None and index.moves for axis in state.axes for branch in axis for index in branch.indices[state.place(dim)])]
     state = state.contracted(still)  # parts of a dimension along which no field moves, such as channels
     lengths = state.factors
-    sizes, strides, starts, units, spans = [], [], [], [], []
-    aligned = not any(state.unaligned)
+    axes = []
     for branches in state.axes:
         local = [branch for branch in branches if not branch.everywhere] or list(branches)
         carrying = [i for i in range(len(lengths)) if any(branch.indices[i] is not None for branch in local)]
-        each = []
-        for unit in itertools.product(*(range(lengths[i]) for i in carrying)):
-            seen = [_span(branch, carrying, unit) for branch in local]
-            each.append(_cover(seen))
-        seeing = [span for span in each if span != NOWHERE]
-        sizes.append(max(b - a + 1 for a, b in seeing))
+        spans = [_cover([_span(branch, carrying, unit) for branch in local] or [NOWHERE])
+                 for unit in itertools.product(*(range(lengths[i]) for i in carrying))]
+        axes.append((carrying, local, spans))
+    return axes
+
+
+def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
+    sizes, strides, starts, units = [], [], [], []
+    for carrying, branches, spans in _spans(state):
+        seeing = [span for span in spans if span != NOWHERE]
+        sizes.append(max(last - first + 1 for first, last in seeing))
         starts.append(seeing[0][0])
-        units.append(len(each))
-        spans.append(tuple(each))
-        strides.append(_stride(local, carrying))
+        units.append(len(spans))
+        strides.append(_stride(branches, carrying))
     names = tuple(dict.fromkeys(name for axis in state.unaligned for name in axis))
     everywhere = any(branch.everywhere for axis in state.axes for branch in axis)
-    return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), aligned, names, everywhere, input_size,
-                 tuple(spans))
+    return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), not names, names, everywhere, input_size, seen)
 
 
 def _span(branch: Branch, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
@@ -1044,30 +1054,44 @@ class Fields(Mapping):
     stands for its last call.
     """
 
-    def __init__(self, states: dict[str, State], output: State | None, input_size: tuple[int, ...]):
-        self._states = states
-        self._output = output
+    def __init__(self, record: Trace, source: int):
+        self._record = record
+        self._source = source
+        self._states = _Follower(record, source).states
+        self._bounded = None
         self._fields = {}
-        self.input_size = input_size
+        self._values = {call.name: call.outputs[0] for call in record.calls()
+                        if call.name and call.outputs and call.outputs[0] in self._states}
+        value = record.inputs[source]
+        self.input_size = tuple(value.shape[dim] for dim in spatial_dims(value))
 
-    def _field_of(self, state: State) -> Field:
-        known = self._fields.get(id(state))
-        if known is None:
-            known = self._fields[id(state)] = _field(state, self.input_size)
-        return known
+    def _field_of(self, value: Value) -> Field:
+        if value not in self._fields:
+            self._fields[value] = _field(self._states[value], self.input_size, lambda: self._seen(value))
+        return self._fields[value]
+
+    def _seen(self, value: Value) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each axis the span of every unit, borders respected."""
+        if self._bounded is None:
+            self._bounded = _Follower(self._record, self._source, bounded=True).states
+        units = self._field_of(value).units
+        axes = [spans for _, _, spans in _spans(self._bounded[value])] if value in self._bounded else [[NOWHERE]] * len(units)
+        return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))
 
     def __getitem__(self, name: str) -> Field:
-        return self._field_of(self._states[name])
+        return self._field_of(self._values[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._states)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._values)
 
     @property
     def output(self) -> Field | None:
-        return None if self._output is None else self._field_of(self._output)
+        """The field of the network's first output, None if it does not depend on the pixels."""
+        values = self._record.outputs
+        return self._field_of(values[0]) if values and values[0] in self._states else None
 
     def __str__(self) -> str:
         head = ("layer", "size", "stride", "start", "notes")
@@ -1098,10 +1122,4 @@ def receptive_field(model: nn.Module, input_size: InputSize, *, batch_size: int 
     value = record.inputs[source]
     if not spatial_dims(value):
         raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or (C, D, H, W)")
-    states = _Follower(record, source).states
-    named = {}
-    for call in record.calls():
-        if call.name and call.outputs and call.outputs[0] in states:
-            named[call.name] = states[call.outputs[0]]
-    output = states.get(record.outputs[0]) if record.outputs else None
-    return Fields(named, output, tuple(value.shape[dim] for dim in spatial_dims(value)))
+    return Fields(record, source)

@@ -1,0 +1,205 @@
+"""Random networks with branches, and what their units really see: the pixels with a gradient."""
+
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+class Sum(nn.Module):
+    """Branches added; all are cropped to the shape of the smallest, from the upper left corner."""
+
+    def __init__(self, *branches):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x):
+        outs = [branch(x) for branch in self.branches]
+        height, width = (min(out.shape[axis] for out in outs) for axis in (2, 3))
+        total = outs[0][:, :, :height, :width]
+        for out in outs[1:]:
+            total = total + out[:, :, :height, :width]
+        return total
+
+
+class Concat(nn.Module):
+    """Branches one behind the other along the channels."""
+
+    def __init__(self, *branches):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x):
+        outs = [branch(x) for branch in self.branches]
+        height, width = (min(out.shape[axis] for out in outs) for axis in (2, 3))
+        return torch.cat([out[:, :, :height, :width] for out in outs], 1)
+
+
+class Halves(nn.Module):
+    """Half the channels go through a branch, as in ShuffleNet v2; the halves are then shuffled or simply joined."""
+
+    def __init__(self, branch, shuffle):
+        super().__init__()
+        self.branch = branch
+        self.shuffle = shuffle
+
+    def forward(self, x):
+        kept, changed = x.chunk(2, dim=1)
+        x = torch.cat([kept, self.branch(changed)], dim=1)
+        if not self.shuffle:
+            return x
+        n, c, h, w = x.shape
+        return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class Upper(nn.Module):
+    """Keeps the second half of the channels."""
+
+    def forward(self, x):
+        return x[:, x.shape[1] // 2:]
+
+
+class SpaceToDepth(nn.Module):
+    def forward(self, x):
+        return F.pixel_unshuffle(x[:, :, :x.shape[2] // 2 * 2, :x.shape[3] // 2 * 2], 2)
+
+
+class Upsample(nn.Module):
+    def forward(self, x):
+        return F.interpolate(x, scale_factor=2)
+
+
+def random_network(seed: int, blocks: int = 5) -> nn.Sequential:
+    """A network of 4 input channels made of random blocks, some of them with branches that are not aligned."""
+    rng = random.Random(seed)
+    channels = 4
+    layers = []
+
+    def conv(c, out=None, same=False, stride=None):
+        out = out or c
+        kernel = [rng.choice((1, 2, 3, 5)) for _ in range(2)]
+        dilation = [rng.choice((1, 1, 2)) for _ in range(2)]
+        if same:
+            kernel = [k | 1 for k in kernel]
+            padding = [d * (k - 1) // 2 for k, d in zip(kernel, dilation)]
+            stride = 1
+        else:
+            padding = [rng.randint(0, d * (k - 1)) for k, d in zip(kernel, dilation)]
+            stride = stride or [rng.choice((1, 1, 2)) for _ in range(2)]
+        groups = rng.choice([g for g in (1, 2, c) if c % g == 0 and out % g == 0])
+        return nn.Conv2d(c, out, kernel, stride, padding, dilation, groups, bias=False)
+
+    def block(c):
+        kind = rng.choice(("conv", "conv", "pool", "residual", "concat", "crooked", "halves", "dense", "upper", "up", "fold"))
+        if kind == "conv":
+            out = rng.choice((4, 6, 8))
+            return out, nn.Sequential(conv(c, out), nn.BatchNorm2d(out), nn.ReLU())
+        if kind == "pool":
+            kernel = rng.choice((2, 3))
+            kinds = (nn.MaxPool2d, nn.AvgPool2d)
+            return c, rng.choice(kinds)(kernel, rng.choice((1, 2)), rng.choice((0, 1)), ceil_mode=rng.random() < 0.5)
+        if kind == "residual":
+            return c, Sum(nn.Identity(), nn.Sequential(conv(c, same=True), nn.ReLU(), conv(c, same=True)))
+        if kind == "crooked":  # strides or paddings that do not agree
+            return c, Sum(conv(c), conv(c))
+        if kind == "halves" and c % 2 == 0:
+            return c, Halves(conv(c // 2, same=True), rng.random() < 0.5)
+        if kind == "upper" and c % 2 == 0 and c > 2:
+            return c // 2, Upper()
+        if kind == "up":
+            return c, nn.Sequential(Upsample() if rng.random() < 0.5 else nn.ConvTranspose2d(c, c, 3, 2, 1, bias=False), conv(c))
+        if kind == "fold" and c <= 4:
+            return 8, nn.Sequential(SpaceToDepth(), nn.Conv2d(4 * c, 8, 1, bias=False))
+        out = rng.choice((2, 4))
+        if kind == "dense":
+            return c + out, Concat(nn.Identity(), conv(c, out, same=True) if c % 2 == 0 else nn.Conv2d(c, out, 3, 1, 1))
+        return c + out, Concat(nn.Sequential(conv(c), nn.ReLU()), nn.Conv2d(c, out, rng.choice((1, 3)), 1, bias=False))
+
+    for _ in range(blocks):
+        channels, layer = block(channels)
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+class _EveryPath(TorchFunctionMode):
+    """Max pooling lets one pixel of a window through; here all of them pass, and no path through global pooling does."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.max_pool2d:
+            return _window_sums(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and result.shape[-1] == 1:
+            return result.detach()
+        if func in (Tensor.mean, torch.mean, Tensor.amax) and result.dim() and args[0].dim() == 4 and result.shape[-1] in (
+                1, args[0].shape[1]):
+            return result.detach()
+        return result
+
+
+def _window_sums(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+    shape = F.max_pool2d(x.detach(), kernel_size, stride, padding, dilation, ceil_mode).shape
+    kernel, stride, padding, dilation = (
+        (v, v) if isinstance(v, int) else tuple(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    sides = []
+    for i in (1, 0):
+        need = (shape[2 + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1
+        sides += [padding[i], max(need - x.shape[2 + i] - padding[i], 0)]
+    c = x.shape[1]
+    out = F.conv2d(F.pad(x, sides), torch.ones(c, 1, *kernel, dtype=x.dtype), None, stride, 0, dilation, c)
+    return out[:, :, :shape[2], :shape[3]] / (kernel[0] * kernel[1])
+
+
+@torch.no_grad()
+def make_positive(model: nn.Module) -> nn.Module:
+    """Weights and inputs above zero, so that no gradient cancels and no ReLU stops one; batch norm is the identity."""
+    model = model.double().eval().requires_grad_(False)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        if tensor.dim() > 1:
+            tensor.fill_(1 / tensor[0].numel())
+        else:
+            tensor.fill_(1.0 if name.endswith(("weight", "running_var")) else 0.0)
+    return model
+
+
+class _Enough(Exception):
+    pass
+
+
+def real_extents(model: nn.Module, size: tuple[int, ...], wanted: dict[str, list[tuple[int, int]]]) -> dict:
+    """(name, unit) -> ((first row, last row), (first column, last column)) with any gradient, or None."""
+    images = torch.rand(1, *size, dtype=torch.float64).requires_grad_()
+    outputs = {}
+    modules = dict(model.named_modules())
+    last = list(wanted)[-1]
+
+    def keep(name):
+        def hook(module, args, output):
+            outputs[name] = output
+            if name == last:
+                raise _Enough
+        return hook
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in wanted]
+    try:
+        with _EveryPath():
+            model(images)
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    extents = {}
+    for name, units in wanted.items():
+        for unit in units:
+            value = outputs[name][(0, slice(None), *unit)].sum()
+            (gradient,) = torch.autograd.grad(value, images, retain_graph=True, allow_unused=True)
+            seen = torch.zeros(size[1:]) if gradient is None else (gradient[0] != 0).any(0)
+            rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
+            spans = tuple((int(line[0]), int(line[-1])) for line in (rows, columns)) if len(rows) else None
+            extents[name, unit] = spans
+    return extents
