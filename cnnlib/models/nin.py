@@ -78,13 +78,22 @@ class NIN(nn.Module):
         self.stem, self.stages = stages[0], nn.Sequential(*stages[1:])
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.smallest_image = max(1, rows[0].kernel_size - 2 * rows[0].padding)
-        initialize_he_fan_in(self)
+        initialize_as_he(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if min(x.shape[2:]) < self.smallest_image:
             raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: the first filters need at least "
                              f"{self.smallest_image}x{self.smallest_image}")
         return self.head(self.stages(self.stem(x)))
+
+
+def initialize_as_he(model: NIN) -> None:
+    """Variance 2/fan_in, biases 0: the signal keeps its size through ReLU layers (He et al., 2015).
+
+    The last layer starts at N(0, 0.01^2): a ReLU follows it too, and large first steps would close it for good.
+    """
+    initialize_he_fan_in(model)
+    nn.init.normal_(model.stages[-1][0][-1].conv.weight, std=0.01)
 
 
 VARIANTS = (

@@ -9,13 +9,13 @@ convolutions stand before each pooling.
 
 **Differs from the paper:**
 
-- All: initialized by He et al. (2015), as libraries do. The paper trained A from small random weights, and the others from
-  A's layers; `initialization="paper"` and `grow` do that. The paper writes "10^-2 variance"; weights of that size
+- All: initialized as torchvision does. The paper trained A from small random weights, and the others from A's layers;
+  `initialization="paper"` and `grow` do that. The paper writes "10^-2 variance"; weights of that size
   would multiply the signal by up to 4.8 in every layer, so it is read as a standard deviation of 10^-2.
 - All: averages the last map to 7x7, so that other input sizes pass. For the same end, the paper turns the fully
   connected layers into convolutions.
 - `vgg*_bn`: batch normalization after every convolution, which is younger than the paper.
-- `vgg*_cifar`, `vgg*_cifar_bn`: half the widths, a last map of 1x1, 256 hidden units, for 32x32 images.
+- `vgg*_cifar`, `vgg*_cifar_bn`: half the widths, a last map of 1x1, 256 hidden units, for 32x32 images, He initialization in all layers.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, response_norm
+from cnnlib.layers import ConvNormAct, initialize_he_fan_in, response_norm
 from cnnlib.registry import Variant, register
 
 
@@ -50,7 +50,7 @@ class VGG(nn.Module):
         map_size: int = 7,
         hidden: int = 4096,
         dropout: float = 0.5,
-        initialization: Literal["he", "xavier", "paper"] = "he",
+        initialization: Literal["library", "he", "xavier", "paper"] = "library",
     ):
         super().__init__()
         if len(widths) != len(depths) or min(depths, default=0) < 1:
@@ -96,10 +96,10 @@ class VGG(nn.Module):
         return self.head(self.stages(self.stem(x)))
 
 
-def initialize_as_he(model: VGG) -> None:
-    """Convolutions from N(0, 2/fan_out), fully connected layers from N(0, 0.01^2), biases 0.
+def initialize_as_library(model: VGG) -> None:
+    """Convolutions from N(0, 2/fan_out), fully connected layers from N(0, 0.01^2), biases 0, as torchvision has it.
 
-    What torchvision does. The variance makes up for the half of the signal that ReLU removes (He et al., 2015).
+    The deviation 0.01 suits hidden layers of 4096 units, and is too small for narrow ones.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -108,6 +108,15 @@ def initialize_as_he(model: VGG) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
+
+
+def initialize_as_he(model: VGG) -> None:
+    """Variance 2/fan_in in all layers but the last, which no ReLU follows: N(0, 0.01^2) there. Biases 0.
+
+    The variance makes up for the half of the signal that ReLU removes (He et al., 2015), at any depth and width.
+    """
+    initialize_he_fan_in(model)
+    nn.init.normal_(model.head[-1].weight, std=0.01)
 
 
 def initialize_as_xavier(model: VGG) -> None:
@@ -129,7 +138,9 @@ def initialize_as_paper(model: VGG) -> None:
             nn.init.zeros_(module.bias)
 
 
-INITIALIZATIONS = {"he": initialize_as_he, "xavier": initialize_as_xavier, "paper": initialize_as_paper}
+INITIALIZATIONS = {
+    "library": initialize_as_library, "he": initialize_as_he, "xavier": initialize_as_xavier, "paper": initialize_as_paper
+}
 
 
 @torch.no_grad()
@@ -153,7 +164,7 @@ def grow(deep: VGG, shallow: VGG, convolutions: int = 4) -> VGG:
 # convolutions in each stage, for the columns of the paper's Table 1
 A, B, C, D, E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
-SMALL = {"widths": (32, 64, 128, 256, 256), "map_size": 1, "hidden": 256, "num_classes": 10}
+SMALL = {"widths": (32, 64, 128, 256, 256), "map_size": 1, "hidden": 256, "num_classes": 10, "initialization": "he"}
 
 VARIANTS = (
     Variant("vgg11", "configuration A", {"depths": A}, twin="torchvision.vgg11"),
