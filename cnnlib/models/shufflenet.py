@@ -2,9 +2,9 @@
 
 In a small network most work is in the 1x1 convolutions. Version 1 gives each group of channels its own; what would
 then never meet is shuffled between two of them. Version 2 judges by time rather than by multiply-adds, and draws
-four guidelines from the cost of moving data: equal widths in and out, no excess of groups, few branches, few elementwise
-operations. Hence its unit: half of the channels pass untouched, the other half goes through two ordinary 1x1
-convolutions and a depthwise one, and the shuffle decides who passes next time.
+four guidelines from the cost of moving data: equal widths in and out, no excess of groups, few branches, few
+elementwise operations. Hence its unit: half of the channels pass untouched, the other half goes through two ordinary
+1x1 convolutions and a depthwise one, and the shuffle decides who passes next time.
 
 - Zhang, Zhou, Lin, Sun. ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices. CVPR 2018.
 - Ma, Zhang, Zheng, Sun. ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design. ECCV 2018.
@@ -55,9 +55,9 @@ class ChannelShuffle(nn.Module):
 class ShuffleUnit(nn.Module):
     """Version 1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, beside a shortcut.
 
-    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Where the stride is 2, the shortcut is an average
-    pooling whose output is concatenated; elsewhere the input is added. `first_groups` are the groups of the first
-    convolution. Raises `ValueError` if groups and widths do not fit.
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Where the stride is 2, the shortcut is an
+    average pooling whose output is concatenated; elsewhere the input is added. `first_groups` are the groups of the
+    first convolution. Raises `ValueError` if groups and widths do not fit.
     """
 
     def __init__(
