@@ -74,17 +74,29 @@ def find_variant(name: str) -> Variant:
     return _variants[name]
 
 
-def create_model(name: str, **overrides) -> nn.Module:
-    """Build a network by name, freshly initialized and in training mode.
+def create_model(name: str, *, weights: str | None = None, **overrides) -> nn.Module:
+    """Build a network by name, in training mode: freshly initialized, or with published `weights`.
 
     `overrides` replace or add keyword arguments of the network, most often `num_classes` and `in_channels`.
-    Raises `ValueError` for an unknown name (with the nearest ones) and for an argument that the network lacks.
+    `weights` names a file that torchvision publishes; `describe(name).weights` lists them with accuracy and
+    preprocessing. Raises `ValueError` for an unknown name (with the nearest ones), for an argument that the network
+    lacks and for weights that do not exist or do not fit; `FileNotFoundError` if they cannot be downloaded, which
+    tells where to put the file by hand.
 
         model = create_model("alexnet", num_classes=10)
+        model = create_model("resnet50", weights="IMAGENET1K_V2").eval()
     """
     variant = find_variant(name)
     _reject_unknown_arguments(variant, overrides)
-    return variant.network(**{**variant.config, **overrides})
+    arguments = {**variant.config, **overrides}
+    if weights is None:
+        return variant.network(**arguments)
+    from cnnlib.published import load_published  # only here, because it imports torchvision
+
+    with torch.device("meta"):  # its tensors will be the published ones
+        model = variant.network(**arguments)
+    load_published(model, variant.twin, weights, name=name)
+    return model
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ class Description:
     params: int
     arguments: Mapping[str, object]
     twin: str | None
+    weights: tuple  # of cnnlib.published.PublishedWeights
 
     def _rows(self) -> list[tuple[str, str]]:
         return [
@@ -110,10 +123,13 @@ class Description:
             ("parameters", f"{self.params:,}"),
             ("arguments", ", ".join(f"{key}={_shown(value)}" for key, value in self.arguments.items())),
             ("same network in", self.twin or "no other library that we know of"),
+            *((f"weights {row.name}", str(row)) for row in self.weights),
         ]
 
     def __repr__(self) -> str:
-        return "\n".join([self.name, *(f"  {label:16} {text}" for label, text in self._rows())])
+        rows = self._rows()
+        width = max(len(label) for label, _ in rows)
+        return "\n".join([self.name, *(f"  {label:{width}}  {text}" for label, text in rows)])
 
     def _repr_markdown_(self) -> str:
         lines = [f"| `{self.name}` | |", "|---|---|", *(f"| {label} | {text} |" for label, text in self._rows())]
@@ -121,10 +137,12 @@ class Description:
 
 
 def describe(name: str) -> Description:
-    """What is known of a network: family, paper, input size, parameter count, arguments, twin.
+    """What is known of a network: family, paper, input size, parameter count, arguments, twin, published weights.
 
     Builds it on the meta device, so that nothing is allocated. Raises `ValueError` for an unknown name.
     """
+    from cnnlib.published import published_weights  # only here, because it imports torchvision
+
     variant = find_variant(name)
     with torch.device("meta"):
         model = create_model(name)
@@ -139,6 +157,7 @@ def describe(name: str) -> Description:
         params=sum(parameter.numel() for parameter in model.parameters()),
         arguments={**defaults, **variant.config},
         twin=variant.twin,
+        weights=published_weights(variant.twin),
     )
 
 

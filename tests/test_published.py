@@ -1,0 +1,123 @@
+"""Published weights: what is listed, how a file gets into our network, and what happens without a network connection."""
+
+import urllib.error
+
+import pytest
+import torch
+from PIL import Image
+
+from cnnlib import create_model, describe, list_models
+from cnnlib.published import published_weights, transfer
+from cnnlib.registry import find_variant
+from cnnlib.vision import torchvision
+from zoo import on_meta, randomize
+
+NAMES = [name for name in list_models() if (find_variant(name).twin or "").startswith("torchvision.")]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty torch hub folder, and no network."""
+
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network in this test")
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name, weights", [
+    ("squeezenet1_1", "IMAGENET1K_V1"),
+    ("resnet18", "IMAGENET1K_V1"),
+    ("shufflenet_v2_x0_5", "IMAGENET1K_V1"),
+    ("googlenet", "IMAGENET1K_V1"),
+])
+def test_a_file_put_there_by_hand_is_used(hub, name, weights):
+    if name not in NAMES:
+        pytest.skip(f"{name} is not registered")
+    [row] = [row for row in describe(name).weights if row.name == weights]
+    arguments = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
+    twin = randomize(torchvision.models.get_model(row.twin, **arguments)).eval()
+    torch.save(twin.state_dict(), row.path)
+    assert [file.name for file in hub.iterdir()] == [row.url.rpartition("/")[2]]
+    ours = create_model(name, weights=weights)
+    assert ours.training and all(parameter.requires_grad for parameter in ours.parameters())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, logits = twin(images), ours.eval()(images)
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_offline_the_error_says_which_file_and_where_to_put_it(hub):
+    with pytest.raises(FileNotFoundError) as error:
+        create_model("alexnet", weights="IMAGENET1K_V1")
+    [row] = describe("alexnet").weights
+    assert row.url in str(error.value) and row.path in str(error.value)
+    assert row.path == str(hub / "alexnet-owt-7be5be79.pth")
+    assert not list(hub.iterdir())
+
+
+def test_wrong_names_and_shapes_are_refused_before_any_download(hub):
+    with pytest.raises(ValueError, match="no weights 'IMAGENET1K_V7' for 'alexnet'; choose one of 'IMAGENET1K_V1'"):
+        create_model("alexnet", weights="IMAGENET1K_V7")
+    with pytest.raises(ValueError, match="no published weights for 'alexnet_cifar'"):
+        create_model("alexnet_cifar", weights="IMAGENET1K_V1")
+    with pytest.raises(ValueError, match=r"is \(10, 4096\), .* is \(1000, 4096\)"):
+        create_model("alexnet", weights="IMAGENET1K_V1", num_classes=10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_listed_weights_fit(name):
+    rows = published_weights(find_variant(name).twin)
+    assert rows, "torchvision has the network, and weights for it"
+    for row in rows:
+        entry = torchvision.models.get_model_weights(row.twin)[row.name]
+        assert entry.meta["num_params"] in (
+            sum(parameter.numel() for parameter in on_meta(name).parameters()),
+            sum(parameter.numel() for key, parameter in on_meta(name).named_parameters() if not key.startswith("aux")),
+        )
+        assert 50 < row.top1 < row.top5 < 100 and row.crop <= row.resize
+
+
+def test_weights_that_have_no_classifier_are_not_listed():
+    if "vgg16" in NAMES:
+        assert [row.name for row in describe("vgg16").weights] == ["IMAGENET1K_V1"]
+
+
+def test_descriptions_print_the_preprocessing():
+    [row] = describe("alexnet").weights
+    text = ("top-1 56.52%, top-5 79.07%; resize to 256 (bilinear), crop 224, mean (0.485, 0.456, 0.406), "
+            "std (0.229, 0.224, 0.225)")
+    assert str(row) == text and text in repr(describe("alexnet")) and text in describe("alexnet")._repr_markdown_()
+    assert describe("alexnet_cifar").weights == ()
+
+
+def test_transforms_make_what_the_description_says():
+    image = Image.new("RGB", (300, 260), (255, 0, 128))
+    [row] = describe("alexnet").weights
+    pixels = row.transforms()(image)
+    assert pixels.shape == (3, row.crop, row.crop)
+    expected = [(value / 255 - mean) / std for value, mean, std in zip((255, 0, 128), row.mean, row.std)]
+    torch.testing.assert_close(pixels[:, 5, 5], torch.tensor(expected))
+
+
+@pytest.mark.skipif("googlenet" not in NAMES, reason="googlenet is not registered")
+def test_googlenet_sees_what_its_weights_were_trained_with():
+    """torchvision's network converts its input; for ours the transforms do it."""
+    [row] = describe("googlenet").weights
+    image = Image.effect_noise((256, 256), 60).convert("RGB")
+    usual = torchvision.models.get_model_weights("googlenet").IMAGENET1K_V1.transforms()(image)
+    with torch.device("meta"):
+        twin = torchvision.models.googlenet(transform_input=True, init_weights=False)
+    torch.testing.assert_close(row.transforms()(image), twin._transform_input(usual[None])[0])
+
+
+def test_transfer_names_the_first_difference():
+    a, b = torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=r"weight is \(3, 2\), weight is \(2, 3\)"):
+        transfer(b, a)
+    with pytest.raises(ValueError, match="has 2 tensors, the published one 1"):
+        transfer(torch.nn.Linear(2, 3, bias=False), a)
