@@ -172,7 +172,7 @@ class ResidualBlock(nn.Module):
         self.branch = branch
         self.drop_path = DropPath(drop_path)
         self.shortcut = shortcut
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=shortcut is not None)  # nobody else holds the sum, and it is faster
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.drop_path(self.branch(x))
@@ -262,7 +262,7 @@ def pooled_classifier(in_channels: int, num_classes: int) -> nn.Sequential:
 def initialize_he_fan_out(model: nn.Module) -> None:
     """Convolution weights from N(0, 2 / fan_out), biases 0; the rest stays as PyTorch initializes it.
 
-    Variance 2 / n undoes the halving by ReLU (He et al., 2015). With n counted at the output, gradients keep their
+    Variance 2 / n undoes the halving by ReLU (He et al., Delving Deep into Rectifiers, 2015). With n counted at the output, gradients keep their
     size on the way back; forward, the normalizations see to it.
     """
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""ResNet's own claims: where the stride sits, what shortcuts cost, plain networks, zero residuals, stochastic depth."""
+"""ResNet's own claims: the place of the stride, shortcuts, plain networks, zero residuals, stochastic depth."""
 
 import math
 
@@ -55,7 +55,8 @@ def test_stride_in_the_1x1_never_reads_three_quarters_of_the_input():
 
 def test_place_of_the_stride_changes_the_receptive_field():
     """483 is the figure for the paper's form in Araujo, Norris and Sim, Computing Receptive Fields, Distill 2019."""
-    sizes = {name: receptive_field(on_meta(name), (3, 224, 224))["stages.3"].size for name in ("resnet50", "resnet50_v1")}
+    fields = {name: receptive_field(on_meta(name), (3, 224, 224)) for name in ("resnet50", "resnet50_v1")}
+    sizes = {name: field["stages.3"].size for name, field in fields.items()}
     assert sizes == {"resnet50": (427, 427), "resnet50_v1": (483, 483)}
 
 

@@ -7,8 +7,8 @@ few, and expands again. Every convolution is followed by batch normalization. Th
 without the additions, are here too, to be compared.
 
 - He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016, arXiv:1512.03385.
-- Stochastic depth: Huang, Sun, Liu, Sedra, Weinberger. Deep Networks with Stochastic Depth. ECCV 2016, arXiv:1603.09382.
-- Normalizations that start at zero: Goyal and others. Accurate, Large Minibatch SGD. 2017, arXiv:1706.02677.
+- Huang, Sun, Liu, Sedra, Weinberger. Deep Networks with Stochastic Depth. ECCV 2016, arXiv:1603.09382.
+- Goyal and others. Accurate, Large Minibatch SGD. 2017, arXiv:1706.02677 (branches that start at zero).
 
 **Differs from the paper:**
 
@@ -102,8 +102,8 @@ class ResNet(nn.Module):
 
     `block`, `depths` and `widths` are the rows of the paper's table 1. `stem` is "imagenet" (to a quarter of the size)
     or "cifar" (full size). `shortcut` and `stride_in` go to the blocks. The last block is dropped with probability
-    `drop_path_rate`, earlier ones less. `zero_init_residual` starts every branch at zero, so that every block starts as
-    its shortcut. Raises `ValueError` for options that do not exist or do not go together.
+    `drop_path_rate`, earlier ones less. `zero_init_residual` starts every branch at zero, and so every block as its
+    shortcut. Raises `ValueError` for options that do not exist or do not go together.
     """
 
     def __init__(

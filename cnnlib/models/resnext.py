@@ -144,7 +144,7 @@ FORMS = {"grouped": GroupedBranches, "concatenated": ConcatenatedBranches, "summ
 
 
 class ResNeXtBlock(ResidualBlock):
-    """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride) by `cardinality` branches in one of `FORMS`."""
+    """`cardinality` branches in one of `FORMS`: (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
 
     def __init__(
         self,

@@ -12,8 +12,8 @@ output channels. SENet-154 is the network that won ILSVRC 2017: SE blocks in a w
 - `seresnet50`, `seresnet101`, `seresnet152`: the stride of a bottleneck sits in its 3x3 convolution, as in `resnet50`;
   the authors' Caffe networks have it in the first 1x1.
 - All ImageNet networks: max pooling pads its input by one pixel on each side, where Caffe rounds the size up.
-- `seresnet20`, `seresnet56`, `seresnet110`: small-image forms, `resnet20` and so on with one module per block and r = 4.
-  The paper's r = 16 would leave the first stage a single hidden unit.
+- `seresnet20`, `seresnet56`, `seresnet110`: small-image forms, `resnet20` and so on with one module per block and
+  r = 4. The paper's r = 16 would leave the first stage a single hidden unit.
 """
 
 from collections.abc import Sequence
@@ -67,8 +67,8 @@ class SEBasicBlock(ResidualBlock):
 class SEBottleneck(ResidualBlock):
     """1x1, grouped 3x3, 1x1, squeeze-and-excitation: (N, in_channels, H, W) -> (N, out_channels, H / s, W / s).
 
-    The 3x3 has `cardinality` groups of `group_width` channels; the first 1x1 has as many channels, or half as many with
-    `halve_first`. `projection_size` is the kernel size of a shortcut that takes the stride.
+    The 3x3 has `cardinality` groups of `group_width` channels; the first 1x1 has as many channels, or half as many
+    with `halve_first`. `projection_size` is the kernel size of a shortcut that takes the stride.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class SEBottleneck(ResidualBlock):
 
 
 class SEResNet(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes) logits, for small images: basic blocks, `widths` channels per stage."""
+    """(N, in_channels, H, W) -> (N, num_classes) logits, for small images: SE basic blocks, `widths` channels."""
 
     def __init__(
         self,

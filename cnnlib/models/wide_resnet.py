@@ -1,8 +1,8 @@
 """Wide ResNet: few layers with many channels reach what a thousand thin layers reach, in less time.
 
 Depth is a chain of small steps that hardware must take one after the other; width is one large step. Widening by k
-multiplies parameters by about k * k, so a wide network has far fewer layers for the same parameters. Two networks share
-the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions; and
+multiplies parameters by about k * k, so a wide network has far fewer layers for the same parameters. Two networks
+share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions; and
 `WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
 
 - Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016, arXiv:1605.07146.
@@ -105,7 +105,10 @@ class WideBottleneck(ResidualBlock):
 
 
 class WideBottleneckResNet(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes) logits, for ImageNet: ResNet-50 and deeper, wider inside the blocks."""
+    """(N, in_channels, H, W) -> (N, num_classes) logits, for ImageNet: bottlenecks `width_mult` times as wide inside.
+
+    Raises `ValueError` if `width_mult` is less than 1.
+    """
 
     def __init__(
         self,
