@@ -45,6 +45,11 @@ def make_column(in_channels: int, out_channels: int, depth: int, *, dropout: flo
     return nn.Sequential(*layers)
 
 
+def join(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of maps of equal shape."""
+    return inputs[0] if len(inputs) == 1 else torch.stack(inputs).mean(0)
+
+
 def draw_survivors(inputs: int, drop_probability: float) -> list[int]:
     """Which inputs of a join survive: each is dropped by chance, but if all were, one at random stays."""
     drops = torch.rand(inputs, device="cpu") < drop_probability
@@ -79,15 +84,15 @@ class FractalBlock(nn.Module):
         """All columns and their joins, or, given its number, one column alone."""
         if column is not None:
             return self.columns[column - 1](x)
-        steps = len(self.columns[-1])
+        depth = len(self.columns[-1])
+        spans = [depth // len(layers) for layers in self.columns]  # steps that a convolution stands beside: 4, 2, 1
         reads = [x] * len(self.columns)  # what the next convolution of each column reads
-        for step in range(1, steps + 1):
-            ending = [k for k, layers in enumerate(self.columns) if step * len(layers) % steps == 0]
+        for step in range(1, depth + 1):
+            ending = [k for k, span in enumerate(spans) if step % span == 0]
             survivors = ending
             if self.training and self.local_drop_path and len(ending) > 1:
                 survivors = [ending[index] for index in draw_survivors(len(ending), self.local_drop_path)]
-            joined = sum(self.columns[k][step * len(self.columns[k]) // steps - 1](reads[k]) for k in survivors)
-            joined = joined / len(survivors)
+            joined = join([self.columns[k][step // spans[k] - 1](reads[k]) for k in survivors])
             for k in ending:
                 reads[k] = joined
         return joined
