@@ -1,10 +1,13 @@
-"""Helpers for notebooks: the house style of figures, and source code shown as an output."""
+"""Helpers for notebooks: the house style of figures, tables, source code as an output, and answers that are checked."""
 
 import inspect
+import math
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import torch
 
 import cnnlib
 
@@ -35,3 +38,70 @@ class Source:
 
     def _repr_markdown_(self) -> str:
         return f"From `{'`, `'.join(self.files)}`:\n\n```python\n{self.code}\n```"
+
+
+class Table:
+    """Rows of a small table, mappings with the same keys; whole numbers get thousands separators, tuples an x.
+
+    Prints as aligned text, shows itself as a table in a notebook. `note` stands below it.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, object]], note: str = ""):
+        self.rows, self.note = [dict(row) for row in rows], note
+        if len({tuple(row) for row in self.rows}) != 1:
+            raise ValueError("a table needs rows, all with the same keys in the same order")
+
+    def _cells(self) -> tuple[list[list[str]], list[bool]]:
+        head = list(self.rows[0])
+        right = [all(isinstance(row[key], (int, float)) for row in self.rows) for key in head]
+        return [head, *([_text(value) for value in row.values()] for row in self.rows)], right
+
+    def __repr__(self) -> str:
+        cells, right = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        lines = ["  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(row, widths, right))
+                 for row in cells]
+        return "\n".join([*(line.rstrip() for line in lines), *([self.note] if self.note else [])])
+
+    def _repr_markdown_(self) -> str:
+        cells, right = self._cells()
+        lines = [cells[0], ["--:" if r else ":--" for r in right], *cells[1:]]
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return text + (f"\n\n{self.note}" if self.note else "")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " x ".join(map(str, value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+class Check:
+    """The verdict on an answer; true if it is right."""
+
+    def __init__(self, right: bool | None):
+        self.right = right
+
+    def __bool__(self) -> bool:
+        return bool(self.right)
+
+    def __repr__(self) -> str:
+        return {None: "No answer yet: put yours in place of None and run the cell again.",
+                True: "Right.", False: "Not yet: compute it once more."}[self.right]
+
+
+def check(answer: object, truth: object, *, tolerance: float = 1e-3) -> Check:
+    """Compare a reader's answer with the computed truth: numbers to a relative `tolerance`, tensors too, else exactly.
+
+    `None` means that there is no answer yet.
+    """
+    if answer is None:
+        return Check(None)
+    if isinstance(truth, torch.Tensor):
+        same = isinstance(answer, torch.Tensor) and answer.shape == truth.shape
+        return Check(same and torch.allclose(answer, truth, rtol=tolerance, atol=1e-6))
+    if isinstance(truth, (int, float)) and isinstance(answer, (int, float)):
+        return Check(math.isclose(answer, truth, rel_tol=tolerance))
+    return Check(answer == truth or (isinstance(truth, tuple) and tuple(answer) == truth))

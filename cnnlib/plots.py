@@ -111,3 +111,29 @@ def receptive_fields(fields: Mapping[str, object], names: Mapping[str, str], ima
     ax.grid(visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return ax
+
+
+def feature_maps(shapes: Sequence[Sequence[int]], names: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Outputs of layers side by side: maps (C, H, W) as squares to scale, vectors (C,) as upright lines.
+
+    Below each stand its name and its shape.
+    """
+    if len(shapes) != len(names):
+        raise ValueError(f"{len(shapes)} shapes but {len(names)} names")
+    ax = ax or plt.gca()
+    largest = max(shape[1] for shape in shapes if len(shape) == 3)
+    x, gap = 0.0, 0.16 * largest
+    for shape, name in zip(shapes, names):
+        channels, *space = shape
+        height, width = space if space else (0.6 * largest, 0.02 * largest)
+        drawn = max(width, 0.17 * largest)  # room for the label
+        ax.add_patch(Rectangle((x + (drawn - width) / 2, -height / 2), width, height, facecolor="#56B4E9" if space else "#E69F00",
+                               edgecolor="#222222", linewidth=0.8))
+        size = f"{channels:,}" + (f"\n{height}x{width}" if space else "")
+        ax.text(x + drawn / 2, -0.54 * largest, f"{name}\n{size}", ha="center", va="top", fontsize=8)
+        x += drawn + gap
+    ax.set_xlim(-gap, x)
+    ax.set_ylim(-0.85 * largest, 0.55 * largest)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    return ax
