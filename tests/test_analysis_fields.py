@@ -9,7 +9,7 @@ from torch import nn
 import cnnlib
 from cnnlib.analysis import AnalysisError, gradient_footprint, receptive_field
 from cnnlib.vision import torchvision
-from zoo import on_meta
+from zoo import is_quick, on_meta, smallest_input
 
 
 def some_units(units):
@@ -28,9 +28,9 @@ def assert_fields_are_real(model, size, fields, names):
         assert seen == spans, f"{name} {unit}: computed {seen}, gradient at {spans}"
 
 
-@pytest.mark.parametrize("start", range(0, 300, 50))
+@pytest.mark.parametrize("start", [*range(0, 80, 20), *(pytest.param(start, marks=pytest.mark.slow) for start in range(80, 400, 20))])
 def test_random_graphs_see_what_their_gradients_say(start):
-    for seed in range(start, start + 50):
+    for seed in range(start, start + 20):
         torch.manual_seed(seed)
         model = random_network(seed)
         try:
@@ -46,7 +46,7 @@ def test_random_graphs_see_what_their_gradients_say(start):
             raise AssertionError(f"seed {seed}: {error}\n{model}") from None
 
 
-@pytest.mark.parametrize("start", range(0, 60, 20))
+@pytest.mark.parametrize("start", (0, 20))
 def test_size_and_stride_of_random_graphs_are_those_of_inner_units(start):
     checked = 0
     for seed in range(start, start + 20):
@@ -73,23 +73,7 @@ def stage_names(fields):
     return [name for name in fields if name.startswith("stages.") and name.count(".") == 1]
 
 
-def smallest_of_each_family():
-    chosen = {}
-    for name in cnnlib.list_models():
-        family = cnnlib.registry.find_variant(name)
-        key = getattr(family, "family", None) or name.split("_")[0]
-        if key not in chosen:
-            chosen[key] = name
-    return set(chosen.values())
-
-
-QUICK = smallest_of_each_family()
-
-
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in cnnlib.list_models()])
-def test_zoo_sees_what_its_gradients_say_at_stage_ends(name):
-    size = cnnlib.registry.find_variant(name).input_size
+def assert_stage_ends_are_real(name, size):
     fields = receptive_field(on_meta(name).eval(), size)
     names = stage_names(fields)
     assert names
@@ -100,6 +84,19 @@ def test_zoo_sees_what_its_gradients_say_at_stage_ends(name):
         wanted[stage] = [(0, 0), (height // 2, width // 2), (height - 1, 0)]
     for (stage, unit), spans in real_extents(make_positive(model), size, wanted).items():
         assert fields[stage].pixels(unit) == spans, (stage, unit)
+
+
+@pytest.mark.parametrize("name", cnnlib.list_models())
+def test_small_networks_of_the_zoo_see_what_their_gradients_say_at_stage_ends(name):
+    if not is_quick(name, 1.5e6, 120):
+        pytest.skip("a larger network: the slow test has it")
+    assert_stage_ends_are_real(name, smallest_input(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cnnlib.list_models())
+def test_zoo_sees_what_its_gradients_say_at_stage_ends(name):
+    assert_stage_ends_are_real(name, smallest_input(name))
 
 
 # Published and hand-computed values

@@ -1,7 +1,7 @@
 """What one training step keeps in memory: weights, gradients, optimizer state, and what autograd saves for backward.
 
     memory = training_memory(model, (3, 224, 224), batch_size=128, optimizer="momentum")
-    memory.total, memory.saved, memory.peak            # bytes
+    memory.total_bytes, memory.saved, memory.peak      # bytes
     print(memory)                                      # what each module's operations save
 
 The step is really taken, forward and backward, on fake tensors: they have a shape, a dtype and a device but no
@@ -22,6 +22,7 @@ from .cost import Row, Rows
 from .trace import AnalysisError, InputSize, _lock, _meta_inputs, _unchanged, tensors_in
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
+COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
 
 
 @dataclass
@@ -51,10 +52,10 @@ class TrainingMemory(Rows):
         weights, buffers: the model's parameters and its other state, each storage once.
         gradients: one value for each trainable parameter, in the parameter's dtype.
         optimizer_state: what the optimizer keeps for each trainable parameter: nothing for "sgd", one value for
-            "momentum" and "rmsprop", two (and a 4-byte step count) for "adam" and "adamw".
+            "momentum" and "rmsprop", two for "adam" and "adamw"; the last three also a 4-byte step count for each tensor.
         saved: what autograd keeps from forward to backward, each storage once, in full where only a view is saved; weights
             and buffers are not counted again, copies of them in another dtype (autocast) are. The input counts if it is saved.
-        total: the sum of these five: what is in memory at the end of a forward pass with gradients allocated.
+        total_bytes: the sum of these five: what is in memory at the end of a forward pass with gradients allocated.
         peak: the largest sum of live storages at any moment of forward and backward, the five included as far as they are
             alive then: saved tensors are freed while gradients appear. Workspaces of kernels and the allocator's rounding
             are not counted.
@@ -128,7 +129,7 @@ def training_memory(
         own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
         for name, module in model.named_modules():
             enter = module.register_forward_pre_hook(lambda module, _: stack.append(names[id(module)]))
-            leave = module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
+            leave = module.register_forward_hook(lambda *_: stack.pop() and None)
             hooks.callback(enter.remove)
             hooks.callback(leave.remove)
 
@@ -167,7 +168,7 @@ def training_memory(
     weights = _distinct_bytes(parameters)
     buffers = _distinct_bytes(model.buffers())
     gradients = sum(p.numel() * p.element_size() for p in trainable)
-    optimizer_state = OPTIMIZER_STATES[optimizer] * gradients + 4 * len(trainable) * (OPTIMIZER_STATES[optimizer] == 2)
+    optimizer_state = OPTIMIZER_STATES[optimizer] * gradients + 4 * len(trainable) * (optimizer in COUNT_STEPS)
     precision = str(dtype).removeprefix("torch.")
     if autocast is not None:
         precision += f" with autocast to {str(autocast).removeprefix('torch.')}"

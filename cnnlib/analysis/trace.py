@@ -235,7 +235,7 @@ def _meta_inputs(input_size, batch_size, dtype) -> list[Tensor]:
     return inputs
 
 
-# Calls of modules are seen by standing in for nn.Module.__call__ while a trace runs; one trace runs at a time.
+# Calls of modules are seen by hooks that PyTorch keeps for all modules together; one trace runs at a time.
 _lock = threading.RLock()
 
 
@@ -316,37 +316,42 @@ class _Tracer(TorchFunctionMode):
 
     @contextmanager
     def watching(self):
-        """Record module calls of this model while the context lasts."""
-        original = nn.Module.__call__
+        """Record module calls of this model, in this thread, while the context lasts."""
         thread = threading.get_ident()
 
-        def call_and_record(module, *args, **kwargs):
+        def enter(module, args):
             name = self.names.get(id(module))
             if name is None or threading.get_ident() != thread:
-                return original(module, *args, **kwargs)
+                return
             parent = self.call
             call = self.call = Call(name, module, parent)
             if parent is not None:
                 parent.has_children = True
             self.steps.append(call)
-            call.inputs = self.values_of((args, kwargs) if kwargs else args)
+            call.inputs = self.values_of(args)
             self.step = None
-            try:
-                result = original(module, *args, **kwargs)
-            except AnalysisError:
-                raise
-            except Exception as error:
-                raise self.error(f"its forward raised {type(error).__name__}: {_first_lines(error)}") from error
-            self.call = parent
-            self.step = None
-            call.outputs = self.values_of(result)
-            return result
 
-        nn.Module.__call__ = call_and_record
+        def leave(module, args, kwargs, result):
+            call = self.call
+            if call is None or call.module is not module or threading.get_ident() != thread:
+                return
+            if not call.inputs and kwargs:
+                call.inputs = self.values_of(kwargs)
+            call.outputs = self.values_of(result)
+            self.call = call.parent
+            self.step = None
+
+        handles = [nn.modules.module.register_module_forward_pre_hook(enter),
+                   nn.modules.module.register_module_forward_hook(leave, with_kwargs=True)]
         try:
             yield
+        except AnalysisError:
+            raise
+        except Exception as error:
+            raise self.error(f"its forward raised {type(error).__name__}: {_first_lines(error)}") from error
         finally:
-            nn.Module.__call__ = original
+            for handle in handles:
+                handle.remove()
 
     def error(self, message: str) -> AnalysisError:
         call = self.call
@@ -480,7 +485,8 @@ class _Tracer(TorchFunctionMode):
         except AnalysisError:
             raise
         except Exception as error:
-            raise self.error(_explain(name, error)) from error
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
+            raise self.error(_explain(name, shapes, error)) from error
 
 
 class _Recorder(TorchDispatchMode):
@@ -580,12 +586,12 @@ _DATA_DEPENDENT = ("meta tensor", "data-dependent", "DynamicOutputShape", "_loca
                    "aten::item", "aten::equal")
 
 
-def _explain(name: str, error: Exception) -> str:
+def _explain(name: str, shapes: str, error: Exception) -> str:
     text = _first_lines(error)
     if any(sign in type(error).__name__ + text for sign in _DATA_DEPENDENT):
         return (f"{name} needs the values of a tensor, and an analysis has shapes alone ({text}). Let the control flow "
                 "depend on shapes, or analyse the part of the network before and after this module by itself.")
-    return f"{name} failed: {text}"
+    return f"{name} on tensors of shape {shapes} failed: {text}"
 
 
 def _without_device(args, kwargs):
