@@ -289,8 +289,7 @@ def _text(value) -> str:
 def _rows(record: Trace) -> list[Row]:
     rows = []
     row_of = {}  # leaf call -> its row
-    parameters = dict(record.model.named_parameters())
-    name_of = {id(parameter): name for name, parameter in parameters.items()}
+    parameters = dict(record.parameters.values())
     left = dict.fromkeys(parameters)  # in order, not counted yet
 
     def count_parameters(row, names):
@@ -310,7 +309,12 @@ def _rows(record: Trace) -> list[Row]:
                         own.add(value.storage)
                         row.activations += value.numel
                         row.activation_bytes += value.nbytes
-                count_parameters(row, (name_of[id(p)] for p in step.module.parameters()))
+                module = step.module
+                if module._modules:
+                    held = module.parameters()
+                else:
+                    held = [p for p in module._parameters.values() if p is not None]
+                count_parameters(row, [record.parameters[id(p)][0] for p in held])
                 rows.append(row)
             continue
         row = row_of.get(step.call)
@@ -340,7 +344,7 @@ def _rows(record: Trace) -> list[Row]:
 def _uncalled(model, left, count_parameters) -> list[Row]:
     """Rows for the parameters that no operation has read, one for each module that holds some."""
     rows = {}
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules()) if left else {}
     for name in list(left):
         owner = name.rpartition(".")[0]
         if owner not in rows:

@@ -141,6 +141,7 @@ class Trace:
     outputs: list[Value]
     batch_size: int
     dtype: torch.dtype
+    parameters: dict[int, tuple[str, Tensor]]  # by identity, in the order of the modules
     peak_bytes: int = 0
     peak_module: str = ""
 
@@ -194,7 +195,8 @@ def trace(
         outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
         del result
     return Trace(
-        model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.peak_bytes, tracer.peak_module
+        model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.parameters, tracer.peak_bytes,
+        tracer.peak_module
     )
 
 
@@ -246,8 +248,10 @@ def _unchanged(model: nn.Module):
     for module in model.modules():
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
-        before += [(item, item.copy()) for name, item in attributes.items() if type(item) in (dict, list) and
-                   name not in _HOOKS]
+        for name in attributes.keys() - _HOOKS:
+            item = attributes[name]
+            if type(item) in (dict, list):
+                before.append((item, item.copy()))
     random_state = torch.get_rng_state()
     try:
         yield
@@ -299,9 +303,16 @@ class _Tracer(TorchFunctionMode):
         super().__init__()
         self.dtype = dtype
         self.rules = RULES if fast else {}
-        self.names = {id(module): name for name, module in model.named_modules()}
-        self.parameters = {id(p): (name, p) for name, p in model.named_parameters()}
-        self.buffers = {id(b): (name, b) for name, b in model.named_buffers()}
+        self.names = {}
+        self.parameters = {}  # id -> (name, parameter), those that are shared by their first name
+        self.buffers = {}
+        for name, module in model.named_modules():
+            self.names[id(module)] = name
+            prefix = name + "." if name else ""
+            for known, own in ((self.parameters, module._parameters), (self.buffers, module._buffers)):
+                for key, tensor in own.items():
+                    if tensor is not None:
+                        known.setdefault(id(tensor), (prefix + key, tensor))
         self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
         self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
         self.steps = []
