@@ -9,14 +9,18 @@ from .trace import InputSize, trace
 def depth(model: nn.Module, input_size: InputSize) -> int:
     """Convolutions and fully connected layers on the longest path through `model`, from the traced graph.
 
-    `input_size` is that of `trace`; the model is taken in the mode in which it is. Everything with weights that is
-    multiplied and added counts, the two layers of squeeze and excitation included, which papers leave out.
+    `input_size` is that of `trace`; the model is taken in the mode in which it is. A path through a factor that is
+    spread over a map, the gate of squeeze and excitation, does not count: papers leave it out.
     """
     record = trace(model, input_size)
     length = {}  # of the longest path to a value
     for node in record.nodes():
         has_weights = macs(node) > 0 and any(value.parameters for value in node.inputs)
-        longest = max((length.get(value, 0) for value in node.inputs), default=0) + has_weights
+        sources = node.inputs
+        if node.op.startswith("mul"):
+            most = max(value.numel for value in sources)
+            sources = [value for value in sources if value.numel == most]
+        longest = max((length.get(value, 0) for value in sources), default=0) + has_weights
         for value in node.outputs:
             length[value] = longest
     return max(length.get(value, 0) for value in record.outputs)
