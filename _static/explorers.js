@@ -64,8 +64,8 @@
 
   async function show(place, states) {
     const id = JSON.parse(place.textContent).model_id;
-    const state = states[id]?.state;
-    if (state?._model_module !== "anywidget") return; // a plain ipywidget: it needs a kernel
+    const { state, model_module } = states[id] ?? {};
+    if (model_module !== "anywidget") return; // a plain ipywidget: it needs a kernel
     if (state._css && !styles.has(state._css)) {
       styles.add(state._css);
       const style = document.createElement("style");

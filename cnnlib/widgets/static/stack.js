@@ -122,14 +122,14 @@ function render({ model, el }) {
         focusOn = `${Math.max(0, Math.min(i, layers.length - 2))}-remove`;
       };
       const act = (sign, key, label, click, disabled) =>
-        button(sign, click, { "aria-label": `${label} ${name}`, "data-key": `${i}-${key}`, disabled });
+        button(sign, click, { "aria-label": label, "data-key": `${i}-${key}`, disabled });
       return html("li", {},
         html("div", { class: "cx-row" }, html("strong", {}, `${i + 1} ${kind === "conv" ? "Convolution" : "Pooling"}`), fields),
         html("div", { class: "cx-result" }),
         html("span", { class: "cx-move" },
-          act("\u2191", "up", "Move up", () => move(i - 1), i === 0),
-          act("\u2193", "down", "Move down", () => move(i + 1), i === layers.length - 1),
-          act("\u00d7", "remove", "Remove", remove, layers.length === 1)));
+          act("\u2191", "up", `Move ${name} up`, () => move(i - 1), i === 0),
+          act("\u2193", "down", `Move ${name} down`, () => move(i + 1), i === layers.length - 1),
+          act("\u00d7", "remove", `Remove ${name}`, remove, layers.length === 1)));
     }));
     const target = focusOn ?? held;
     focusOn = null;
