@@ -48,7 +48,7 @@ def load_checkpoint(path: str | os.PathLike, *, recipe: Mapping[str, object] | N
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is damaged or not a checkpoint of plain data "
-                         f"({str(error).splitlines()[0]}); move it away to start anew") from error
+                         f"({(str(error) or repr(error)).splitlines()[0]}); move it away to start anew") from error
     missing = [part for part in PARTS if not isinstance(state, dict) or part not in state]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(missing)}")
