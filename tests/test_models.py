@@ -1,7 +1,8 @@
 """For every network that `list_models()` names: what can be asked without knowing the network.
 
-Counts, shapes and overrides are checked on the meta device, for all. What needs numbers runs for the networks that
-a CPU computes in a moment, found by counting; the others carry the mark `slow`.
+Builds, shapes and published counts are checked on the meta device, for all; overrides for the smallest of each kind,
+where rows of one network class that differ in nothing but numbers are one kind. What needs numbers runs for those of
+them that a CPU computes in a moment, found by counting. The mark `slow` holds the same tests for all others.
 """
 
 import csv
@@ -19,10 +20,11 @@ from torch.utils._pytree import tree_leaves
 import cnnlib.models
 from cnnlib import create_model, describe, list_models, registry
 from cnnlib.registry import find_variant
-from zoo import count_macs, count_params, is_quick, on_meta, randomize, smallest_input
+from zoo import count_params, is_quick, macs_and_shape, on_meta, randomize, smallest_input, smallest_of_each_kind
 
 ROOT = Path(__file__).parents[1]
 NAMES = list_models()
+KINDS = smallest_of_each_kind(NAMES)
 PUBLISHED = [
     {**row, "file": path.name} for path in sorted((ROOT / "data/published").glob("*.csv"))
     for row in csv.DictReader(path.open(encoding="utf-8"))
@@ -48,25 +50,28 @@ class AllOnMeta(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", NAMES)
+def mark_slow(names: list[str], quick: list[str]) -> list:
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", mark_slow(NAMES, KINDS))
 def test_overridden_build_allocates_nothing_and_has_the_shape_asked_for(name):
     _, height, width = find_variant(name).input_size
     with torch.device("meta"), AllOnMeta():
         model = create_model(name, num_classes=7, in_channels=2)
-        assert all(tensor.is_meta for tensor in model.state_dict(keep_vars=True).values())
         assert model.training
         with torch.no_grad():
             assert model.eval()(torch.empty(1, 2, height, width)).shape == (1, 7)
-    assert {"stem", "stages", "head"} <= {child for child, _ in model.named_children()}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_and_description(name):
+def test_build_logits_and_description(name):
     variant = find_variant(name)
     model = on_meta(name)
-    _, shape = count_macs(model, variant.input_size)
-    assert shape == (1, variant.config.get("num_classes", 1000))
-    assert not isinstance(variant.twin, str) or re.fullmatch(r"(torchvision|timm)\.\w+", variant.twin)
+    assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    assert {"stem", "stages", "head"} <= {child for child, _ in model.named_children()}
+    assert macs_and_shape(name)[1] == (1, variant.config.get("num_classes", 1000))
+    assert not variant.twin or re.fullmatch(r"(torchvision|timm)\.\w+", variant.twin)
     assert variant.input_size[0] == 3 and variant.summary and not variant.summary.endswith(".")
     assert variant.cite in BIBLIOGRAPHY
 
@@ -84,10 +89,7 @@ def as_number(printed: str) -> tuple[Decimal, Decimal]:
 
 @pytest.mark.parametrize("row", [row for row in PUBLISHED if row["quantity"] in ("params", "macs")], ids=row_id)
 def test_published_counts(row):
-    model = on_meta(row["name"])
-    counted = count_params(model)
-    if row["quantity"] == "macs":
-        counted, _ = count_macs(model, find_variant(row["name"]).input_size)
+    counted = count_params(on_meta(row["name"])) if row["quantity"] == "params" else macs_and_shape(row["name"])[0]
     value, last_digit = as_number(row["value"])
     rounded = (counted / last_digit).quantize(Decimal(1), ROUND_HALF_UP) * last_digit
     assert rounded == value, f"counted {counted:,}; {row['source']} prints {row['value']}"
@@ -111,9 +113,7 @@ def test_every_network_can_be_checked_against_somebody_else():
 # with numbers, for networks that are quick
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(n, marks=() if is_quick(n) else pytest.mark.slow) for n in NAMES]
-)
+@pytest.fixture(scope="module", params=mark_slow(NAMES, [name for name in KINDS if is_quick(name)]))
 def network(request):
     """(network with random tensors, two images)."""
     torch.manual_seed(0)

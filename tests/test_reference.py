@@ -2,7 +2,7 @@
 
 All tensors of the twin are random, batch-norm statistics included, and move over in order; no table of names. Counts
 are compared for all networks; numbers for the smallest of each kind, where rows of one network class that differ in
-nothing but numbers are one kind, and for the others under the mark `slow`.
+nothing but numbers are one kind, and for the others (and giants with smaller kin) under the mark `slow`.
 """
 
 import pytest
@@ -13,7 +13,9 @@ from cnnlib import create_model, list_models
 from cnnlib.registry import find_variant
 from cnnlib.vision import torchvision  # before timm, which imports torchvision itself
 import timm
-from zoo import count_macs, count_params, on_meta, randomize, smallest_input
+from zoo import (
+    count_macs, count_params, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind
+)
 
 NAMES = [name for name in list_models() if find_variant(name).twin]
 SLOW_TO_INITIALIZE = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
@@ -37,34 +39,17 @@ def state_of_twin(ours: nn.Module, twin: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def kind(name: str) -> tuple:
-    """What two networks share whose rows differ in nothing but numbers."""
-    variant = find_variant(name)
-    return variant.family, variant.network, *(
-        (key, value) for key, value in sorted(variant.config.items())
-        if value is None or isinstance(value, (str, bool, type)) or callable(value)
-    )
-
-
-def representatives() -> set[str]:
-    """The network with the fewest parameters of each kind."""
-    smallest = {}
-    for name in sorted(NAMES, key=lambda name: count_params(on_meta(name)), reverse=True):
-        smallest[kind(name)] = name
-    return set(smallest.values())
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_counts(name):
     ours, twin = on_meta(name), twin_on_meta(name)
     assert count_params(ours) == count_params(twin)
     expected = state_of_twin(ours, twin)
     assert {key: t.shape for key, t in ours.state_dict().items()} == {key: t.shape for key, t in expected.items()}
-    size = find_variant(name).input_size
-    assert count_macs(ours, size) == count_macs(twin, size)
+    assert macs_and_shape(name) == count_macs(twin, find_variant(name).input_size)
 
 
-QUICK = representatives()
+FAMILIES = {find_variant(name).family: name for name in sorted(NAMES, key=size_of, reverse=True)}  # to its smallest
+QUICK = [name for name in smallest_of_each_kind(NAMES) if size_of(name)[0] < 1e8 or name in FAMILIES.values()]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES])

@@ -30,16 +30,39 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[int,
     return counter.get_total_flops() // 2, logits.shape
 
 
-def is_quick(name: str, most_params: float = 8e6, most_modules: int = 450) -> bool:
-    """Whether a CPU runs the network in well under a second, judged by counting parameters and modules.
+@lru_cache(maxsize=None)
+def macs_and_shape(name: str) -> tuple[int, torch.Size]:
+    """`count_macs` of a network of ours at its own input size, counted once."""
+    return count_macs(on_meta(name), find_variant(name).input_size)
 
-    A network that cannot be built counts as quick, so that its tests run and show why.
-    """
+
+def kind(name: str) -> tuple:
+    """What networks share whose rows differ in nothing but numbers: family, class, and switches such as `norm`."""
+    variant = find_variant(name)
+    return variant.family, variant.network, *(
+        (key, value) for key, value in sorted(variant.config.items())
+        if value is None or isinstance(value, (str, bool)) or callable(value)
+    )
+
+
+def size_of(name: str) -> tuple[int, int]:
+    """(parameters, modules); of a network that cannot be built zero, so that its tests run and show why."""
     try:
         model = on_meta(name)
     except Exception:
-        return True
-    return count_params(model) <= most_params and sum(1 for _ in model.modules()) <= most_modules
+        return 0, 0
+    return count_params(model), sum(1 for _ in model.modules())
+
+
+def smallest_of_each_kind(names: list[str]) -> list[str]:
+    """The network with the fewest parameters of each kind."""
+    return list({kind(name): name for name in sorted(names, key=size_of, reverse=True)}.values())
+
+
+def is_quick(name: str, most_params: float = 8e6, most_modules: int = 450) -> bool:
+    """Whether a CPU runs the network in well under a second, judged by counting parameters and modules."""
+    params, modules = size_of(name)
+    return params <= most_params and modules <= most_modules
 
 
 @lru_cache(maxsize=None)
