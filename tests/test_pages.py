@@ -396,8 +396,8 @@ def address(book, serve):
     return serve(book)
 
 
-# Clicks and keys that change something in every explorer: the first slider, or the last choice of the first group.
-PROBE = ".cx :is(input[type=range], input[type=radio]:not(:checked)):visible"
+# What every explorer has first of all: a slider, a number or a choice, each of which the arrow keys change.
+PROBE = ".cx :is(input[type=range], input[type=number], input[type=radio]):visible"
 
 
 def picture(explorer):
@@ -420,11 +420,11 @@ def test_every_page_is_quiet_and_its_explorers_answer(browser, book, address):
         for explorer in page.locator(".explorer").all():
             before = picture(explorer)
             explorer.locator(PROBE).first.focus()
-            page.keyboard.press("ArrowRight")
+            page.keyboard.press("ArrowUp")
             page.wait_for_timeout(30)
             after_keys = picture(explorer)
             if after_keys == before:
-                page.keyboard.press("ArrowLeft")  # it stood at its end
+                page.keyboard.press("ArrowDown")  # it stood at its end
                 page.wait_for_timeout(30)
                 after_keys = picture(explorer)
             explorer.get_by_role("button", name="Back to the example").click()
