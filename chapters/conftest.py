@@ -13,6 +13,11 @@ collect_ignore_glob = ["_*.ipynb"]
 class ChapterFile(IPyNbFile):
     """A notebook's cells, outputs compared, then the solutions of its exercises, outputs ignored."""
 
+    def setup(self):
+        super().setup()
+        execute = self.kernel.kc.execute  # with history, as notebooks run: else IPython overlooks a closing semicolon
+        self.kernel.kc.execute = lambda code, **options: execute(code, **{**options, "store_history": True})
+
     def collect(self):
         yield from super().collect()
         for number, code in enumerate(Chapter(self.path).solutions(), 1):

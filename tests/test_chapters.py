@@ -36,8 +36,7 @@ total
 # The same as a picture.
 
 # %% caption="One and two" alt="A bar of height one beside a bar of height two"
-plt.figure().gca().bar([0, 1], [1, 2])
-plt.show()
+plt.figure().gca().bar([0, 1], [1, 2]);
 
 # %% [markdown]
 # Only this machine knows the next number.
