@@ -41,20 +41,24 @@ class Source:
 
 
 class Table:
-    """Rows of a small table, mappings with the same keys; whole numbers get thousands separators, tuples an x.
+    """A small table by columns; whole numbers get thousands separators, tuples an x.
 
-    Prints as aligned text, shows itself as a table in a notebook. `note` stands below it.
+    Prints as aligned text, shows itself as a table in a notebook. `note` stands below it. Raises `ValueError` for columns
+    of different lengths.
+
+        Table({"layer": ["CONV1", "POOL1"], "parameters": [34944, 0]})
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, object]], note: str = ""):
-        self.rows, self.note = [dict(row) for row in rows], note
-        if len({tuple(row) for row in self.rows}) != 1:
-            raise ValueError("a table needs rows, all with the same keys in the same order")
+    def __init__(self, columns: Mapping[str, Sequence[object]], note: str = ""):
+        self.columns, self.note = {title: list(values) for title, values in columns.items()}, note
+        lengths = {title: len(values) for title, values in self.columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the columns of a table have one length; these have {lengths}")
 
     def _cells(self) -> tuple[list[list[str]], list[bool]]:
-        head = list(self.rows[0])
-        right = [all(isinstance(row[key], (int, float)) for row in self.rows) for key in head]
-        return [head, *([_text(value) for value in row.values()] for row in self.rows)], right
+        rows = [[_text(value) for value in row] for row in zip(*self.columns.values())]
+        right = [all(isinstance(value, (int, float)) for value in values) for values in self.columns.values()]
+        return [list(self.columns), *rows], right
 
     def __repr__(self) -> str:
         cells, right = self._cells()
