@@ -369,7 +369,7 @@ def test_two_views_share_one_model(browser, serve, tmp_path):
 
 def newest_source():
     files = [ROOT / name for name in ("_config.yml", "_toc.yml", "index.md", "references.bib")]
-    files += [*(ROOT / "_static").glob("*"), *(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "chapters").glob("*.md")]
+    files += [*(ROOT / "_static").glob("*"), *(ROOT / "_ext").glob("*.py"), *(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "chapters").glob("*.md")]
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
@@ -381,7 +381,7 @@ def book(browser, tmp_path_factory):
         return built
     folder = tmp_path_factory.mktemp("book")
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder), "-q"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder / "_build" / "html"
 
