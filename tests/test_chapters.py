@@ -12,6 +12,7 @@ import lint_chapters
 import nbformat
 import notebooks
 import pytest
+import set_repository
 
 SCRIPT = '''
 # %% [markdown]
@@ -258,6 +259,21 @@ def test_the_set_up_cell_is_written_from_the_configuration(chapter, monkeypatch)
     assert any("set-up cell" in breach for breach in lint_chapters.breaches(chapter))
     change(chapter, lambda notebook: notebook.cells[1].update(source=cell.source))
     assert not any("set-up cell" in breach for breach in lint_chapters.breaches(chapter))
+
+
+def test_a_new_address_reaches_chapters_and_pages(chapter, tmp_path, monkeypatch):
+    old = notebooks.repository()["url"]
+    page = tmp_path / "index.md"
+    page.write_text(f"[here]({old}#top)")
+    monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
+    monkeypatch.setattr(notebooks, "repository", lambda: {"url": "https://example.org/book", "branch": "draft"})
+    wanted = notebooks.setup_cell()
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "setup_cell", lambda: wanted)
+    set_repository.main()
+    assert page.read_text() == "[here](https://example.org/book#top)"
+    assert notebooks.read(chapter).cells[1].source == wanted.source
+    assert old not in chapter.read_text()
 
 
 def test_nbval_runs_chapter_and_solutions_and_notices_changes(executed, tmp_path):

