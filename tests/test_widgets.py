@@ -313,3 +313,19 @@ def test_cost_rows_by_stage_filter_and_order(node):
     assert [row["params"] for row in found] == [row.params for row in expected]
     text, = node("cost_table", [["csvText", ["a", "b"], [["x, y", 1], ['"', 2]]]])
     assert text == 'a,b\n"x, y",1\n"""",2\n'
+
+
+# --- what the chapters hold ---
+
+
+def test_chapters_hold_the_present_scripts():
+    """A page runs the script that its notebook stored: after a change here, `make chapters` must renew them."""
+    stale = []
+    for path in sorted((Path(__file__).parents[1] / "chapters").glob("*.ipynb")):
+        stored = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("widgets", {})
+        for entry in stored.get("application/vnd.jupyter.widget-state+json", {}).get("state", {}).values():
+            state = entry["state"]
+            names = state.get("_anywidget_id", "").split(".")
+            if names[:2] == ["cnnlib", "widgets"] and (state["_esm"], state["_css"]) != (module(names[2]), Explorer._css):
+                stale.append(f"{path.name}: {names[-1]}")
+    assert stale == []

@@ -46,7 +46,12 @@ function fill(node, attributes, children) {
   node.append(...children.flat().filter((child) => child != null && child !== false));
   return node;
 }
-const html = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+function html(tag, attributes, ...children) {
+  const node = fill(document.createElement(tag), attributes, children);
+  // JupyterLab would take the arrow keys from sliders and lists for its own shortcuts; this tells it not to.
+  if (node.matches("input, select, button, [tabindex]")) node.setAttribute("data-lm-suppress-shortcuts", "true");
+  return node;
+}
 const svg = (tag, attributes, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
