@@ -26,7 +26,7 @@ export function convMacs(inChannels, outChannels, kernel, height, width = height
 
 // --- text ---
 
-const whole = (number) => number.toLocaleString("en-US");
+const { format: whole } = new Intl.NumberFormat("en-US");
 const signed = (number) => (number < 0 ? "\u2212" : "") + whole(Math.abs(number));
 function short(number, digits = 3) {
   if (number < 1000) return whole(number);
@@ -46,10 +46,11 @@ function fill(node, attributes, children) {
   node.append(...children.flat().filter((child) => child != null && child !== false));
   return node;
 }
+const TAKES_KEYS = new Set(["input", "select", "button"]);
 function html(tag, attributes, ...children) {
   const node = fill(document.createElement(tag), attributes, children);
   // JupyterLab would take the arrow keys from sliders and lists for its own shortcuts; this tells it not to.
-  if (node.matches("input, select, button, [tabindex]")) node.setAttribute("data-lm-suppress-shortcuts", "true");
+  if (TAKES_KEYS.has(tag) || attributes?.tabindex === 0) node.setAttribute("data-lm-suppress-shortcuts", "true");
   return node;
 }
 const svg = (tag, attributes, ...children) =>

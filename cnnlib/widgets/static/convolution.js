@@ -121,7 +121,7 @@ function render({ model, el }) {
       say.push(overlap > 0 ? `Neighbouring windows share ${overlap} of ${plural(kernelSpan, "column")}.`
         : overlap === 0 ? "Neighbouring windows touch without overlap."
         : `Between neighbouring windows ${plural(-overlap, "column")} go unread.`);
-      if (unused) say.push(`The last ${plural(unused, "row and column", "rows and columns")} of the padded input `
+      if (unused) say.push(`The last ${unused === 1 ? "row and column" : `${unused} rows and columns`} of the padded input `
         + "are never reached: the division leaves a remainder.");
       else if (size === W) say.push("The output is as large as the input.");
     }
