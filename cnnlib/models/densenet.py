@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from cnnlib.layers import in_place
 from cnnlib.registry import Variant, register
 
 
@@ -33,7 +34,7 @@ class NormActConv(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
-        self.activation = nn.ReLU()
+        self.activation = in_place(nn.ReLU())
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
 
 
@@ -155,7 +156,7 @@ class DenseNet(nn.Module):
             width = stage[-1].out_channels
             self.stages.append(stage)
         self.head = nn.Sequential(
-            nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
+            nn.BatchNorm2d(width), in_place(nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
         )
         initialize(self)
 
@@ -167,7 +168,7 @@ def imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 7, 2, padding=3, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
+        in_place(nn.ReLU()),
         nn.MaxPool2d(3, 2, padding=1),
     )
 
