@@ -11,7 +11,7 @@ a batch at a time. Three sources give the same `ImageSet`:
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,22 +93,25 @@ class ImageSet:
         return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
 
 
-def load(name: str, *, image_size: int | None = None) -> tuple[ImageSet, ImageSet]:
-    """Training and test set by name: `"cifar10"`, `"shapes"` or `"folder:PATH"`.
+def load(name: str, *, image_size: int | None = None) -> "tuple[ImageSet, ImageSet] | tuple[ImageFiles, ImageFiles]":
+    """Training and test set by name: `"cifar10"`, `"shapes"`, `"folder:PATH"`, or `"files:PATH"` for a large set.
 
-    `image_size` is for folders only: every image is scaled and cropped to that many pixels square (32 if not given).
+    `image_size` is for folders: every image is scaled and cropped to that many pixels square (32 if not given). Images
+    of `files:` are brought to a size when they are read.
     Raises `ValueError` for an unknown name and `FileNotFoundError` for data that is not there.
     """
     source, _, path = name.partition(":")
-    if image_size is not None and source != "folder":
-        raise ValueError(f"image_size={image_size} applies to 'folder:PATH' alone; {name!r} has a size of its own")
+    if image_size is not None and source not in ("folder", "files"):
+        raise ValueError(f"image_size={image_size} applies to 'folder:PATH' and 'files:PATH'; {name!r} has a size of its own")
     if name == "cifar10":
         return cifar10()
     if name == "shapes":
         return shapes()
     if source == "folder" and path:
         return image_folders(path, image_size=image_size or 32)
-    raise ValueError(f"unknown data set {name!r}; choose 'cifar10', 'shapes' or 'folder:PATH'")
+    if source == "files" and path:
+        return image_files(path)
+    raise ValueError(f"unknown data set {name!r}; choose 'cifar10', 'shapes', 'folder:PATH' or 'files:PATH'")
 
 
 def cifar10(root: str | os.PathLike = "~/.cache/cnnlib") -> tuple[ImageSet, ImageSet]:
@@ -153,9 +156,7 @@ def image_folders(path: str | os.PathLike, *, image_size: int = 32) -> tuple[Ima
     test_path = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
     if (path / "train").is_dir() and test_path is not None:
         train, test = (image_folder(part, image_size=image_size) for part in (path / "train", test_path))
-        if train.classes != test.classes:
-            odd = sorted(set(train.classes) ^ set(test.classes))
-            raise ValueError(f"{path / 'train'} and {test_path} hold different classes: {', '.join(odd)}")
+        _check_classes(path / "train", test_path, train, test)
         return train, test
     whole = image_folder(path, image_size=image_size)
     held_out = torch.arange(len(whole)) % 5 == 4
@@ -167,14 +168,7 @@ def image_folder(path: str | os.PathLike, *, image_size: int = 32) -> ImageSet:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path).expanduser()
-    classes = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
-    files = [(file, label) for label, name in enumerate(classes)
-             for file in sorted((path / name).iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        found = f"it holds {', '.join(classes[:5])}, but no image in them" if classes else (
-            "it has no folders" if path.is_dir() else "there is no such folder")
-        raise FileNotFoundError(f"no images below {path}: {found}. Looked for {path}/<class>/<image> with one of "
-                                f"the endings {', '.join(IMAGE_SUFFIXES)}.")
+    files, classes = _files_by_class(path)
     images = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
     for row, (file, _) in enumerate(files):
         try:
@@ -187,6 +181,25 @@ def image_folder(path: str | os.PathLike, *, image_size: int = 32) -> ImageSet:
             raise ValueError(f"{file} cannot be read as an image ({error}); replace or remove it") from error
     return _shuffled(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor([l for _, l in files]),
                      tuple(classes), path.name, torch.Generator().manual_seed(0))
+
+
+def _files_by_class(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
+    """(file, label) for all images of `path/<class>/*`, in alphabetical order, and the classes."""
+    classes = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    files = [(file, label) for label, name in enumerate(classes)
+             for file in sorted((path / name).iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        found = f"it holds {', '.join(classes[:5])}, but no image in them" if classes else (
+            "it has no folders" if path.is_dir() else "there is no such folder")
+        raise FileNotFoundError(f"no images below {path}: {found}. Looked for {path}/<class>/<image> with one of "
+                                f"the endings {', '.join(IMAGE_SUFFIXES)}.")
+    return files, classes
+
+
+def _check_classes(path: Path, test_path: Path, train: "ImageSet | ImageFiles", test: "ImageSet | ImageFiles") -> None:
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(f"{path} and {test_path} hold different classes: {', '.join(odd)}")
 
 
 def _first_image(path: Path) -> Path:
@@ -293,33 +306,59 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """All random numbers for `count` images, (K, count): they depend on the generator alone, on no device."""
+        window = 2 * self.crop + 1
+        highs = [window, window] * bool(self.crop) + [2] * self.flip + [height, width] * bool(self.cutout)
+        return torch.cat([torch.empty(0, count, dtype=torch.long),
+                          *(torch.randint(high, (1, count), generator=generator) for high in highs)])
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        """The images (N, C, H, W) changed as the `draws` (K, N) say."""
         count, _, height, width = images.shape
-        device = images.device
-
-        def draw(high: int) -> Tensor:
-            return torch.randint(high, (count,), generator=generator).to(device)
-
+        device, draws = images.device, iter(draws)
         if self.crop:
             windows = F.pad(images, 4 * (self.crop,)).unfold(2, height, 1).unfold(3, width, 1)
-            images = windows[torch.arange(count, device=device), :, draw(2 * self.crop + 1), draw(2 * self.crop + 1)]
+            images = windows[torch.arange(count, device=device), :, next(draws), next(draws)]
         if self.flip:
-            images = torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
+            images = torch.where(next(draws).bool().view(-1, 1, 1, 1), images.flip(3), images)
         if self.cutout:
-            rows = torch.arange(height, device=device) - draw(height).view(-1, 1)  # (N, H): distance to the centre
-            columns = torch.arange(width, device=device) - draw(width).view(-1, 1)
+            rows = torch.arange(height, device=device) - next(draws).view(-1, 1)  # (N, H): distance to the centre
+            columns = torch.arange(width, device=device) - next(draws).view(-1, 1)
             reach = self.cutout // 2
             hole = ((rows >= -reach) & (rows < self.cutout - reach))[:, None, :, None] & (
                 (columns >= -reach) & (columns < self.cutout - reach))[:, None, None, :]
             images = images.masked_fill(hole, 0)
         return images
 
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return self.apply(images, self.draw(len(images), *images.shape[2:], generator).to(images.device))
+
+
+def _check_batch_size(batch_size: int, images: int, drop_last: bool) -> None:
+    if batch_size < 1 or (drop_last and batch_size > images):
+        raise ValueError(f"batch_size={batch_size}: choose 1 to {images}, the number of images")
+
+
+def _batches(count: int, batch_size: int, shuffle: torch.Generator | None, drop_last: bool) -> list[Tensor]:
+    """The rows of every batch, in the order of the set or shuffled."""
+    order = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
+    batches = list(order.split(batch_size))
+    return batches[:-1] if drop_last and count % batch_size else batches
+
+
+def _part(rows: Tensor, part: tuple[int, int]) -> slice:
+    """Which of the rows the k-th of n processes takes: together they take all of them."""
+    k, n = part
+    return slice(len(rows) * k // n, len(rows) * (k + 1) // n)
+
 
 class Batches:
     """Batches `(images, labels)` of an image set, where the set lives: float images, each channel normalized.
 
     In training the order and the augmentation depend on `seed` and on `epoch` alone, so that an epoch can be repeated
-    exactly. `drop_last` leaves out the last, smaller batch. Raises `ValueError` for a batch size that is not positive
+    exactly. `drop_last` leaves out the last, smaller batch. With `part=(k, n)` the k-th of n processes gets its part
+    of every batch, augmented as in the whole batch. Raises `ValueError` for a batch size that is not positive
     or exceeds the set while `drop_last` is on.
     """
 
@@ -334,11 +373,11 @@ class Batches:
         drop_last: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        part: tuple[int, int] = (0, 1),
     ):
-        if batch_size < 1 or (drop_last and batch_size > len(image_set)):
-            raise ValueError(f"batch_size={batch_size}: choose 1 to {len(image_set)}, the number of images")
+        _check_batch_size(batch_size, len(image_set), drop_last)
         self.image_set, self.batch_size, self.shuffle, self.drop_last = image_set, batch_size, shuffle, drop_last
-        self.augmentation, self.seed, self.epoch = augmentation, seed, 0
+        self.augmentation, self.seed, self.part, self.epoch = augmentation or Augmentation(), seed, part, 0
         device = image_set.images.device
         self.scale = (1 / (255 * std)).view(-1, 1, 1).to(device)
         self.shift = (-mean / std).view(-1, 1, 1).to(device)
@@ -350,11 +389,143 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.image_set.images, self.image_set.labels
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(images), generator=generator) if self.shuffle else torch.arange(len(images))
-        order = order.to(images.device)
-        for number in range(len(self)):
-            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            batch = images[rows]
-            if self.augmentation is not None:
-                batch = self.augmentation(batch, generator)
+        batches = _batches(len(images), self.batch_size, generator if self.shuffle else None, self.drop_last)
+        draws = [self.augmentation.draw(len(rows), *images.shape[2:], generator) for rows in batches]
+        plan = torch.cat([torch.cat([rows[None], draw])[:, _part(rows, self.part)]
+                          for rows, draw in zip(batches, draws)], dim=1).to(images.device)  # one transfer for the epoch
+        for rows, *draws in plan.split([len(rows[_part(rows, self.part)]) for rows in batches], dim=1):
+            batch = self.augmentation.apply(images[rows], draws)
             yield batch.float().mul_(self.scale).add_(self.shift), labels[rows]
+
+
+# --- large sets -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images too many or too large for memory: their files, labels (N,), and the names of the classes."""
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def first(self, count: int) -> "ImageFiles":
+        """The first `count` images; the sets here are shuffled, so this is a fair sample."""
+        return replace(self, files=self.files[:count], labels=self.labels[:count])
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, as everyone uses them for ImageNet's photographs."""
+        return torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    @staticmethod
+    def augmentation(
+        size: int, *, resize: Sequence[int] = (), min_area: float = 0.08, flip: bool = True, jitter: float = 0.0,
+        randaugment: int = 0, erase: float = 0.0,
+    ) -> Callable:
+        """From a PIL image to random bytes (3, size, size), by torchvision's transforms; see `Recipe` for the words."""
+        from cnnlib.vision import torchvision
+
+        v2 = torchvision.transforms.v2
+        if resize and min(resize) < size:
+            raise ValueError(f"resize={tuple(resize)}: images must not become smaller than the crop of {size} pixels")
+        crop = ([v2.RandomShortestSize(list(range(min(resize), max(resize) + 1))), v2.RandomCrop(size)] if resize else
+                [v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True)])
+        return v2.Compose([
+            *crop, *[v2.RandomHorizontalFlip()] * flip, *[v2.ColorJitter(jitter, jitter, jitter)] * bool(jitter),
+            *[v2.RandAugment(magnitude=randaugment)] * bool(randaugment), v2.PILToTensor(),
+            *[v2.RandomErasing(erase)] * bool(erase)])
+
+    @staticmethod
+    def centre(size: int) -> Callable:
+        """From a PIL image to the bytes (3, size, size) of its middle, seven eighths of the shorter side."""
+        from cnnlib.vision import torchvision
+
+        v2 = torchvision.transforms.v2
+        return v2.Compose([v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
+
+
+def image_files(path: str | os.PathLike) -> tuple[ImageFiles, ImageFiles]:
+    """Training and test files of ImageNet's layout: `path/train/<class>/*` and `path/val/<class>/*` (or `test/`).
+
+    Raises `FileNotFoundError` if there are no images, `ValueError` for classes that differ between the two parts.
+    """
+    path = Path(path).expanduser()
+    test_path = next((path / part for part in ("val", "test") if (path / part).is_dir()), path / "val")
+    sets = []
+    for part in (path / "train", test_path):
+        files, classes = _files_by_class(part)
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+        sets.append(ImageFiles(tuple(files[i][0] for i in order), torch.tensor([files[i][1] for i in order]),
+                               tuple(classes), path.name))
+    _check_classes(path / "train", test_path, *sets)
+    return tuple(sets)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What a worker process needs to give the images of one epoch by their numbers."""
+
+    files: ImageFiles
+    transform: Callable
+    seed: int
+    epoch: int
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        """The image in bytes (3, H, W) and its label; a caller's own random state stays as it is."""
+        from PIL import Image
+
+        path = self.files.files[row]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, self.epoch, row)))
+            try:
+                with Image.open(path) as image:
+                    return self.transform(image.convert("RGB")), self.files.labels[row]
+            except OSError as error:
+                raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+
+
+class FileBatches:
+    """Batches like those of `Batches`, but read, decoded and changed by worker processes while the network works.
+
+    Every image's random changes depend on seed, epoch and its number alone, not on how many workers there are.
+    CNNLIB_WORKERS in the environment sets their number for each process that trains; otherwise one for each core.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        batch_size: int,
+        *,
+        device: torch.device,
+        transform: Callable,
+        mean: Tensor,
+        std: Tensor,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ):
+        _check_batch_size(batch_size, len(files), drop_last)
+        self.files, self.batch_size, self.shuffle, self.drop_last = files, batch_size, shuffle, drop_last
+        self.device, self.transform, self.seed, self.part, self.epoch = device, transform, seed, part, 0
+        self.scale = (1 / (255 * std)).view(-1, 1, 1).to(device)
+        self.shift = (-mean / std).view(-1, 1, 1).to(device)
+        cores = max(1, (os.cpu_count() or 1) // part[1])
+        self.workers = int(os.environ.get("CNNLIB_WORKERS", cores))
+
+    __len__ = Batches.__len__
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch) if self.shuffle else None
+        batches = _batches(len(self.files), self.batch_size, shuffle, self.drop_last)
+        loader = torch.utils.data.DataLoader(
+            _Decoded(self.files, self.transform, self.seed, self.epoch),
+            batch_sampler=[rows[_part(rows, self.part)].tolist() for rows in batches],
+            num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator())
+        for images, labels in loader:
+            images = images.to(self.device, non_blocking=True).float()
+            yield images.mul_(self.scale).add_(self.shift), labels.to(self.device, non_blocking=True)

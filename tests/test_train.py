@@ -15,7 +15,7 @@ from cnnlib import data
 from cnnlib.train import Recipe, fit, load_checkpoint, save_checkpoint
 from cnnlib.train import experiments
 from cnnlib.train.__main__ import main
-from cnnlib.train.recipe import Schedule, total_loss
+from cnnlib.train.optimization import Schedule, total_loss
 
 QUICK = dict(model="alexnet_cifar", data="shapes", epochs=3, batch_size=16, train_images=64, lr=0.01)
 
@@ -104,11 +104,12 @@ def test_resume_is_exact(small, tmp_path):
 
 
 def test_resume_after_a_kill_is_exact(tmp_path):
-    def command(path):
-        return [sys.executable, "-m", "cnnlib.train", "alexnet_cifar", "--train-images", "320", "--epochs", "4",
-                "--batch-size", "32", "--lr", "0.01", "--checkpoint", str(path)]
+    def arguments(path):
+        return ["alexnet_cifar", "--train-images", "320", "--epochs", "4", "--batch-size", "32", "--lr", "0.01",
+                "--checkpoint", str(path)]
 
-    process = subprocess.Popen(command(tmp_path / "killed.pt"), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "cnnlib.train", *arguments(tmp_path / "killed.pt")],
+                               stdout=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not (tmp_path / "killed.pt").exists() and time.time() < deadline:
         time.sleep(0.02)
@@ -116,7 +117,7 @@ def test_resume_after_a_kill_is_exact(tmp_path):
     process.wait()
     assert 1 <= load_checkpoint(tmp_path / "killed.pt")["epoch"] <= 4
     for name in ("killed.pt", "whole.pt"):
-        subprocess.run(command(tmp_path / name), check=True, stdout=subprocess.DEVNULL)
+        main(arguments(tmp_path / name))
     killed, whole = (load_checkpoint(tmp_path / name) for name in ("killed.pt", "whole.pt"))
     assert rows_without_time(killed["rows"]) == rows_without_time(whole["rows"])
     assert all(torch.equal(a, b) for a, b in zip(killed["model"].values(), whole["model"].values()))
@@ -165,7 +166,7 @@ def test_checkpoint_is_never_half_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("optimizer", "lion"), ("schedule", "linear"), ("precision", "float8"), ("epochs", 0), ("lr", -1.0), ("momentum", 1.0),
+    ("optimizer", "lion"), ("schedule", "sine"), ("precision", "float8"), ("epochs", 0), ("lr", -1.0), ("momentum", 1.0),
     ("label_smoothing", -0.1), ("clip", -1.0), ("batch_size", 0), ("lr", float("nan")),
 ])
 def test_bad_recipe_names_field_and_value(field, value):
@@ -204,7 +205,7 @@ members = ["seed 0", "seed 1"]
 
 
 def test_experiment_is_recorded_once(tmp_path, monkeypatch, small):
-    monkeypatch.setattr(experiments, "load", lambda name: small)
+    monkeypatch.setattr(experiments, "load_data", lambda recipe: small)
     plan = tmp_path / "experiments" / "pair.toml"
     plan.parent.mkdir()
     plan.write_text(PLAN)

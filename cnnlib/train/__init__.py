@@ -6,8 +6,8 @@
         print(row["epoch"], row["test_accuracy"])
 """
 
-from cnnlib.train.checkpoint import load_checkpoint, save_checkpoint
+from cnnlib.train.checkpoint import best_path, load_checkpoint, save_checkpoint
 from cnnlib.train.loop import best_device, evaluate, fit, predict
 from cnnlib.train.recipe import Recipe
 
-__all__ = ["Recipe", "best_device", "evaluate", "fit", "load_checkpoint", "predict", "save_checkpoint"]
+__all__ = ["Recipe", "best_device", "best_path", "evaluate", "fit", "load_checkpoint", "predict", "save_checkpoint"]

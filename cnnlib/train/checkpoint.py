@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from cnnlib.train.recipe import Recipe
+
 PARTS = ("recipe", "epoch", "rows", "model", "optimizer", "schedule", "random")
 
 
@@ -23,6 +25,17 @@ def set_random_state(state: Mapping[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
+def best_path(path: str | os.PathLike) -> Path:
+    """Where the best network so far is kept: `run.pt` -> `run.best.pt`."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.best{path.suffix}")
+
+
+def tested_weights(state: Mapping[str, object]) -> Mapping[str, torch.Tensor]:
+    """The weights of a checkpoint that its test accuracy speaks of: the running mean where the recipe has one."""
+    return state.get("average", state["model"])
+
+
 def save_checkpoint(path: str | os.PathLike, parts: Mapping[str, object]) -> None:
     """Write `parts` to a temporary file beside `path`, then put it in place of `path` in one step."""
     path = Path(path)
@@ -35,7 +48,9 @@ def save_checkpoint(path: str | os.PathLike, parts: Mapping[str, object]) -> Non
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: str | os.PathLike, *, recipe: Mapping[str, object] | None = None) -> dict[str, object]:
+def load_checkpoint(
+    path: str | os.PathLike, *, recipe: Recipe | Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Read a checkpoint; only tensors and plain data are accepted, so a hostile file cannot run code.
 
     Raises `FileNotFoundError` if there is none, and `ValueError` for a damaged or foreign file, or for one of another
@@ -53,9 +68,9 @@ def load_checkpoint(path: str | os.PathLike, *, recipe: Mapping[str, object] | N
     if missing:
         raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(missing)}")
     if recipe is not None:
-        theirs = state["recipe"]
-        differ = [f"{name} (checkpoint {theirs.get(name)!r}, now {recipe.get(name)!r})"
-                  for name in sorted({*recipe, *theirs}) if recipe.get(name) != theirs.get(name)]
-        if differ:
+        recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
+        now, then = recipe.to_dict(), {**Recipe().to_dict(), **state["recipe"]}
+        if differ := [f"{name} (checkpoint {then[name]!r}, now {now.get(name)!r})"
+                      for name in recipe.differences(state["recipe"])]:
             raise ValueError(f"{path} belongs to another recipe; these fields differ: {'; '.join(differ)}")
     return state

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-from cnnlib.data import load
 from cnnlib.registry import create_model
-from cnnlib.train.checkpoint import load_checkpoint
-from cnnlib.train.loop import best_device, fit, make_batches, predict
+from cnnlib.train.checkpoint import load_checkpoint, tested_weights
+from cnnlib.train.loop import best_device, fit, load_data, make_batches, predict
 from cnnlib.train.recipe import Recipe
 
 
@@ -71,10 +70,11 @@ def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs",
     for name, recipe in recipes.items():
         done = record["runs"].get(name)
         if done is not None:
-            if done["recipe"] != json.loads(json.dumps(recipe.to_dict())):
-                raise ValueError(f"{target} holds run {name!r} with another recipe; rename the run or remove its record")
+            if differ := recipe.differences(done["recipe"]):
+                raise ValueError(f"{target} holds run {name!r} with another recipe ({', '.join(differ)} differ); "
+                                 "rename the run or remove its record")
             continue
-        data = load(recipe.data)
+        data = load_data(recipe)
         rows = []
         for row in fit(recipe, data=data, device=device, checkpoint=folder / f"{name}.pt"):
             rows.append(row)
@@ -103,9 +103,9 @@ def ensemble(folder: Path, recipes: Mapping[str, Recipe], members: list[str], de
     for name in members:
         recipe = recipes[name]
         model = create_model(recipe.model, **recipe.model_args)
-        model.load_state_dict(load_checkpoint(folder / f"{name}.pt", recipe=recipe.to_dict())["model"])
+        model.load_state_dict(tested_weights(load_checkpoint(folder / f"{name}.pt", recipe=recipe)))
         model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-        test_batches = make_batches(recipe, load(recipe.data), device)[1]
+        test_batches = make_batches(recipe, load_data(recipe), device)[1]
         logits, labels = predict(model, test_batches, recipe, device)
         total = total + logits.softmax(1)
         alone.append(accuracy(logits, labels, 1))

@@ -1,72 +1,108 @@
 """A `Recipe` is a whole experiment: network, data, optimization, regularization, precision, seed."""
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
-from torch import nn
 
 CHOICES = {
-    "optimizer": ("sgd", "adamw"),
-    "schedule": ("constant", "cosine", "step", "plateau"),
-    "precision": ("float32", "bfloat16"),
+    "optimizer": ("sgd", "adamw", "rmsprop"),
+    "schedule": ("constant", "cosine", "linear", "step", "exponential", "plateau"),
+    "precision": ("float32", "bfloat16", "float16"),
 }
+POSITIVE = ("epochs", "batch_size", "lr", "gamma", "decay_epochs", "patience", "accumulate")
+NOT_NEGATIVE = ("train_images", "weight_decay", "warmup_epochs", "clip", "aux_weight", "mixup", "cutmix", "crop", "cutout",
+                "image_size", "jitter", "randaugment")
+FRACTIONS = ("momentum", "label_smoothing", "average", "min_area", "erase")  # at least 0, below 1
+
+
+def setting(default: object, text: str) -> object:
+    """A field of a recipe and the sentence that explains it, here and in the help of the command line."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One experiment, complete: saved with every checkpoint and every result.
 
-    Rates and counts must be positive, fractions between 0 and 1; anything else raises `ValueError`.
+    Rates and counts must be positive, fractions between 0 and 1; anything else raises `ValueError`. A field's default
+    is what every earlier recipe meant that lacks the field. `cnnlib.train.recipes` holds well-known recipes by name.
     """
 
-    model: str = "alexnet_cifar"  # a name of list_models()
-    model_args: Mapping[str, object] = field(default_factory=dict)  # keyword arguments that differ from the row's
-    data: str = "shapes"  # "cifar10", "shapes" or "folder:PATH"
-    train_images: int = 0  # only so many training images; 0 means all
-    epochs: int = 10
-    batch_size: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.05  # peak step size
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    schedule: Literal["constant", "cosine", "step", "plateau"] = "cosine"
-    milestones: tuple[float, ...] = (0.5, 0.75)  # "step": fractions of the run after which lr is divided by 10
-    patience: int = 3  # "plateau": epochs without a better test accuracy after which lr is divided by 10
-    warmup_epochs: float = 0.0  # lr rises linearly from 0
-    clip: float = 0.0  # largest norm of the gradient; 0 means any
-    label_smoothing: float = 0.0
-    aux_weight: float = 0.3  # of the losses of auxiliary classifiers, for networks that have them
-    crop: int = 0  # augmentation: pad by so many pixels and crop at random
-    flip: bool = False
-    cutout: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = True
-    compile: bool = False
-    seed: int = 0
+    model: str = setting("alexnet_cifar", "a name of list_models()")
+    model_args: Mapping[str, object] = field(default_factory=dict, metadata={
+        "help": "keyword arguments of the network; on the command line as JSON, such as '{\"dropout\": 0.0}'"})
+    data: str = setting("shapes", "'cifar10', 'shapes' (made on the spot), 'folder:PATH' (small images, kept in memory) or "
+                                  "'files:PATH' (large images such as ImageNet's, read as they are needed)")
+    train_images: int = setting(0, "use only so many training images; 0 means all")
+
+    epochs: int = setting(10, "passes over the training images")
+    batch_size: int = setting(128, "images between two updates of the weights, over all processes together")
+    accumulate: int = setting(1, "take each batch in so many parts, to save memory; batch norm sees one part at a time")
+    optimizer: str = setting("sgd", "sgd has momentum; adamw needs a hundredth of its step size; rmsprop is for old recipes")
+    lr: float = setting(0.05, "peak step size; the first number to tune, by factors of 3")
+    momentum: float = setting(0.9, "of sgd and rmsprop: share of the last update that is kept")
+    nesterov: bool = setting(False, "sgd: look ahead along the momentum")
+    weight_decay: float = setting(5e-4, "pull of the weights towards 0; biases and norm scales are left alone")
+    fused: bool = setting(True, "update all weights in one kernel instead of one after the other")
+    clip: float = setting(0.0, "largest norm of the gradient; 0 means any")
+
+    schedule: str = setting("cosine", "how lr goes down: cosine and linear to 0; step at the milestones; exponential every "
+                                      "decay_epochs; plateau when the test accuracy stalls")
+    warmup_epochs: float = setting(0.0, "raise lr linearly from 0 over so many epochs; large batches need it")
+    gamma: float = setting(0.1, "factor of one step down: for step, exponential, plateau")
+    milestones: tuple[float, ...] = setting((0.5, 0.75), "for step: the fractions of the run at which lr goes down")
+    decay_epochs: float = setting(1.0, "for exponential: epochs between two steps down")
+    patience: int = setting(3, "for plateau: epochs without a better test accuracy before lr goes down")
+
+    label_smoothing: float = setting(0.0, "share of the target that is spread evenly over all classes")
+    mixup: float = setting(0.0, "blend pairs of images; Beta(a, a) draws the shares, this is a; 0 means never")
+    cutmix: float = setting(0.0, "paste a window of one image into another, a as for mixup; with both, a coin decides")
+    aux_weight: float = setting(0.3, "weight of the losses of auxiliary classifiers, for networks that have them")
+    average: float = setting(0.0, "decay of a running mean of the weights, which is tested and kept as well; 0 means none")
+
+    flip: bool = setting(False, "augmentation: mirror half of the images")
+    crop: int = setting(0, "augmentation of small images: pad by so many pixels, crop at random")
+    cutout: int = setting(0, "augmentation of small images: blank a square of so many pixels")
+    image_size: int = setting(0, "side in pixels to which photographs are brought; 0 means 32 for folder:, 224 for files:")
+    resize: tuple[int, ...] = setting((), "large images: bring the shorter side to a length between these two, then crop at "
+                                          "random; empty means a crop of random area instead")
+    min_area: float = setting(0.08, "large images: smallest area of a random crop, as a fraction")
+    jitter: float = setting(0.0, "large images: change brightness, contrast and saturation by up to this fraction")
+    randaugment: int = setting(0, "large images: strength of two random changes (RandAugment), 0 to 30")
+    erase: float = setting(0.0, "large images: chance that a random rectangle is blanked")
+
+    precision: str = setting("float32", "bfloat16 is faster wherever the hardware has instructions for it; float16 is for "
+                                        "GPUs without them, and scales the loss")
+    channels_last: bool = setting(True, "keep the channels of a pixel side by side in memory, as fast convolutions want it")
+    compile: bool = setting(False, "torch.compile: a minute of waiting, then faster steps")
+    test_training: bool = setting(False, "after every epoch measure the training images as well as the test images, "
+                                         "without augmentation and in evaluation mode")
+    seed: int = setting(0, "of weights, order, augmentation and dropout")
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}; choose one of {', '.join(map(repr, allowed))}")
-        for name in ("epochs", "batch_size", "lr", "patience"):
+        for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be positive")
-        for name in ("train_images", "weight_decay", "warmup_epochs", "clip", "crop", "cutout", "aux_weight"):
+        for name in NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must not be negative")
-        for name in ("momentum", "label_smoothing"):
+        for name in FRACTIONS:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate={self.accumulate!r} must not exceed batch_size={self.batch_size!r}")
+        if len(self.resize) not in (0, 2):
+            raise ValueError(f"resize={self.resize!r} must be empty or two lengths")
+        for name in ("milestones", "resize"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def to_dict(self) -> dict:
         """Plain data, as JSON has it."""
-        return {**dataclasses.asdict(self), "milestones": list(self.milestones)}
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Recipe":
@@ -77,57 +113,10 @@ class Recipe:
             raise ValueError(f"a recipe has no {', '.join(map(repr, unknown))}; its fields are {', '.join(known)}")
         return cls(**values)
 
+    def differences(self, earlier: Mapping[str, object]) -> list[str]:
+        """Names of the fields in which a recorded recipe, `to_dict` of then, is another one than this.
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer. Weight decay applies to weights of two or more axes, not to biases and norm scales."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
-
-
-class Schedule:
-    """Step size as a function of the time in epochs, and of the test accuracies so far for `"plateau"`."""
-
-    def __init__(self, recipe: Recipe):
-        self.recipe, self.best, self.waited, self.factor = recipe, -math.inf, 0, 1.0
-
-    def lr(self, time: float) -> float:
-        recipe = self.recipe
-        if time < recipe.warmup_epochs:
-            return recipe.lr * time / recipe.warmup_epochs
-        if recipe.schedule == "cosine":
-            done = (time - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
-            return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        if recipe.schedule == "step":
-            return recipe.lr * 0.1 ** sum(time >= fraction * recipe.epochs for fraction in recipe.milestones)
-        return recipe.lr * self.factor
-
-    def see(self, test_accuracy: float) -> None:
-        """Called after every epoch."""
-        if self.recipe.schedule != "plateau":
-            return
-        self.waited = 0 if test_accuracy > self.best else self.waited + 1
-        self.best = max(self.best, test_accuracy)
-        if self.waited >= self.recipe.patience:
-            self.waited, self.factor = 0, self.factor / 10
-
-    def state_dict(self) -> dict[str, float]:
-        return {"best": self.best, "waited": self.waited, "factor": self.factor}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.best, self.waited, self.factor = state["best"], state["waited"], state["factor"]
-
-
-def total_loss(outputs: torch.Tensor | Iterable[torch.Tensor], labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Cross-entropy; a network that returns several logits in training has the others weighed by `aux_weight`."""
-    logits, *auxiliary = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-    loss = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    for extra in auxiliary:
-        loss = loss + recipe.aux_weight * nn.functional.cross_entropy(
-            extra, labels, label_smoothing=recipe.label_smoothing)
-    return loss
+        Fields that did not exist then have their defaults.
+        """
+        now, then = self.to_dict(), {**Recipe().to_dict(), **earlier}
+        return [name for name in sorted({*now, *then}) if name not in now or now[name] != then[name]]
