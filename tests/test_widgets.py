@@ -82,7 +82,7 @@ def test_large_networks_fit_and_too_many_are_refused(monkeypatch):
     size = len(json.dumps(CostTableExplorer("densenet201").data))
     assert size <= MOST_DATA
     monkeypatch.setattr(base, "MOST_DATA", 1000)
-    with pytest.raises(ValueError, match="more than 1,000: pass fewer networks or input sizes"):
+    with pytest.raises(ValueError, match="more than 1,000: show fewer or smaller networks"):
         CostTableExplorer("alexnet")
 
 
@@ -148,6 +148,8 @@ def test_receptive_field_keeps_convolutions_and_changes_only():
     network = on_meta("alexnet_227")
     windows = [name for name, layer in network.named_modules() if hasattr(layer, "kernel_size")]
     assert names[:len(windows)] == windows and len(names) == len(windows) + 1  # and one that sees everything
+    resnet = {layer["name"] for layer in ReceptiveFieldExplorer("resnet50").data["layers"]}
+    assert {name for name, layer in on_meta("resnet50").named_modules() if isinstance(layer, nn.Conv2d)} <= resnet
 
 
 def test_any_network_and_any_image(tmp_path):

@@ -39,7 +39,7 @@ class Explorer(anywidget.AnyWidget):
         size = len(json.dumps(data, separators=(",", ":")))
         if size > MOST_DATA:
             raise ValueError(f"{type(self).__name__} would put {size:,} bytes on the page, more than {MOST_DATA:,}: "
-                             "pass fewer networks or input sizes")
+                             "show fewer or smaller networks, or fewer input sizes")
         super().__init__(data=data, **example)
 
     def __repr__(self) -> str:

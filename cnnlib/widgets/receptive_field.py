@@ -72,7 +72,7 @@ def _layers(network: nn.Module, size: tuple[int, int, int]) -> list[dict]:
     for name in _children_first(list(fields)):
         field, layer = fields[name], network.get_submodule(name)
         has_window = hasattr(layer, "kernel_size")
-        if field == before or (not has_window and before is not None and _same_view(field, before)):
+        if not has_window and before is not None and _same_view(field, before):
             continue
         before = field
         layers.append({
