@@ -291,6 +291,6 @@ def test_nbval_runs_chapter_and_solutions_and_notices_changes(executed, tmp_path
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(notebooks.ROOT / "tools")},
     )
     failed = [line.split("::", 1) for line in run.stdout.splitlines() if line.startswith("FAILED")]
-    assert [(file.rpartition("/")[2], test) for file, test in failed] == [
+    assert [(file.rpartition("/")[2], test.partition(" - ")[0]) for file, test in failed] == [
         ("02_number.ipynb", "Cell 2"), ("02_solution.ipynb", "Solution 4")], run.stdout + run.stderr
     assert "2 failed, 31 passed" in run.stdout
