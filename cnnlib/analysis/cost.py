@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import nn
 
-from .trace import Call, InputSize, Node, Step, Trace, Value, trace
+from .trace import Call, InputSize, Node, Step, Trace, Value, no_collection, trace
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Total:
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "Total":
         rows = list(rows)
-        sums = {item.name: sum(getattr(row, item.name) for row in rows) for item in fields(cls)[:-1]}
+        sums = {item.name: sum([getattr(row, item.name) for row in rows]) for item in fields(cls)[:-1]}
         return cls(**sums, operations=[operation for row in rows for operation in row.operations])
 
     flops = Row.flops
@@ -274,7 +274,8 @@ def cost_table(
     Raises `TypeError` or `ValueError` for arguments that make no sense, and `AnalysisError` (a `ValueError`), naming module
     and operation, for an input that does not fit the network and for networks that cannot be followed.
     """
-    return CostTable(trace(model, input_size, batch_size=batch_size, dtype=dtype))
+    with no_collection():
+        return CostTable(trace(model, input_size, batch_size=batch_size, dtype=dtype))
 
 
 def _text(value) -> str:
@@ -296,26 +297,26 @@ def _rows(record: Trace) -> list[Row]:
         for name in names:
             if name in left:
                 del left[name]
-                row.params += parameters[name].numel()
-                row.trainable += parameters[name].numel() * parameters[name].requires_grad
+                count = parameters[name].numel()
+                row.params += count
+                row.trainable += count * parameters[name].requires_grad
+
+    def count_activations(row, outputs, given):
+        for value in outputs:
+            if value.storage not in given:
+                given.add(value.storage)
+                row.activations += value.numel
+                row.activation_bytes += value.nbytes
 
     for step in record.steps:
         if isinstance(step, Call):
             if not step.has_children:
                 row = row_of[step] = Row(step.name, step.kind, _shape(step.inputs), _shape(step.outputs))
-                own = {value.storage for value in step.inputs}
-                for value in step.outputs:
-                    if value.storage not in own and value.role == "result":
-                        own.add(value.storage)
-                        row.activations += value.numel
-                        row.activation_bytes += value.nbytes
-                module = step.module
-                if module._modules:
-                    held = module.parameters()
-                else:
-                    held = [p for p in module._parameters.values() if p is not None]
-                count_parameters(row, [record.parameters[id(p)][0] for p in held])
                 rows.append(row)
+                made = [value for value in step.outputs if value.role == "result"]
+                count_activations(row, made, {value.storage for value in step.inputs})
+                held = step.module.parameters() if step.module._modules else step.module._parameters.values()
+                count_parameters(row, [record.parameters[id(p)][0] for p in held if p is not None])
             continue
         row = row_of.get(step.call)
         if row is None:
@@ -325,13 +326,12 @@ def _rows(record: Trace) -> list[Row]:
             inputs = [value for node in step.nodes for value in node.inputs if value.role in ("result", "input")]
             outputs = step.nodes[-1].outputs[:1]
             row = Row(step.call.name if step.call else "", step.kind, _shape(inputs), _shape(outputs))
-            for value in outputs:
-                if value.storage not in {read.storage for node in step.nodes[:1] for read in node.inputs}:
-                    row.activations += value.numel
-                    row.activation_bytes += value.nbytes
             rows.append(row)
+            count_activations(row, outputs, {value.storage for value in step.nodes[0].inputs})
         for node in step.nodes:
-            count_parameters(row, (name for value in node.inputs for name in value.parameters))
+            for value in node.inputs:
+                if value.parameters:
+                    count_parameters(row, value.parameters)
             if not node.is_view:
                 work, moved = macs(node), bytes_moved(node)
                 row.macs += work
@@ -399,15 +399,18 @@ def other_operations(node: Node) -> int:
     """Scalar operations that are not multiply-adds of products, by the rules that `Row` states."""
     op = node.op.removesuffix("_")
     out = node.outputs[0].numel if node.outputs else 0
-    if op in COPIES:
-        return 0
-    if macs(node):
-        has_bias = op in ("convolution", "linear") and node.args[2] is not None or op in ("addmm", "baddbmm", "addmv")
-        return out if has_bias else 0
-    if op in _REDUCTIONS:
-        return node.inputs[0].numel
+    if op == "convolution" or op == "linear":
+        return 0 if node.args[2] is None else out
+    if op in ("relu", "add", "mul"):
+        return out
     if op == "native_batch_norm":
         return (7 if node.args[5] else 2) * out
+    if op in COPIES:
+        return 0
+    if op in _PRODUCTS or op.startswith("_scaled_dot_product"):
+        return out if op in ("addmm", "baddbmm", "addmv") else 0
+    if op in _REDUCTIONS:
+        return node.inputs[0].numel
     if op in _BY_DATA:
         return (7 if op.startswith("native") else 3) * node.inputs[0].numel
     if op in ("_softmax", "_log_softmax", "_safe_softmax"):
@@ -424,5 +427,5 @@ def other_operations(node: Node) -> int:
 
 def bytes_moved(node: Node) -> int:
     """Bytes read and written: each input and each output once; a value spread over more elements than it has, once."""
-    read = {id(value): min(value.nbytes, value.storage.nbytes) for value in node.inputs}
-    return sum(read.values()) + sum(value.nbytes for value in node.outputs)
+    return (sum([min(value.nbytes, value.storage.nbytes) for value in set(node.inputs)])
+            + sum([value.nbytes for value in node.outputs]))

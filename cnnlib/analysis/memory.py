@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .cost import Row, Rows
-from .trace import AnalysisError, InputSize, _lock, _meta_inputs, _unchanged, tensors_in
+from .trace import AnalysisError, InputSize, _lock, _meta_inputs, named_modules, tensors_in, unchanged
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
 COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
@@ -115,7 +115,7 @@ def training_memory(
     order = {}
     stack = []
 
-    with _lock, _unchanged(model), ExitStack() as hooks, FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with _lock, unchanged(named_modules(model)), ExitStack() as hooks, FakeTensorMode(allow_non_fake_inputs=True) as fake:
         def stand_in(tensor):
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 

@@ -9,8 +9,9 @@
   values form the graph of the computation, and the storages say what memory it needs.
 
 Two paths write the same record. Common functions (convolution, batch norm, ReLU, ...) are answered from the formula for
-their output shape, which is what makes a trace fast. Every other function is run on meta tensors, and the
-operations that it turns out to consist of are recorded one by one. `fast=False` sends everything down the general path.
+their output shape, and common modules that call one of them and nothing else are not even entered: that is what makes a
+trace fast. Every other function is run on meta tensors, and the operations that it turns out to consist of are
+recorded one by one. `fast=False` sends everything down the general path.
 
 The model is left as it was: parameters, buffers, attributes and the random state; nothing stays patched, whether the
 trace succeeds or fails.
@@ -18,6 +19,7 @@ trace succeeds or fails.
 
 import dataclasses
 import gc
+import math
 import operator
 import threading
 import weakref
@@ -55,7 +57,7 @@ class Value:
     `parameters` names the parameters that the value is or was made of, for values that no input went into.
     """
 
-    __slots__ = ("shape", "dtype", "storage", "role", "parameters")
+    __slots__ = ("shape", "dtype", "storage", "role", "parameters", "numel", "nbytes")
 
     def __init__(self, shape, dtype, storage, role, parameters=()):
         self.shape = shape
@@ -63,17 +65,8 @@ class Value:
         self.storage = storage
         self.role = role
         self.parameters = parameters
-
-    @property
-    def numel(self) -> int:
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * self.dtype.itemsize
+        self.numel = math.prod(shape)
+        self.nbytes = self.numel * dtype.itemsize
 
     def __repr__(self):
         return f"Value({tuple(self.shape)}, {self.role})"
@@ -185,8 +178,9 @@ def trace(
     inputs = _meta_inputs(input_size, batch_size, input_dtype)
     if inputs and inputs[0].dim():
         batch_size = inputs[0].shape[0]
-    tracer = _Tracer(model, dtype, fast)
-    with _lock, torch.no_grad(), _unchanged(model), _no_collection(), tracer.watching():
+    modules = named_modules(model)
+    tracer = _Tracer(modules, dtype, fast)
+    with _lock, torch.no_grad(), no_collection(), unchanged(modules), tracer.watching(modules):
         for tensor in inputs:
             tracer.attach(tensor, role="input")
         values = [tensor._cnnlib_handle.value for tensor in inputs]
@@ -237,20 +231,34 @@ def _meta_inputs(input_size, batch_size, dtype) -> list[Tensor]:
     return inputs
 
 
-# Calls of modules are seen by hooks that PyTorch keeps for all modules together; one trace runs at a time.
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What `model.named_modules()` yields, each module once, in one quick walk."""
+    found = {}
+    left = [("", model)]
+    while left:
+        name, module = left.pop()
+        if id(module) not in found:
+            found[id(module)] = (name, module)
+            for key in reversed(module._modules):
+                child = module._modules[key]
+                if child is not None:
+                    left.append((f"{name}.{key}" if name else key, child))
+    return list(found.values())
+
+
+# A trace changes what the modules' attribute `forward` is while it runs; one runs at a time.
 _lock = threading.RLock()
 
 
 @contextmanager
-def _unchanged(model: nn.Module):
-    """Give the model back the attributes and buffers, and the process the random state, that they had before."""
+def unchanged(modules: list[tuple[str, nn.Module]]):
+    """Give the modules back the attributes and buffers, and the process the random state, that they had before."""
     before = []
-    for module in model.modules():
+    for _, module in modules:
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
-        for name in attributes.keys() - _HOOKS:
-            item = attributes[name]
-            if type(item) in (dict, list):
+        for name, item in attributes.items():
+            if (type(item) is dict or type(item) is list) and name not in _HOOKS:
                 before.append((item, item.copy()))
     random_state = torch.get_rng_state()
     try:
@@ -269,7 +277,7 @@ _HOOKS = set(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
 
 
 @contextmanager
-def _no_collection():
+def no_collection():
     """Hold the garbage collector: a trace makes many small objects, all of them kept, and each search costs more than it."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -299,15 +307,14 @@ class _Handle:
 class _Tracer(TorchFunctionMode):
     """Sees every torch function that the model calls and writes down what it does."""
 
-    def __init__(self, model, dtype, fast):
+    def __init__(self, modules, dtype, fast):
         super().__init__()
         self.dtype = dtype
         self.rules = RULES if fast else {}
-        self.names = {}
+        self.shortcuts = SHORTCUTS if fast else {}
         self.parameters = {}  # id -> (name, parameter), those that are shared by their first name
         self.buffers = {}
-        for name, module in model.named_modules():
-            self.names[id(module)] = name
+        for name, module in modules:
             prefix = name + "." if name else ""
             for known, own in ((self.parameters, module._parameters), (self.buffers, module._buffers)):
                 for key, tensor in own.items():
@@ -321,48 +328,68 @@ class _Tracer(TorchFunctionMode):
         self.function = ""
         self.live_bytes = self.peak_bytes = 0
         self.peak_module = ""
-        self.recorder = _Recorder(self)
 
     # Module calls
 
     @contextmanager
-    def watching(self):
-        """Record module calls of this model, in this thread, while the context lasts."""
+    def watching(self, modules):
+        """Record calls of these modules, in this thread, while the context lasts.
+
+        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
+        """
+        own = [(module, module.__dict__.get("forward")) for _, module in modules]
         thread = threading.get_ident()
-
-        def enter(module, args):
-            name = self.names.get(id(module))
-            if name is None or threading.get_ident() != thread:
-                return
-            parent = self.call
-            call = self.call = Call(name, module, parent)
-            if parent is not None:
-                parent.has_children = True
-            self.steps.append(call)
-            call.inputs = self.values_of(args)
-            self.step = None
-
-        def leave(module, args, kwargs, result):
-            call = self.call
-            if call is None or call.module is not module or threading.get_ident() != thread:
-                return
-            if not call.inputs and kwargs:
-                call.inputs = self.values_of(kwargs)
-            call.outputs = self.values_of(result)
-            self.call = call.parent
-            self.step = None
-
-        handles = [nn.modules.module.register_module_forward_pre_hook(enter),
-                   nn.modules.module.register_module_forward_hook(leave, with_kwargs=True)]
         try:
+            for name, module in modules:
+                module.__dict__["forward"] = self.watched(name, module, thread)
             yield
         except AnalysisError:
             raise
         except Exception as error:
             raise self.error(f"its forward raised {type(error).__name__}: {_first_lines(error)}") from error
         finally:
-            for handle in handles:
-                handle.remove()
+            self.shadows.clear()
+            for module, forward in own:
+                if forward is None:
+                    module.__dict__.pop("forward", None)
+                else:
+                    module.__dict__["forward"] = forward
+
+    def watched(self, name, module, thread):
+        """A function that takes the place of `module.forward` and records the call."""
+        forward = module.forward
+        shortcut = self.shortcuts.get(type(module)) if "forward" not in module.__dict__ else None
+
+        def call_of(*args, **kwargs):
+            if threading.get_ident() != thread:
+                return forward(*args, **kwargs)
+            parent = self.call
+            call = self.call = Call(name, module, parent)
+            if parent is not None:
+                parent.has_children = True
+            self.steps.append(call)
+            self.step = None
+            call.inputs = self.values_of(args) or self.values_of(kwargs)
+            result = NotImplemented
+            if shortcut is not None and len(args) == 1 and not kwargs and type(args[0]) is Tensor:
+                with torch._C.DisableTorchFunction():
+                    function_call = shortcut(module, args[0])
+                    if function_call is not None:
+                        result = self.answer(*function_call)
+            if result is NotImplemented:
+                self.step = None
+                result = forward(*args, **kwargs)
+            call.outputs = self.values_of(result)
+            self.call = parent
+            self.step = None
+            return result
+
+        return call_of
+
+    def answer(self, func, *args, **kwargs):
+        """The result of `func` by its closed form, or NotImplemented."""
+        self.function = getattr(func, "__name__", str(func)).strip("_")
+        return self.rules[func](self, *args, **kwargs)
 
     def error(self, message: str) -> AnalysisError:
         call = self.call
@@ -374,6 +401,8 @@ class _Tracer(TorchFunctionMode):
     # Values
 
     def values_of(self, thing) -> tuple[Value, ...]:
+        if type(thing) is tuple and len(thing) == 1:
+            thing = thing[0]
         if type(thing) is Tensor:
             return (self.value(thing),)
         return tuple(map(self.value, tensors_in(thing)))
@@ -383,33 +412,33 @@ class _Tracer(TorchFunctionMode):
         handle = getattr(tensor, "_cnnlib_handle", None)
         if handle is not None and handle.tracer is self:
             return handle.value
-        known = self.state_values.get(id(tensor))
+        key = id(tensor)
+        known = self.state_values.get(key)
         if known is not None:
             return known[1]
         dtype = tensor.dtype
         if self.dtype is not None and dtype.is_floating_point:
             dtype = self.dtype
-        storage = Storage(tensor.numel() * dtype.itemsize)
-        if id(tensor) in self.parameters:
-            name = self.parameters[id(tensor)][0]
-            value = Value(tuple(tensor.shape), dtype, storage, "parameter", (name,))
-        elif id(tensor) in self.buffers:
-            value = Value(tuple(tensor.shape), dtype, storage, "buffer")
-        else:
-            value = Value(tuple(tensor.shape), dtype, storage, "constant")
+        role, names = "constant", ()
+        if key in self.parameters:
+            role, names = "parameter", (self.parameters[key][0],)
+        elif key in self.buffers:
+            role = "buffer"
+        value = Value(tuple(tensor.shape), dtype, None, role, names)
+        storage = value.storage = Storage(value.nbytes)
         storage.tensors = 1  # the model holds it: never counted, never freed
-        self.state_values[id(tensor)] = (tensor, value)
+        self.state_values[key] = (tensor, value)
         return value
 
     def attach(self, tensor: Tensor, role="result", storage=None, parameters=()) -> Value:
         """Let a new tensor carry a new value, in new memory unless a storage is given."""
+        value = Value(tuple(tensor.shape), tensor.dtype, storage, role, parameters)
         if storage is None:
-            storage = Storage(tensor.numel() * tensor.dtype.itemsize)
+            storage = value.storage = Storage(value.nbytes)
             self.live_bytes += storage.nbytes
             if self.live_bytes > self.peak_bytes:
                 self.peak_bytes = self.live_bytes
                 self.peak_module = self.call.name if self.call is not None else ""
-        value = Value(tuple(tensor.shape), tensor.dtype, storage, role, parameters)
         handle = tensor._cnnlib_handle = _Handle(value, self)
         storage.tensors += 1
         storage.handles.append(weakref.ref(handle))
@@ -457,10 +486,8 @@ class _Tracer(TorchFunctionMode):
         if func in _QUERIES:
             return self.query(func, args, kwargs)
         self.step = None
-        rule = self.rules.get(func)
-        if rule is not None:
-            self.function = getattr(func, "__name__", str(func)).strip("_")
-            result = rule(self, *args, **kwargs)
+        if func in self.rules:
+            result = self.answer(func, *args, **kwargs)
             if result is not NotImplemented:
                 return result
             self.step = None
@@ -491,7 +518,7 @@ class _Tracer(TorchFunctionMode):
             kwargs = kwargs | {"device": "meta"}
         args, kwargs = self.on_meta(args), self.on_meta(kwargs)
         try:
-            with self.recorder:
+            with _Recorder(self):
                 return func(*args, **kwargs)
         except AnalysisError:
             raise
@@ -638,10 +665,22 @@ def _is_plain(tensor) -> bool:
     return type(tensor) is Tensor and tensor.is_meta and tensor.is_contiguous()
 
 
+_META = torch.device("meta")
+
+
 def _emit(tracer, op, args, inputs, shape, dtype):
-    out = torch.empty(shape, dtype=dtype, device="meta")
-    value = tracer.attach(out)
-    tracer.record(op, args, inputs, (value,))
+    out = torch.empty(shape, dtype=dtype, device=_META)
+    tracer.record(op, args, inputs, (tracer.attach(out),))
+    return out
+
+
+def _emit_like(tracer, op, args, inputs, x):
+    """A result in the shape and memory order of the tensor `x`."""
+    if x.is_contiguous():
+        out = torch.empty(x.shape, dtype=x.dtype, device=_META)
+    else:
+        out = torch.empty_like(x)
+    tracer.record(op, args, inputs, (tracer.attach(out),))
     return out
 
 
@@ -712,9 +751,7 @@ def _unary(op):
             tracer.record(op + "_", (x,), (x,), ())
             tracer.step.nodes[-1].outputs = (overwrite(input, tracer),)
             return input
-        out = torch.empty_like(input)
-        tracer.record(op, (x,), (x,), (tracer.attach(out),))
-        return out
+        return _emit_like(tracer, op, (x,), (x,), input)
 
     return rule
 
@@ -725,15 +762,24 @@ def _gelu(tracer, input, approximate="none"):
 
 def _binary(op, inplace=False):
     def rule(tracer, input, other):
-        if not type(input) is Tensor or not input.is_meta:
+        if inplace and id(input) in tracer.buffers:  # such as the number of batches that a batch norm has seen
+            input = tracer.shadow(input)
+        if type(input) is not Tensor or not input.is_meta:
             return NotImplemented
         x = tracer.value(input)
+        like = input
         if type(other) is Tensor or isinstance(other, nn.Parameter):
             y = tracer.value(other)
-            if x.dtype != y.dtype or x.shape != y.shape and (inplace or not _broadcasts(x.shape, y.shape)):
-                return NotImplemented
             inputs = (x, y)
-        elif isinstance(other, (int, float)) and x.dtype.is_floating_point:
+            if x.dtype != y.dtype:
+                return NotImplemented
+            if x.shape != y.shape:
+                if not inplace and type(other) is Tensor and other.is_meta and _broadcasts(y.shape, x.shape):
+                    like = other  # such as a gate times a map
+                if inplace or not _broadcasts(like.shape, x.shape) or not _broadcasts(like.shape, y.shape):
+                    return NotImplemented
+        elif x.dtype.is_floating_point and isinstance(other, (int, float)) or (
+                x.dtype is torch.int64 and type(other) is int):
             y, inputs = other, (x,)
         else:
             return NotImplemented
@@ -741,9 +787,7 @@ def _binary(op, inplace=False):
             tracer.record(op, (x, y), inputs, ())
             tracer.step.nodes[-1].outputs = (overwrite(input, tracer),)
             return input
-        out = torch.empty_like(input)
-        tracer.record(op, (x, y), inputs, (tracer.attach(out),))
-        return out
+        return _emit_like(tracer, op, (x, y), inputs, like)
 
     return rule
 
@@ -790,8 +834,8 @@ def _max_pool(n, op):
         if min(out) < 1 or any(2 * p > k for p, k in zip(padding, kernel)):
             return NotImplemented
         shape = (*x.shape[:2], *out)
-        result = torch.empty(shape, dtype=x.dtype, device="meta")
-        indices = torch.empty(shape, dtype=torch.int64, device="meta")
+        result = torch.empty(shape, dtype=x.dtype, device=_META)
+        indices = torch.empty(shape, dtype=torch.int64, device=_META)
         outputs = (tracer.attach(result), tracer.attach(indices))
         tracer.record(op, (x, kernel, stride, padding, dilation, ceil_mode), (x,), outputs)
         return result
@@ -847,4 +891,36 @@ RULES = {
     Tensor.mul: _binary("mul"), Tensor.__mul__: _binary("mul"), torch.mul: _binary("mul"),
     Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),
     Tensor.mul_: _binary("mul_", True), Tensor.__imul__: _binary("mul_", True),
+}
+
+
+# Modules whose forward is one call of a function with a closed form: from module and input to that call, function
+# first, or to None where the module has to be entered.
+
+
+def _conv_call(function):
+    def call(module, x):
+        weight = module._parameters.get("weight")  # None where weight normalization computes it
+        if module.padding_mode == "zeros" and weight is not None:
+            return (function, x, weight, module._parameters["bias"], module.stride, module.padding, module.dilation,
+                    module.groups)
+
+    return call
+
+
+def _batch_norm_call(module, x):
+    if not module.training and module.track_running_stats and x.dim() == 4:
+        state, own = module._buffers, module._parameters
+        return F.batch_norm, x, state["running_mean"], state["running_var"], own["weight"], own["bias"]
+
+
+SHORTCUTS = {
+    nn.Conv1d: _conv_call(F.conv1d), nn.Conv2d: _conv_call(F.conv2d), nn.Conv3d: _conv_call(F.conv3d),
+    nn.BatchNorm2d: _batch_norm_call,
+    nn.Linear: lambda module, x: (F.linear, x, module.weight, module.bias),
+    nn.ReLU: lambda module, x: (F.relu, x, module.inplace),
+    nn.ReLU6: lambda module, x: (F.relu6, x, module.inplace),
+    nn.Hardswish: lambda module, x: (F.hardswish, x, module.inplace),
+    nn.Hardsigmoid: lambda module, x: (F.hardsigmoid, x, module.inplace),
+    nn.SiLU: lambda module, x: (F.silu, x, module.inplace),
 }
