@@ -340,6 +340,10 @@ def _check_batch_size(batch_size: int, images: int, drop_last: bool) -> None:
         raise ValueError(f"batch_size={batch_size}: choose 1 to {images}, the number of images")
 
 
+def _number_of_batches(count: int, batch_size: int, drop_last: bool) -> int:
+    return count // batch_size if drop_last else -(-count // batch_size)
+
+
 def _batches(count: int, batch_size: int, shuffle: torch.Generator | None, drop_last: bool) -> list[Tensor]:
     """The rows of every batch, in the order of the set or shuffled."""
     order = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
@@ -383,8 +387,7 @@ class Batches:
         self.shift = (-mean / std).view(-1, 1, 1).to(device)
 
     def __len__(self) -> int:
-        count = len(self.image_set) / self.batch_size
-        return int(count) if self.drop_last else -int(-count // 1)
+        return _number_of_batches(len(self.image_set), self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.image_set.images, self.image_set.labels
@@ -427,9 +430,9 @@ class ImageFiles:
         randaugment: int = 0, erase: float = 0.0,
     ) -> Callable:
         """From a PIL image to random bytes (3, size, size), by torchvision's transforms; see `Recipe` for the words."""
-        from cnnlib.vision import torchvision
+        from cnnlib.vision import transforms_v2
 
-        v2 = torchvision.transforms.v2
+        v2 = transforms_v2()
         if resize and min(resize) < size:
             raise ValueError(f"resize={tuple(resize)}: images must not become smaller than the crop of {size} pixels")
         crop = ([v2.RandomShortestSize(list(range(min(resize), max(resize) + 1))), v2.RandomCrop(size)] if resize else
@@ -442,9 +445,9 @@ class ImageFiles:
     @staticmethod
     def centre(size: int) -> Callable:
         """From a PIL image to the bytes (3, size, size) of its middle, seven eighths of the shorter side."""
-        from cnnlib.vision import torchvision
+        from cnnlib.vision import transforms_v2
 
-        v2 = torchvision.transforms.v2
+        v2 = transforms_v2()
         return v2.Compose([v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
 
 
@@ -517,7 +520,8 @@ class FileBatches:
         cores = max(1, (os.cpu_count() or 1) // part[1])
         self.workers = int(os.environ.get("CNNLIB_WORKERS", cores))
 
-    __len__ = Batches.__len__
+    def __len__(self) -> int:
+        return _number_of_batches(len(self.files), self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch) if self.shuffle else None

@@ -27,4 +27,12 @@ except RuntimeError as error:
         _library.define(operator + SCHEMA)
     import torchvision
 
-__all__ = ["torchvision"]
+
+def transforms_v2():
+    """The module `torchvision.transforms.v2`, which `import torchvision` alone does not load."""
+    import torchvision.transforms.v2
+
+    return torchvision.transforms.v2
+
+
+__all__ = ["torchvision", "transforms_v2"]

@@ -1,7 +1,8 @@
 """Experiments: a file of recipes in, a record of measured results out; what is recorded is skipped.
 
 A file such as `data/experiments/alexnet.toml` has a `description`, a table `[defaults]` of recipe fields, and tables
-`[runs."<name>"]` of the fields that differ. `[ensembles."<name>"]` with `members` averages the probabilities of runs.
+`[runs."<name>"]` of the fields that differ; `recipe = "modern"` in either starts from a recipe by name.
+`[ensembles."<name>"]` with `members` averages the probabilities of runs.
 The record `data/results/alexnet.json` holds for every run: recipe, rows, parameters, hardware, versions.
 """
 
@@ -18,6 +19,7 @@ from cnnlib.registry import create_model
 from cnnlib.train.checkpoint import load_checkpoint, tested_weights
 from cnnlib.train.loop import best_device, fit, load_data, make_batches, predict
 from cnnlib.train.recipe import Recipe
+from cnnlib.train.recipes import named
 
 
 def hardware(device: torch.device) -> dict[str, object]:
@@ -45,7 +47,11 @@ def read_experiment(path: str | os.PathLike) -> tuple[str, dict[str, Recipe], di
     if unknown or not plan.get("runs"):
         raise ValueError(f"{path}: expected description, [defaults], [runs.NAME], [ensembles.NAME]; "
                          + (f"found {', '.join(sorted(unknown))}" if unknown else "there are no runs"))
-    recipes = {name: Recipe.from_dict({**plan.get("defaults", {}), **fields}) for name, fields in plan["runs"].items()}
+    recipes = {}
+    for name, fields in plan["runs"].items():
+        fields = {**plan.get("defaults", {}), **fields}
+        known = fields.pop("recipe", None)
+        recipes[name] = named(known, **fields) if known is not None else Recipe.from_dict(fields)
     ensembles = {name: table["members"] for name, table in plan.get("ensembles", {}).items()}
     for name, members in ensembles.items():
         if missing := [member for member in members if member not in recipes]:
