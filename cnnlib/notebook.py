@@ -1,15 +1,19 @@
 """Helpers for notebooks: the house style of figures, tables, source code as an output, and answers that are checked."""
 
 import inspect
+import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
 import cnnlib
+from cnnlib.plots import curves
+from cnnlib.train import Recipe, fit
 
 
 def use_house_style() -> None:
@@ -108,4 +112,61 @@ def check(answer: object, truth: object, *, tolerance: float = 1e-3) -> Check:
         return Check(same and torch.allclose(answer, truth, rtol=tolerance, atol=1e-6))
     if isinstance(truth, (int, float)) and isinstance(answer, (int, float)):
         return Check(math.isclose(answer, truth, rel_tol=tolerance))
-    return Check(answer == truth or (isinstance(truth, tuple) and tuple(answer) == truth))
+    if isinstance(answer, list) and isinstance(truth, tuple):
+        answer = tuple(answer)
+    return Check(answer == truth)
+
+
+def progress(recipe: Recipe, **options) -> list[dict[str, float]]:
+    """Carry out `fit(recipe, **options)` and return its rows; meanwhile show a bar and the curves so far.
+
+    They vanish at the end, together with what the cell showed before, so that nothing of them is saved with the notebook.
+    Where nobody watches, as in scripts and in notebooks that a tool executes, nothing is shown.
+    """
+    if not _is_watched():
+        return list(fit(recipe, **options))
+    from IPython.display import HTML, clear_output, display
+
+    screen, rows = display(HTML(""), display_id=True), []
+    drawn = {"curves": "", "time": 0.0}
+
+    def bar(batches: Iterable, row: Mapping[str, float]) -> Iterator:
+        start = time.perf_counter()
+        for number, batch in enumerate(batches, 1):
+            yield batch
+            now = time.perf_counter()
+            if now - drawn["time"] > 0.5:
+                drawn["time"] = now
+                rate, left = number * batches.batch_size / (now - start), (now - start) * (len(batches) / number - 1)
+                figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+                screen.update(HTML(f"<progress value={number} max={len(batches)}></progress> epoch {batches.epoch + 1} of "
+                                   f"{recipe.epochs}: {figures}, {rate:,.0f} images/s, {left:.0f} s left{drawn['curves']}"))
+
+    try:
+        for row in fit(recipe, progress=bar, **options):
+            rows.append(row)
+            drawn["curves"] = _svg_of_curves(rows)
+    finally:
+        clear_output()
+    return rows
+
+
+def _is_watched() -> bool:
+    """Whether a person sees the outputs: then the notebook's front end could answer a question, too."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False)
+
+
+def _svg_of_curves(rows: Sequence[Mapping[str, float]]) -> str:
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.5), layout="constrained")
+    for ax, kind, unit in zip(axes, ("loss", "accuracy"), ("nats", "%")):
+        for part in ("train", "test"):
+            curves({part: [{"epoch": row["epoch"], kind: row[f"{part}_{kind}"]} for row in rows]}, kind, ax=ax)
+        ax.set_ylabel(f"{kind} ({unit})")
+    file = io.StringIO()
+    figure.savefig(file, format="svg")
+    plt.close(figure)
+    return "<br>" + file.getvalue()[file.getvalue().index("<svg"):]
