@@ -29,8 +29,9 @@ serve: book  ## show the book at a local address (PORT=8000)
 test: $(BUILT)  ## unit tests, chapters (outputs compared) and built pages
 	$(BIN)/python -m pytest --nbval -m "not slow" -n $(WORKERS) --dist loadfile tests chapters
 
-chapters: $(INSTALLED)  ## execute and tidy all chapters
+chapters: $(INSTALLED)  ## execute and tidy all chapters, renew the table of all networks
 	$(BIN)/python tools/execute.py $(CHAPTERS)
+	$(BIN)/python tools/zoo_table.py
 
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)
