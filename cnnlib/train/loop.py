@@ -57,7 +57,7 @@ def fit(
         row = {"epoch": epoch + 1, **train_epoch(run, batches, progress)}
         row["test_loss"], row["test_accuracy"] = evaluate(run.tested, test_batches, recipe, device)
         if recipe.test_training:
-            row["plain_train_loss"], row["plain_train_accuracy"] = evaluate(run.tested, plain_batches, recipe, device)
+            row["trainset_loss"], row["trainset_accuracy"] = evaluate(run.tested, plain_batches, recipe, device)
         run.schedule.see(row["test_accuracy"])
         run.rows.append(row)
         if checkpoint is not None:

@@ -76,8 +76,8 @@ class Recipe:
                                         "GPUs without them, and scales the loss")
     channels_last: bool = setting(True, "keep the channels of a pixel side by side in memory, as fast convolutions want it")
     compile: bool = setting(False, "torch.compile: a minute of waiting, then faster steps")
-    test_training: bool = setting(False, "after every epoch measure the training images as well as the test images, "
-                                         "without augmentation and in evaluation mode")
+    test_training: bool = setting(False, "after every epoch measure the training images as well as the test images: "
+                                         "without augmentation, in evaluation mode (trainset_loss, trainset_accuracy)")
     seed: int = setting(0, "of weights, order, augmentation and dropout")
 
     def __post_init__(self):
