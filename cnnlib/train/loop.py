@@ -118,7 +118,7 @@ def train_epoch(
     if distributed.processes() > 1:  # other dropout in every process, the same whenever the epoch is repeated
         torch.manual_seed(hash((recipe.seed, batches.epoch, distributed.rank())))
     start, row = time.perf_counter(), {}
-    sums = torch.zeros(3, device=run.device)  # of losses, of correct answers, of images
+    sums, seen = torch.zeros(2, device=run.device), 0  # sums of losses and of correct answers; images
     for step, (images, labels) in enumerate(progress(batches, row) if progress else batches):
         lr = run.schedule.lr(batches.epoch + step / len(batches))
         for group in optimizer.param_groups:
@@ -133,7 +133,7 @@ def train_epoch(
                 scaler.scale(loss * (len(labels[part]) / len(labels))).backward()
             logits = outputs if isinstance(outputs, Tensor) else outputs[0]
             correct = (logits.detach().argmax(1) == labels[part]).sum()
-            sums += torch.stack([loss.detach() * len(labels[part]), correct, torch.ones_like(loss) * len(labels[part])])
+            sums += torch.stack([loss.detach() * len(labels[part]), correct])
         if recipe.clip:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
@@ -141,19 +141,20 @@ def train_epoch(
         scaler.update()
         if run.average:
             run.average.update(batches.epoch * len(batches) + step)
+        seen += len(labels)
         if progress and step % 10 == 0:  # not every time, because it waits for the device
-            row.update(zip(("loss", "accuracy"), figures(sums)))
+            row.update(zip(("loss", "accuracy"), figures(sums, seen)))
 
-    loss, accuracy = figures(distributed.summed(sums))
+    loss, accuracy = figures(distributed.summed(sums), seen * distributed.processes())
     if loss != loss:
         raise ValueError(f"the training loss is not a number in epoch {batches.epoch + 1}: "
                          f"lr={recipe.lr} may be too large; try a smaller one, warmup_epochs or clip")
     return {"lr": lr, "train_loss": loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
 
 
-def figures(sums: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy in percent from the sums of losses, of correct answers and of images."""
-    loss, correct, images = sums.tolist()
+def figures(sums: Tensor, images: float) -> tuple[float, float]:
+    """Mean loss and accuracy in percent from the sums of losses and of correct answers over so many images."""
+    loss, correct = sums.tolist()
     return loss / images, 100 * correct / images
 
 
@@ -173,7 +174,8 @@ def evaluate(
     logits, labels = predict(model, batches, recipe, device)
     loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
     correct = (logits.argmax(1) == labels).sum()
-    return figures(distributed.summed(torch.stack([loss, correct, torch.ones_like(loss) * len(labels)])))
+    sums = distributed.summed(torch.stack([loss, correct, torch.full_like(loss, len(labels))]))
+    return figures(sums[:2], sums[2].item())
 
 
 @torch.no_grad()
