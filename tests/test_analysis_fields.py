@@ -9,7 +9,7 @@ from torch import nn
 import cnnlib
 from cnnlib.analysis import AnalysisError, gradient_footprint, receptive_field
 from cnnlib.vision import torchvision
-from zoo import is_quick, on_meta, smallest_input
+from zoo import is_quick, on_meta, smallest_input, smallest_of_each_kind
 
 
 def some_units(units):
@@ -86,17 +86,67 @@ def assert_stage_ends_are_real(name, size):
         assert fields[stage].pixels(unit) == spans, (stage, unit)
 
 
-@pytest.mark.parametrize("name", cnnlib.list_models())
-def test_small_networks_of_the_zoo_see_what_their_gradients_say_at_stage_ends(name):
-    if not is_quick(name, 1.5e6, 120):
-        pytest.skip("a larger network: the slow test has it")
-    assert_stage_ends_are_real(name, smallest_input(name))
+SMALL = [name for name in smallest_of_each_kind(cnnlib.list_models()) if is_quick(name, 1.5e6, 120)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", cnnlib.list_models())
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in cnnlib.list_models()])
 def test_zoo_sees_what_its_gradients_say_at_stage_ends(name):
     assert_stage_ends_are_real(name, smallest_input(name))
+
+
+class Wrapped(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def shifted(x):
+    y = torch.zeros_like(x)
+    y[:, :, 1:] = x[:, :, :-1]
+    return y
+
+
+def halves_overwritten(x):
+    y = x.clone()
+    y[:, :2] = F.relu(y[:, 2:]).flip(2)
+    return y
+
+
+def some_rows_added(x):
+    y = x.clone()
+    y[:, :, 1:9:2].add_(x.roll(3, 2)[:, :, 1:9:2])
+    return y
+
+
+def seen_by_a_view(x):
+    y = x.clone()
+    part = y[:, 2:, 1::2]
+    y.add_(F.pad(x, (0, 0, 1, 1))[:, :, :-2])
+    return part
+
+
+def convolved_by_unfolding(x):
+    n, c, h, w = x.shape
+    windows = F.unfold(x, (3, 2), dilation=2, padding=2, stride=(2, 1)).view(n, c, 6, -1)
+    return windows.sum(2).view(n, c, (h + 4 - 5) // 2 + 1, w + 4 - 2)
+
+
+@pytest.mark.parametrize("function", [
+    shifted, halves_overwritten, some_rows_added, seen_by_a_view, convolved_by_unfolding,
+    lambda x: x.unfold(2, 4, 2).sum(-1), lambda x: x.unfold(3, 3, 1).unfold(2, 3, 2).mean((4, 5)),
+    *(lambda x, options=options: F.interpolate(x, **options) for options in (
+        {"scale_factor": 2, "mode": "bicubic"}, {"size": (13, 23), "mode": "bicubic"}, {"scale_factor": 1.5},
+        {"scale_factor": 1.3, "mode": "bilinear"}, {"size": (9, 40), "mode": "bilinear", "align_corners": True},
+        {"scale_factor": 2, "mode": "bicubic", "align_corners": True}))])
+@pytest.mark.parametrize("before", [
+    lambda: nn.Conv2d(4, 4, 3, 1, 1), lambda: nn.Conv2d(4, 4, 5, 2), lambda: nn.Upsample(scale_factor=2)])
+def test_windows_writes_in_place_and_interpolation_see_what_their_gradients_say(before, function):
+    model = nn.Sequential(before(), Wrapped(function), nn.Conv2d(4 if function is not seen_by_a_view else 2, 4, (2, 3)))
+    assert_fields_are_real(model, (4, 24, 29), receptive_field(model, (4, 24, 29)), ["0", "1", "2"])
 
 
 # Published and hand-computed values

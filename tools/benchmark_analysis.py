@@ -1,17 +1,24 @@
 """Time cnnlib's cost tables and receptive fields beside those of other tools, and write the table that the book quotes.
 
-    python tools/benchmark_analysis.py [--repeats 7] [--csv FILE]
+    python tools/benchmark_analysis.py [--repeats 7] [--output data/results/benchmark_analysis.json]
 
-Every network stands on the meta device. The contestants take turns, and the median of their times counts, so that a busy
-machine slows all of them. Peers that are not installed are left out: torchinfo, rfa_toolbox.
+The contestants take turns in one process, and the median of their times counts, so that a busy machine slows all of
+them. Both the time of the process (CPU) and the time of the clock (wall) are written. Peers that are not installed
+are left out: torchinfo, rfa_toolbox (`pip install --no-deps --ignore-requires-python rfa_toolbox graphviz attrs`).
 """
 
 import argparse
-import csv
+import collections
+import collections.abc
+import importlib.metadata
+import json
+import platform
 import statistics
+import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,51 +26,82 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cnnlib
 from cnnlib.analysis import cost_table, receptive_field
+from cnnlib.registry import find_variant
 from cnnlib.vision import torchvision
 
 SIZE = (3, 224, 224)
+OUTPUT = Path(__file__).parents[1] / "data/results/benchmark_analysis.json"
 
 
-def by_counter(model):
+# The contestants: each takes a model and returns a number that the others can be compared with
+
+
+def costs_by_cnnlib(model):
+    return cost_table(model, SIZE).total.macs
+
+
+def costs_by_counter(model):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, *SIZE, device="meta"))
     return counter.get_total_flops() // 2
 
 
-def by_torchinfo(model):
+def costs_by_torchinfo(model):
     import torchinfo
 
     return torchinfo.summary(model, (1, *SIZE), device="meta", verbose=0).total_mult_adds
 
 
-def by_rfa_toolbox(model):
-    import collections
-    import collections.abc
+def fields_by_cnnlib(model):
+    return max(one.size[0] for one in receptive_field(model, SIZE).values())
 
-    for name in ("Iterable", "Mapping", "Sequence", "Callable"):  # rfa_toolbox imports them from where they stood until 3.9
-        if not hasattr(collections, name):
-            setattr(collections, name, getattr(collections.abc, name))
+
+def fields_by_rfa_toolbox(model):
+    collections.Sequence = collections.abc.Sequence  # imported from where it stood until Python 3.9
     from rfa_toolbox import create_graph_from_pytorch_model
 
     graph = create_graph_from_pytorch_model(model, input_res=(1, *SIZE))
-    return max(max(node.receptive_field_sizes, default=0) for node in graph.nodes)
+    sizes = [size for node in graph.all_layers for size in node.receptive_field_sizes]
+    return max(int(size) for size in (size if isinstance(size, int | float) else max(size) for size in sizes)
+               if size != float("inf"))
 
 
-def times(contestants, model, repeats):
-    """Median seconds of each contestant, who take turns; None for one that is not installed or fails."""
-    runs = {}
-    for name, run in contestants.items():
+COSTS = {"cnnlib": costs_by_cnnlib, "FlopCounterMode": costs_by_counter, "torchinfo": costs_by_torchinfo}
+FIELDS = {"cnnlib": fields_by_cnnlib, "rfa_toolbox": fields_by_rfa_toolbox}
+
+
+# Time
+
+
+def timed(run, *args):
+    """(CPU seconds, wall seconds) of one call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    run(*args)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def compare(task, network, contestants, model, repeats):
+    """One row for each contestant that runs: medians over turns that they take one after the other."""
+    answers = {}
+    for name, run in contestants.items():  # the first call also imports and compiles: not timed
         try:
-            run(model)
-            runs[name] = []
-        except Exception as error:
-            print(f"  {name} left out: {type(error).__name__}: {str(error)[:80]}", file=sys.stderr)
+            answers[name] = run(model)
+        except ImportError as error:
+            print(f"{name} left out: {error}", file=sys.stderr)
+    times = {name: [] for name in answers}
     for _ in range(repeats):
-        for name in runs:
-            start = time.perf_counter()
-            contestants[name](model)
-            runs[name].append(time.perf_counter() - start)
-    return {name: statistics.median(runs[name]) if name in runs else None for name in contestants}
+        for name, taken in times.items():
+            taken.append(timed(contestants[name], model))
+    rows = []
+    for name, taken in times.items():
+        cpu, wall = map(statistics.median, zip(*taken))
+        rows.append({"task": task, "network": network, "tool": name, "cpu_ms": 1e3 * cpu, "wall_ms": 1e3 * wall,
+                     "answer": answers[name]})
+    for row in rows:
+        row["cpu_ratio"], row["wall_ratio"] = (row[kind] / rows[0][kind] for kind in ("cpu_ms", "wall_ms"))
+        print(f"{task:<18}{network:<22}{row['tool']:<16}{row['cpu_ms']:>10.1f} ms CPU {row['wall_ms']:>10.1f} ms"
+              f"{row['cpu_ratio']:>8.1f} x CPU {row['wall_ratio']:>8.1f} x   {row['answer']:,}", flush=True)
+    return rows
 
 
 def build(name, device="meta"):
@@ -71,47 +109,84 @@ def build(name, device="meta"):
         return torchvision.models.get_model(name).eval()
 
 
+def chain(depth):
+    with torch.device("meta"):
+        return nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(depth)])
+
+
+def whole_zoo():
+    """Seconds to build all networks on the meta device, and to make their cost tables."""
+    building = tables = (0.0, 0.0)
+    for name in cnnlib.list_models():
+        kept = []
+        with torch.device("meta"):
+            taken = timed(lambda: kept.append(cnnlib.create_model(name)))
+        building = tuple(map(sum, zip(building, taken)))
+        tables = tuple(map(sum, zip(tables, timed(cost_table, kept[0], find_variant(name).input_size))))
+    zoo = {"networks": len(cnnlib.list_models()), "build_cpu_s": building[0], "build_wall_s": building[1],
+           "tables_cpu_s": tables[0], "tables_wall_s": tables[1]}
+    print(", ".join(f"{key} {value:.1f}" for key, value in zoo.items()), flush=True)
+    return zoo
+
+
+def imports(repeats):
+    """CPU and wall seconds of `import torch` and of `import cnnlib`, each in a fresh interpreter, taking turns."""
+    code = ("import time; cpu, wall = time.process_time(), time.perf_counter(); import {}; "
+            "print(time.process_time() - cpu, time.perf_counter() - wall)")
+    taken = {"torch": [], "cnnlib": []}
+    for _ in range(repeats):
+        for module, times in taken.items():
+            out = subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True)
+            times.append([float(number) for number in out.stdout.split()])
+    medians = {module: list(map(statistics.median, zip(*times))) for module, times in taken.items()}
+    result = {f"{module}_{kind}_s": medians[module][i] for module in medians for i, kind in enumerate(("cpu", "wall"))}
+    result |= {f"{kind}_ratio": medians["cnnlib"][i] / medians["torch"][i] for i, kind in enumerate(("cpu", "wall"))}
+    print(", ".join(f"{key} {value:.3f}" for key, value in result.items()), flush=True)
+    return result
+
+
+def surroundings():
+    packages = {}
+    for package in ("torch", "torchvision", "torchinfo", "rfa_toolbox"):
+        try:
+            packages[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    return {"processor": processor, "threads": torch.get_num_threads(), "python": platform.python_version(),
+            "packages": packages, "date": time.strftime("%Y-%m-%d")}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--csv", help="also write the rows to this file")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = []
-
-    costs = {"cnnlib": lambda model: cost_table(model, SIZE), "FlopCounterMode": by_counter, "torchinfo": by_torchinfo}
+    rows, growth = [], []
     for name in ("resnet50", "resnet152", "mobilenet_v3_large", "densenet201"):
-        rows += [("cost table", name, tool, seconds) for tool, seconds in times(costs, build(name), options.repeats).items()]
-
-    fields = {"cnnlib": lambda model: [one.size for one in receptive_field(model, SIZE).values()], "rfa_toolbox": by_rfa_toolbox}
+        rows += compare("cost table", name, COSTS, build(name), options.repeats)
     for name in ("resnet50", "densenet201", "mobilenet_v2"):
-        repeats = min(options.repeats, 3)
-        rows += [("receptive fields", name, tool, seconds)
-                 for tool, seconds in times(fields, build(name, "cpu"), repeats).items()]
-
+        rows += compare("receptive fields", name, FIELDS, build(name, "cpu"), min(options.repeats, 3))
     for depth in (25, 50, 100, 200, 400):
-        with torch.device("meta"):
-            chain = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(depth)])
-        rows += [(f"{depth} layers: {what}", "chain", "cnnlib", times({"cnnlib": run}, chain, options.repeats)["cnnlib"])
-                 for what, run in (("cost table", costs["cnnlib"]), ("receptive fields", fields["cnnlib"]))]
+        for task, run in (("cost table", costs_by_cnnlib), ("receptive fields", fields_by_cnnlib)):
+            growth += [{"layers": depth} | row
+                       for row in compare(task, f"{depth} convolutions", {"cnnlib": run}, chain(depth), options.repeats)]
+    result = {"what": "medians of runs in turn, one process; ratios are to cnnlib; answers: multiply-adds, largest field",
+              "repeats": options.repeats, **surroundings(), "rows": rows, "growth": growth, "zoo": whole_zoo(),
+              "import": imports(options.repeats)}
+    options.output.write_text(json.dumps(_rounded(result), indent=1) + "\n")
 
-    start = time.perf_counter()
-    for name in cnnlib.list_models():
-        with torch.device("meta"):
-            cost_table(cnnlib.create_model(name), cnnlib.registry.find_variant(name).input_size)
-    rows.append((f"cost tables of all {len(cnnlib.list_models())} networks, built on meta", "zoo", "cnnlib",
-                 time.perf_counter() - start))
 
-    ours = {(task, network): seconds for task, network, tool, seconds in rows if tool == "cnnlib"}
-    print(f"{'task':<52}{'network':<20}{'tool':<16}{'ms':>10}{'ratio':>8}")
-    for task, network, tool, seconds in rows:
-        shown = ("-", "-") if seconds is None else (f"{1e3 * seconds:.1f}", f"{seconds / ours[task, network]:.1f}")
-        print(f"{task:<52}{network:<20}{tool:<16}{shown[0]:>10}{shown[1]:>8}")
-    if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("task", "network", "tool", "seconds"))
-            writer.writerows(rows)
+def _rounded(thing):
+    if isinstance(thing, dict):
+        return {key: _rounded(item) for key, item in thing.items()}
+    if isinstance(thing, list):
+        return [_rounded(item) for item in thing]
+    return float(f"{thing:.4g}") if isinstance(thing, float) else thing
 
 
 if __name__ == "__main__":

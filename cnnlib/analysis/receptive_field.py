@@ -841,22 +841,76 @@ def _spread(index: Index, out: int, kernel: int, stride: int, padding: int, dila
 
 
 @_rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
-       "upsample_trilinear3d")
+       "upsample_trilinear3d", "upsample_bicubic2d")
 def _upsample(follower, node):
-    value = node.args[0]
+    """Output o lies at a place between the inputs: the nearest below it counts, or one, or two on both sides."""
+    value, nearest = node.args[0], "nearest" in node.op
+    corners = not nearest and node.args[2]
+    scales = node.args[2 if nearest else 3:]
     state = follower.of(value)
-    linear = "nearest" not in node.op
     for dim in range(2, len(value.shape)):
         length, out = value.shape[dim], node.outputs[0].shape[dim]
-        if linear and node.args[2]:
-            raise _Unfollowed("with align_corners=True the fields depend on the position in the image")
-        repeats = math.gcd(length, out)
+        scale = scales[dim - 2] if dim - 2 < len(scales) else None
+        if corners:
+            advance = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
+        else:
+            advance = 1 / Fraction(scale) if scale else Fraction(length, out)
         windows = []
-        for o in range(out // repeats):
-            place = Fraction((2 * o + 1) * length, 2 * out) - Fraction(1, 2) if linear else Fraction(o * length, out)
-            windows.append((math.floor(place), math.ceil(place) if linear else math.floor(place)))
-        state = state.on_dim(dim, lambda index: _gathered(index, out, windows, length // repeats), out)
+        for o in range(min(advance.denominator, out)):
+            place = o * advance if nearest or corners else (o + Fraction(1, 2)) * advance - Fraction(1, 2)
+            low, high = math.floor(place), math.floor(place) if nearest else math.ceil(place)
+            wide = node.op == "upsample_bicubic2d" and low < high
+            windows.append((low - wide, high + wide))
+        if advance.denominator > out:  # no pattern that repeats
+            state = state.on_dim(dim, lambda index: _table(
+                (_cover(index.span(i) for i in range(low, high + 1)) for low, high in windows), index.moves), out)
+        else:
+            state = state.on_dim(dim, lambda index: _gathered(index, out, windows, advance.numerator), out)
     return state
+
+
+def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> State:
+    """The fields after `dim` was replaced by two: the place in a window, and `out` windows."""
+    def split(index):
+        if index is None:
+            return [(None, None)]
+        if len(index.first) == 1 and not index.is_table:
+            shift = index.step * padding
+            start = Index(index.step * stride, (index.first[0] - shift,), (index.last[0] - shift,))
+            return [(Index(index.step * dilation), start)]
+        table = _table((index.span(o * stride - padding + t * dilation) for t in range(kernel) for o in range(out)),
+                       index.moves)
+        return _split_two(table, kernel, out)
+
+    state = state.merged(dim)
+    place = state.place(dim)
+    axes = tuple(tuple(
+        Branch(branch.first, branch.last, (*branch.indices[:place.start], *way, *branch.indices[place.stop:]),
+               branch.everywhere)
+        for branch in axis for way in split(branch.indices[place.start])) for axis in state.axes)
+    return State((*state.layout[:dim], (kernel,), (out,), *state.layout[dim + 1:]), axes, state.unaligned)
+
+
+@_rule("im2col")
+def _im2col(follower, node):
+    """Windows side by side: F.unfold and nn.Unfold, (N, C * kernel positions, window positions)."""
+    value, kernel, dilation, padding, stride = node.args[:5]
+    state = follower.of(value)
+    out = [(n + 2 * p - d * (k - 1) - 1) // s + 1
+           for n, k, d, p, s in zip(value.shape[2:], kernel, dilation, padding, stride)]
+    for i in (1, 0):
+        state = _windows(state, 2 + i, out[i], kernel[i], stride[i], padding[i], dilation[i])
+    return state.permuted((0, 1, 2, 4, 3, 5)).reshaped(node.outputs[0].shape)
+
+
+@_rule("unfold")
+def _unfold(follower, node):
+    """Tensor.unfold: windows along one dimension, the place in a window last."""
+    value, dim, size, step = node.args
+    rank = len(value.shape)
+    dim %= rank
+    state = _windows(follower.of(value), dim, node.outputs[0].shape[dim], size, step, 0, 1)
+    return state.permuted((*range(dim), *range(dim + 1, rank + 1), dim))
 
 
 # Sums over dimensions
@@ -932,12 +986,41 @@ def _product(follower, node):
 
 @_rule("written_through")
 def _written_through(follower, node):
-    """A tensor that shares memory with one that was written: its units may hold what was there or what was written."""
-    before, written, _ = node.args
-    states = [follower.of(before), follower.of(written)]
-    if written.numel != before.numel:
-        raise _Unfollowed("a part of a tensor is written in place; use torch.cat or torch.where instead")
-    return follower.union([state and state.reshaped(before.shape) for state in states[1:]])
+    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there before."""
+    before, written, shared = node.args
+    old, new = follower.of(before), follower.of(written)
+    if shared is None:
+        if written.numel != before.numel:
+            raise _Unfollowed("a part of a tensor is written by way of a view of other dimensions; use torch.cat instead")
+        return new and new.reshaped(before.shape)
+    states = []
+    if new is not None and all(any(j is not None for j in indices) for indices in shared):
+        for dim, indices in enumerate(shared):
+            new = _picked(new, dim, indices)
+        states.append(new)
+    if old is not None:
+        for dim, indices in enumerate(shared):  # outside in at least one dimension
+            outside = [i if j is None else None for i, j in enumerate(indices)]
+            if any(i is not None for i in outside):
+                states.append(_picked(old, dim, outside))
+    return follower.union(states)
+
+
+def _picked(state: State, dim: int, indices: Sequence[int | None]) -> State:
+    """The fields along `dim` of the elements with these indices, and nothing where there is None."""
+    length = math.prod(state.layout[dim])
+    if list(indices) == list(range(length)):
+        return state
+    if None not in indices and len({b - a for a, b in zip(indices, indices[1:])}) < 2:
+        step = indices[1] - indices[0] if len(indices) > 1 else 1
+        return _taken(state, dim, indices[0], step, len(indices))
+    state = state.merged(dim)
+
+    def pick(old):
+        index = old[0] or Index(0, moves=False)
+        return [_table((NOWHERE if i is None else index.span(i) for i in indices), index.moves)]
+
+    return state.map(state.place(dim), pick, _replace(state.layout, dim, (len(indices),)))
 
 
 # What people ask for
@@ -973,7 +1056,8 @@ class Field:
         """First and last pixel that `unit` (row, column) sees along each axis, by the paths that `size` is about.
 
         Only pixels of the image count: at a border this can be less than the field cut off at the image's edge, since
-        padding between the layers holds nothing. (0, -1) stands for a unit that sees nothing.
+        padding between the layers holds nothing. (0, -1) stands for a unit that sees nothing. Each axis counts by itself:
+        what the position along another axis alone decides is not taken out.
         Raises `ValueError` for a unit that the layer does not have."""
         if len(unit) != len(self.units) or not all(0 <= i < n for i, n in zip(unit, self.units)):
             raise ValueError(f"unit must lie within {self.units}, got {tuple(unit)}")
@@ -990,29 +1074,56 @@ class Field:
                      for x, spans in zip(pixel, self._seen()))
 
 
-def _spans(state: State) -> list[tuple[list[int], list[Branch], list[tuple[int, int]]]]:
-    """For each axis: the factors along which the field moves, the branches that count, and the span of every unit."""
+def _moving(state: State) -> list[tuple[list[int], list[int], list[Branch]]]:
+    """For each axis: the factors along which the field moves, their lengths, and the branches that count."""
     still = [dim for dim in range(len(state.layout)) if not any(
-        index is not None and index.moves for axis in state.axes for branch in axis for index in branch.indices[state.place(dim)])]
+        index is not None and index.moves
+        for axis in state.axes for branch in axis for index in branch.indices[state.place(dim)])]
     state = state.contracted(still)  # parts of a dimension along which no field moves, such as channels
     lengths = state.factors
     axes = []
     for branches in state.axes:
         local = [branch for branch in branches if not branch.everywhere] or list(branches)
-        carrying = [i for i in range(len(lengths)) if any(branch.indices[i] is not None for branch in local)]
-        spans = [_cover([_span(branch, carrying, unit) for branch in local] or [NOWHERE])
-                 for unit in itertools.product(*(range(lengths[i]) for i in carrying))]
-        axes.append((carrying, local, spans))
+        carrying = [i for i in range(len(lengths)) if any(
+            branch.indices[i] is not None and branch.indices[i].moves for branch in local)]
+        local = [_unmasked(branch, carrying, lengths) for branch in local]
+        axes.append((carrying, [lengths[i] for i in carrying], [branch for branch in local if branch.first != math.inf]))
     return axes
+
+
+def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
+    """The branch with all that other factors than those of `carrying` let it see."""
+    hulls = [index.hull(length) for i, (index, length) in enumerate(zip(branch.indices, lengths))
+             if index is not None and i not in carrying]
+    if not hulls:
+        return branch
+    indices = tuple(index if i in carrying else None for i, index in enumerate(branch.indices))
+    first, last = (sum(ends, start) for ends, start in zip(zip(*hulls), (branch.first, branch.last)))
+    return Branch(first, last, indices, branch.everywhere)
+
+
+def _spans(carrying: Sequence[int], lengths: Sequence[int], branches: Sequence[Branch]) -> list[tuple[int, int]]:
+    """The span of every unit."""
+    return [_cover([_span(branch, carrying, unit) for branch in branches] or [NOWHERE])
+            for unit in itertools.product(*map(range, lengths))]
+
+
+def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
+    """Whether the field only moves by the same step from every unit to the next."""
+    indices = [branch.indices[place] for place in carrying for branch in branches]
+    return len(carrying) == 1 and all(
+        index is not None and not index.is_table and len(index.first) == 1 and index.step == indices[0].step
+        for index in indices)
 
 
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
     sizes, strides, starts, units = [], [], [], []
-    for carrying, branches, spans in _spans(state):
+    for carrying, lengths, branches in _moving(state):
+        spans = _spans(carrying, (1,) if _is_steady(carrying, branches) else lengths, branches)
         seeing = [span for span in spans if span != NOWHERE]
         sizes.append(max(last - first + 1 for first, last in seeing))
         starts.append(seeing[0][0])
-        units.append(len(spans))
+        units.append(math.prod(lengths))
         strides.append(_stride(branches, carrying))
     names = tuple(dict.fromkeys(name for axis in state.unaligned for name in axis))
     everywhere = any(branch.everywhere for axis in state.axes for branch in axis)
@@ -1075,7 +1186,10 @@ class Fields(Mapping):
         if self._bounded is None:
             self._bounded = _Follower(self._record, self._source, bounded=True).states
         units = self._field_of(value).units
-        axes = [spans for _, _, spans in _spans(self._bounded[value])] if value in self._bounded else [[NOWHERE]] * len(units)
+        if value in self._bounded:
+            axes = [_spans(*axis) for axis in _moving(self._bounded[value])]
+        else:
+            axes = [[NOWHERE]] * len(units)
         return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))
 
     def __getitem__(self, name: str) -> Field:

@@ -289,13 +289,17 @@ def no_collection():
 
 
 class _Handle:
-    """What a live tensor carries: its present value. Its end is the end of the tensor."""
+    """What a live tensor carries: its present value, and where it lies in its storage as (offset, strides).
 
-    __slots__ = ("value", "tracer", "__weakref__")
+    None stands for the whole storage in the usual order. The end of a handle is the end of the tensor.
+    """
 
-    def __init__(self, value, tracer):
+    __slots__ = ("value", "tracer", "place", "__weakref__")
+
+    def __init__(self, value, tracer, place=None):
         self.value = value
         self.tracer = tracer
+        self.place = place
 
     def __del__(self):
         storage = self.value.storage
@@ -439,7 +443,10 @@ class _Tracer(TorchFunctionMode):
             if self.live_bytes > self.peak_bytes:
                 self.peak_bytes = self.live_bytes
                 self.peak_module = self.call.name if self.call is not None else ""
-        handle = tensor._cnnlib_handle = _Handle(value, self)
+            place = None if tensor.is_contiguous() else (0, tensor.stride())
+        else:
+            place = tensor.storage_offset(), tensor.stride()
+        handle = tensor._cnnlib_handle = _Handle(value, self, place)
         storage.tensors += 1
         storage.handles.append(weakref.ref(handle))
         return value
@@ -455,7 +462,7 @@ class _Tracer(TorchFunctionMode):
         if strides is None:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
         meta = torch.empty_strided(tensor.shape, strides, dtype=dtype, device="meta")
-        handle = meta._cnnlib_handle = _Handle(value, self)
+        handle = meta._cnnlib_handle = _Handle(value, self, (0, strides))
         value.storage.tensors += 1
         value.storage.handles.append(weakref.ref(handle))
         self.shadows[id(tensor)] = (tensor, meta)
@@ -475,11 +482,13 @@ class _Tracer(TorchFunctionMode):
 
     # Operations
 
-    def record(self, op, args, inputs, outputs, is_view=False) -> None:
+    def record(self, op, args, inputs, outputs, is_view=False) -> Node:
         if self.step is None:
             self.step = Step(self.function, self.call)
             self.steps.append(self.step)
-        self.step.nodes.append(Node(op, args, inputs, outputs, is_view))
+        node = Node(op, args, inputs, outputs, is_view)
+        self.step.nodes.append(node)
+        return node
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -555,6 +564,9 @@ class _Recorder(TorchDispatchMode):
         if inputs and all(value.parameters or value.role in ("buffer", "constant") for value in inputs):
             parameters = tuple(dict.fromkeys(name for value in inputs for name in value.parameters))
         outputs = []
+        node = None
+        if inputs and op not in _ALLOCATIONS:
+            node = tracer.record(op, args, inputs, (), is_view=aliases[0] == "view")
         if op in _WITH_STATISTICS:
             del results[1:]
         for i, tensor in enumerate(results):
@@ -565,13 +577,13 @@ class _Recorder(TorchDispatchMode):
                 outputs.append(tracer.attach(tensor, storage=inputs[0].storage, parameters=parameters))
             else:
                 outputs.append(tracer.attach(tensor, parameters=parameters))
-        if inputs and op not in _ALLOCATIONS:
-            tracer.record(op, args, inputs, tuple(outputs), is_view=aliases[0] == "view")
+        if node is not None:
+            node.outputs = tuple(outputs)
         return result
 
 
 def overwrite(tensor: Tensor, tracer: _Tracer) -> Value:
-    """A new value in the storage of `tensor`, which was written in place; its views change with it."""
+    """A new value in the storage of `tensor`, which was written in place; what shares its memory changes with it."""
     handle = getattr(tensor, "_cnnlib_handle", None)
     if handle is None:
         return tracer.attach(tensor)
@@ -583,8 +595,39 @@ def overwrite(tensor: Tensor, tracer: _Tracer) -> Value:
             if other is not None and other is not handle:
                 before = other.value
                 other.value = Value(before.shape, before.dtype, before.storage, "result", ())
-                tracer.record("written_through", (before, handle.value, old), (before, handle.value), (other.value,), True)
+                args = (before, handle.value, _shared_indices(other, handle))
+                tracer.record("written_through", args, (before, handle.value), (other.value,), True)
     return handle.value
+
+
+def _shared_indices(one: _Handle, other: _Handle) -> list[list[int | None]] | None:
+    """For each dimension and each index of `one`, the index of `other` that addresses the same memory, or None.
+
+    An element of `one` lies in `other` where all its indices do. Returns None if dimensions cannot be compared.
+    """
+    (start, strides), (other_start, other_strides) = map(_place, (one, other))
+    shape, other_shape = one.value.shape, other.value.shape
+    if len(shape) != len(other_shape):
+        return None
+    units = [math.gcd(*pair) for pair in zip(strides, other_strides)]
+    indices = [None] * len(shape)
+    for dim in sorted(range(len(shape)), key=lambda dim: units[dim], reverse=True):
+        unit = units[dim]
+        if unit == 0:
+            return None
+        begin, start = divmod(start, unit)
+        other_begin, other_start = divmod(other_start, unit)
+        step, other_step = strides[dim] // unit, other_strides[dim] // unit
+        places = {other_begin + j * other_step: j for j in range(other_shape[dim])}
+        indices[dim] = [places.get(begin + i * step) for i in range(shape[dim])]
+    return indices
+
+
+def _place(handle: _Handle) -> tuple[int, tuple[int, ...]]:
+    if handle.place is not None:
+        return handle.place
+    shape = handle.value.shape
+    return 0, tuple(math.prod(shape[dim + 1:]) for dim in range(len(shape)))
 
 
 # Beside their output these return a mean and a deviation for each channel or position: too small to count.
@@ -748,8 +791,8 @@ def _unary(op):
             return NotImplemented
         x = tracer.value(input)
         if inplace:
-            tracer.record(op + "_", (x,), (x,), ())
-            tracer.step.nodes[-1].outputs = (overwrite(input, tracer),)
+            node = tracer.record(op + "_", (x,), (x,), ())
+            node.outputs = (overwrite(input, tracer),)
             return input
         return _emit_like(tracer, op, (x,), (x,), input)
 
@@ -784,8 +827,8 @@ def _binary(op, inplace=False):
         else:
             return NotImplemented
         if inplace:
-            tracer.record(op, (x, y), inputs, ())
-            tracer.step.nodes[-1].outputs = (overwrite(input, tracer),)
+            node = tracer.record(op, (x, y), inputs, ())
+            node.outputs = (overwrite(input, tracer),)
             return input
         return _emit_like(tracer, op, (x, y), inputs, like)
 
