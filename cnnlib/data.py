@@ -335,6 +335,14 @@ class Augmentation:
         return self.apply(images, self.draw(len(images), *images.shape[2:], generator).to(images.device))
 
 
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers such as the recipe's seed, epoch and image: the same on every machine."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number) % 2**63
+    return seed
+
+
 def _check_batch_size(batch_size: int, images: int, drop_last: bool) -> None:
     if batch_size < 1 or (drop_last and batch_size > images):
         raise ValueError(f"batch_size={batch_size}: choose 1 to {images}, the number of images")
@@ -391,7 +399,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.image_set.images, self.image_set.labels
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
         batches = _batches(len(images), self.batch_size, generator if self.shuffle else None, self.drop_last)
         draws = [self.augmentation.draw(len(rows), *images.shape[2:], generator) for rows in batches]
         plan = torch.cat([torch.cat([rows[None], draw])[:, _part(rows, self.part)]
@@ -483,7 +491,7 @@ class _Decoded:
 
         path = self.files.files[row]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, self.epoch, row)))
+            torch.manual_seed(seed_of(self.seed, self.epoch, row))
             try:
                 with Image.open(path) as image:
                     return self.transform(image.convert("RGB")), self.files.labels[row]
@@ -524,7 +532,7 @@ class FileBatches:
         return _number_of_batches(len(self.files), self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch) if self.shuffle else None
+        shuffle = torch.Generator().manual_seed(seed_of(self.seed, self.epoch)) if self.shuffle else None
         batches = _batches(len(self.files), self.batch_size, shuffle, self.drop_last)
         loader = torch.utils.data.DataLoader(
             _Decoded(self.files, self.transform, self.seed, self.epoch),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cnnlib import data
@@ -103,10 +104,22 @@ def test_resume_is_exact(small, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states)))
 
 
-def test_resume_after_a_kill_is_exact(tmp_path):
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory):
+    """The first of the small set's images as files, which a command reads in no time."""
+    root = tmp_path_factory.mktemp("images")
+    for part, image_set in (("train", small[0].first(64)), ("test", small[1])):
+        for number, (image, label) in enumerate(zip(image_set.images, image_set.labels)):
+            place = root / part / image_set.classes[label]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{number}.png")
+    return root
+
+
+def test_resume_after_a_kill_is_exact(tmp_path, folder):
     def arguments(path):
-        return ["alexnet_cifar", "--train-images", "320", "--epochs", "4", "--batch-size", "32", "--lr", "0.01",
-                "--checkpoint", str(path)]
+        return ["alexnet_cifar", "--data", f"folder:{folder}", "--epochs", "8", "--batch-size", "16", "--lr", "0.01",
+                "--crop", "2", "--flip", "--checkpoint", str(path)]
 
     process = subprocess.Popen([sys.executable, "-m", "cnnlib.train", *arguments(tmp_path / "killed.pt")],
                                stdout=subprocess.DEVNULL)
@@ -115,7 +128,7 @@ def test_resume_after_a_kill_is_exact(tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 1 <= load_checkpoint(tmp_path / "killed.pt")["epoch"] <= 4
+    assert 1 <= load_checkpoint(tmp_path / "killed.pt")["epoch"] <= 8
     for name in ("killed.pt", "whole.pt"):
         main(arguments(tmp_path / name))
     killed, whole = (load_checkpoint(tmp_path / name) for name in ("killed.pt", "whole.pt"))
@@ -145,6 +158,15 @@ def test_checkpoint_of_another_recipe_names_the_difference(tmp_path, small):
     next(fit(Recipe(**QUICK), data=small, checkpoint=path))
     with pytest.raises(ValueError, match="another recipe; these fields differ: lr .checkpoint 0.01, now 0.02."):
         next(fit(Recipe(**{**QUICK, "lr": 0.02}), data=small, checkpoint=path))
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path, small):
+    recipe, other = Recipe(epochs=2, batch_size=16), nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    next(fit(recipe, model=network(), data=small, checkpoint=tmp_path / "run.pt"))
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(ValueError, match="(?s)run.pt holds another network or optimizer: .*1.weight"):
+        next(fit(recipe, model=other, data=small, checkpoint=tmp_path / "run.pt"))
+    assert (tmp_path / "run.pt").read_bytes() == before
 
 
 def test_checkpoint_is_never_half_written(tmp_path, monkeypatch):
@@ -181,8 +203,8 @@ def test_recipe_survives_json():
         Recipe.from_dict({"epoch": 3})
 
 
-def test_command_line(capsys):
-    main(["alexnet_cifar", "--train-images", "64", "--epochs", "1", "--batch-size", "32", "--model-args", '{"dropout": 0.0}'])
+def test_command_line(capsys, folder):
+    main(["alexnet_cifar", "--data", f"folder:{folder}", "--epochs", "1", "--batch-size", "32", "--model-args", '{"dropout": 0.0}'])
     assert "train_loss" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="unknown model 'alexnt'; did you mean"):
         main(["alexnt", "--epochs", "1"])

@@ -84,9 +84,8 @@ def test_unknown_recipe_is_named():
         named("modern", learning_rate=1.0)
 
 
-def test_command_line_starts_from_a_recipe(capsys):
-    arguments = ["alexnet_cifar", "--train-images", "16", "--epochs", "1", "--recipe", "modern", "--batch-size", "8"]
-    main(arguments)
+def test_command_line_starts_from_a_recipe(capsys, photographs):
+    main(["alexnet_cifar", "--recipe", "modern", "--data", f"folder:{photographs}", "--epochs", "1", "--batch-size", "4"])
     assert "train_loss" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -67,6 +67,8 @@ def load_checkpoint(
     missing = [part for part in PARTS if not isinstance(state, dict) or part not in state]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of this package: it lacks {', '.join(missing)}")
+    if not isinstance(state["recipe"], dict):
+        raise ValueError(f"{path} is not a checkpoint of this package: its recipe is {state['recipe']!r}")
     if recipe is not None:
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
         now, then = recipe.to_dict(), {**Recipe().to_dict(), **state["recipe"]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnlib.data import Augmentation, Batches, FileBatches, ImageFiles, ImageSet, load
+from cnnlib.data import Augmentation, Batches, FileBatches, ImageFiles, ImageSet, load, seed_of
 from cnnlib.registry import create_model
 from cnnlib.train import distributed
 from cnnlib.train.checkpoint import best_path, load_checkpoint, random_state, save_checkpoint, set_random_state
@@ -103,11 +103,14 @@ class Run:
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from the checkpoint if there is one; refuse files that this run would overwrite but did not write."""
-        for path in (best_path(checkpoint), checkpoint):
-            if path.exists():
-                state = load_checkpoint(path, recipe=self.recipe)
-                if path == checkpoint:
-                    self.load_state_dict(state)
+        if best_path(checkpoint).exists():
+            load_checkpoint(best_path(checkpoint), recipe=self.recipe)
+        if checkpoint.exists():
+            state = load_checkpoint(checkpoint, recipe=self.recipe)
+            try:
+                self.load_state_dict(state)
+            except (RuntimeError, KeyError, ValueError) as error:
+                raise ValueError(f"{checkpoint} holds another network or optimizer: {error}") from error
 
 
 def train_epoch(
@@ -116,7 +119,7 @@ def train_epoch(
     """One pass over the batches; returns `lr, train_loss, train_accuracy, seconds`."""
     recipe, network, optimizer, scaler = run.recipe, run.network.train(), run.optimizer, run.scaler
     if distributed.processes() > 1:  # other dropout in every process, the same whenever the epoch is repeated
-        torch.manual_seed(hash((recipe.seed, batches.epoch, distributed.rank())))
+        torch.manual_seed(seed_of(recipe.seed, batches.epoch, distributed.rank()))
     start, row = time.perf_counter(), {}
     sums, seen = torch.zeros(2, device=run.device), 0  # sums of losses and of correct answers; images
     for step, (images, labels) in enumerate(progress(batches, row) if progress else batches):
