@@ -5,6 +5,7 @@ where rows of one network class that differ in nothing but numbers are one kind.
 them that a CPU computes in a moment, found by counting. The mark `slow` holds the same tests for all others.
 """
 
+import copy
 import csv
 import io
 import re
@@ -138,13 +139,14 @@ def test_a_gradient_reaches_every_parameter(network):
 
 @torch.no_grad()
 def test_images_of_a_batch_do_not_meet_in_evaluation(network):
+    """In double precision, since deep random networks with gates amplify the rounding of single precision."""
     model, images = network
-    model.eval()
+    model, images = copy.deepcopy(model).double().eval(), images.double()
     together = model(images)
     apart = torch.cat([model(image) for image in images.split(1)])
     assert together.isfinite().all()
-    assert not torch.allclose(together[0], together[1], rtol=1e-3)
-    torch.testing.assert_close(apart, together, rtol=0, atol=1e-4 * together.abs().max().item())
+    assert not torch.equal(together[0], together[1])
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-6 * together.abs().max().item())
 
 
 @torch.no_grad()
