@@ -92,7 +92,8 @@ def random_network(seed: int, blocks: int = 5) -> nn.Sequential:
         return nn.Conv2d(c, out, kernel, stride, padding, dilation, groups, bias=False)
 
     def block(c):
-        kind = rng.choice(("conv", "conv", "pool", "residual", "concat", "crooked", "halves", "dense", "upper", "up", "fold"))
+        kind = rng.choice((
+            "conv", "conv", "pool", "residual", "concat", "crooked", "halves", "dense", "upper", "up", "fold"))
         if kind == "conv":
             out = rng.choice((4, 6, 8))
             return out, nn.Sequential(conv(c, out), nn.BatchNorm2d(out), nn.ReLU())
@@ -109,7 +110,8 @@ def random_network(seed: int, blocks: int = 5) -> nn.Sequential:
         if kind == "upper" and c % 2 == 0 and c > 2:
             return c // 2, Upper()
         if kind == "up":
-            return c, nn.Sequential(Upsample() if rng.random() < 0.5 else nn.ConvTranspose2d(c, c, 3, 2, 1, bias=False), conv(c))
+            up = Upsample() if rng.random() < 0.5 else nn.ConvTranspose2d(c, c, 3, 2, 1, bias=False)
+            return c, nn.Sequential(up, conv(c))
         if kind == "fold" and c <= 4:
             return 8, nn.Sequential(SpaceToDepth(), nn.Conv2d(4 * c, 8, 1, bias=False))
         out = rng.choice((2, 4))
@@ -124,7 +126,8 @@ def random_network(seed: int, blocks: int = 5) -> nn.Sequential:
 
 
 class _EveryPath(TorchFunctionMode):
-    """Max pooling lets one pixel of a window through; here all of them pass, and no path through global pooling does."""
+    """Max pooling lets one pixel of a window through; here all of them pass, and no path through global pooling
+    does."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -133,9 +136,9 @@ class _EveryPath(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and result.shape[-1] == 1:
             return result.detach()
-        if func in (Tensor.mean, torch.mean, Tensor.amax) and result.dim() and args[0].dim() == 4 and result.shape[-1] in (
-                1, args[0].shape[1]):
-            return result.detach()
+        if func in (Tensor.mean, torch.mean, Tensor.amax) and result.dim() and args[0].dim() == 4:
+            if result.shape[-1] in (1, args[0].shape[1]):
+                return result.detach()
         return result
 
 

@@ -1,6 +1,7 @@
 """Cost tables: PyTorch's own counter, tables derived by hand, awkward networks, and what happens to bad input."""
 
 import copy
+import gc
 import re
 import subprocess
 import sys
@@ -67,13 +68,18 @@ def test_torchvision_totals_equal_pytorchs_counter(name):
 
 
 TIMM = """
-    resnet18 resnet50d resnet26t resnetv2_50 seresnet50 ecaresnet50t gernet_s resnext50_32x4d densenet121 dpn68 dla34 vgg11_bn
-    inception_v4 xception nasnetalarge mobilenetv2_100 mobilenetv3_small_100 mobilenetv4_conv_small efficientnet_b0
-    tf_efficientnet_b0 tinynet_a mnasnet_100 fbnetc_100 ghostnet_100 lcnet_050 hardcorenas_a mixnet_s spnasnet_100 rexnet_100
-    regnetx_002 regnety_002 regnetz_b16 nf_regnet_b0 dm_nfnet_f0 nf_resnet50 convnext_atto convnextv2_atto convmixer_768_32
-    repvgg_a0 mobileone_s0 fastvit_t8 cspresnet50 cspdarknet53 darknet53 ese_vovnet19b_dw hrnet_w18_small res2net50_26w_4s
+    resnet18 resnet50d resnet26t resnetv2_50 seresnet50 ecaresnet50t gernet_s resnext50_32x4d densenet121 dpn68 dla34
+    vgg11_bn inception_v4 xception nasnetalarge mobilenetv2_100 mobilenetv3_small_100 mobilenetv4_conv_small
+    efficientnet_b0
+    tf_efficientnet_b0 tinynet_a mnasnet_100 fbnetc_100 ghostnet_100 lcnet_050 hardcorenas_a mixnet_s spnasnet_100
+    rexnet_100
+    regnetx_002 regnety_002 regnetz_b16 nf_regnet_b0 dm_nfnet_f0 nf_resnet50 convnext_atto convnextv2_atto
+    convmixer_768_32
+    repvgg_a0 mobileone_s0 fastvit_t8 cspresnet50 cspdarknet53 darknet53 ese_vovnet19b_dw hrnet_w18_small
+    res2net50_26w_4s
     selecsls42b skresnet18 resnest14d tresnet_m resnetrs50 edgenext_xx_small inception_next_atto hgnet_tiny hgnetv2_b0
-    repghostnet_050 focalnet_tiny_srf poolformer_s12 levit_128s vit_tiny_patch16_224 mixer_s32_224 resmlp_12_224 coatnet_0_rw_224
+    repghostnet_050 focalnet_tiny_srf poolformer_s12 levit_128s vit_tiny_patch16_224 mixer_s32_224 resmlp_12_224
+    coatnet_0_rw_224
     mobilevit_xxs efficientformer_l1 efficientvit_b0 repvit_m0_9 swin_tiny_patch4_window7_224 pvt_v2_b0 botnet26t_256
 """.split()
 
@@ -327,9 +333,33 @@ def test_nothing_stays_patched_after_a_failure():
     with pytest.raises(AnalysisError, match=r"module '1' \(Broken\).*KeyError"):
         cost_table(model, (3, 8, 8))
     assert before == (nn.Module.__call__, dict(hooks._global_forward_hooks), dict(hooks._global_forward_pre_hooks))
+    assert not any("forward" in module.__dict__ for module in model.modules())
     assert torch.relu(torch.tensor(-1.0)) == 0 and torch.is_grad_enabled()
     assert model[0](torch.rand(1, 3, 8, 8)).shape == (1, 4, 6, 6)
     assert cost_table(model[0], (3, 8, 8)).total.macs == 36 * 108
+
+
+def test_hooks_and_replaced_forwards_of_the_model_are_respected():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    model[0].register_forward_hook(lambda module, args, output: output[:, :, ::2])
+    double = model[1].forward = lambda x: torch.cat([x, x], 1)
+    table = assert_paths_agree(model, (3, 8, 8))
+    assert table[-1].output_shape == (8, 3, 6) and model[1].__dict__["forward"] is double
+    normed = nn.utils.spectral_norm(nn.Conv2d(3, 4, 3))
+    assert cost_table(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), (3, 8, 8)).total.macs == 36 * 108
+    assert cost_table(normed.eval(), (3, 8, 8)).total.params == 112
+
+
+def test_a_trace_leaves_no_cycles_behind():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(), nn.Flatten())
+    cost_table(model, (3, 8, 8))
+    gc.collect()
+    gc.disable()
+    try:
+        cost_table(model, (3, 8, 8))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_meta_and_real_models_give_the_same_table():
@@ -342,8 +372,9 @@ def test_meta_and_real_models_give_the_same_table():
 
 
 @pytest.mark.parametrize("size, message", [
-    ((4, 32, 32), r"module '0' \(Conv2d\).*\(1, 4, 32, 32\), \(4, 3, 3, 3\)"), ((3, 2, 2), "Kernel size can't be greater"),
-    ((3, 0, 32), r"\(3, 0, 32\)"), ((3, -1, 8), "-1"), ((3, 8.5, 8), "8.5"), ((), r"\(\)"), (None, "None"), ("abc", "abc")])
+    ((4, 32, 32), r"module '0' \(Conv2d\).*\(1, 4, 32, 32\), \(4, 3, 3, 3\)"),
+    ((3, 2, 2), "Kernel size can't be greater"), ((3, 0, 32), r"\(3, 0, 32\)"), ((3, -1, 8), "-1"),
+    ((3, 8.5, 8), "8.5"), ((), r"\(\)"), (None, "None"), ("abc", "abc")])
 def test_bad_sizes(size, message):
     with pytest.raises(ValueError, match=message):
         cost_table(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), size)
@@ -362,7 +393,8 @@ def test_other_bad_arguments():
 
 
 def test_frames():
-    table = cost_table(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)), (3, 8, 8))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    table = cost_table(model, (3, 8, 8))
     frame = table.to_frame()
     assert list(frame["macs"]) == [36 * 108, 0, 0, 1440] and list(frame["flops"]) == [2 * 36 * 108, 0, 0, 2880]
     assert list(frame["output_shape"])[0] == (4, 6, 6)

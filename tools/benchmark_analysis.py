@@ -20,6 +20,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,7 +54,8 @@ def costs_by_torchinfo(model):
 
 
 def fields_by_cnnlib(model):
-    return max(one.size[0] for one in receptive_field(model, SIZE).values())
+    fields = receptive_field(model, SIZE).values()
+    return max(one.size[0] for one in fields if one.units[0] > 1)
 
 
 def fields_by_rfa_toolbox(model):
@@ -61,9 +63,8 @@ def fields_by_rfa_toolbox(model):
     from rfa_toolbox import create_graph_from_pytorch_model
 
     graph = create_graph_from_pytorch_model(model, input_res=(1, *SIZE))
-    sizes = [size for node in graph.all_layers for size in node.receptive_field_sizes]
-    return max(int(size) for size in (size if isinstance(size, int | float) else max(size) for size in sizes)
-               if size != float("inf"))
+    sizes = [float(numpy.max(size)) for node in graph.all_layers for size in node.receptive_field_sizes]
+    return int(max(size for size in sizes if size < float("inf")))
 
 
 COSTS = {"cnnlib": costs_by_cnnlib, "FlopCounterMode": costs_by_counter, "torchinfo": costs_by_torchinfo}
@@ -136,8 +137,8 @@ def imports(repeats):
     taken = {"torch": [], "cnnlib": []}
     for _ in range(repeats):
         for module, times in taken.items():
-            out = subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True)
-            times.append([float(number) for number in out.stdout.split()])
+            out = subprocess.check_output([sys.executable, "-c", code.format(module)], text=True)
+            times.append([float(number) for number in out.split()])
     medians = {module: list(map(statistics.median, zip(*times))) for module, times in taken.items()}
     result = {f"{module}_{kind}_s": medians[module][i] for module in medians for i, kind in enumerate(("cpu", "wall"))}
     result |= {f"{kind}_ratio": medians["cnnlib"][i] / medians["torch"][i] for i, kind in enumerate(("cpu", "wall"))}
@@ -173,9 +174,9 @@ def main():
         rows += compare("receptive fields", name, FIELDS, build(name, "cpu"), min(options.repeats, 3))
     for depth in (25, 50, 100, 200, 400):
         for task, run in (("cost table", costs_by_cnnlib), ("receptive fields", fields_by_cnnlib)):
-            growth += [{"layers": depth} | row
-                       for row in compare(task, f"{depth} convolutions", {"cnnlib": run}, chain(depth), options.repeats)]
-    result = {"what": "medians of runs in turn, one process; ratios are to cnnlib; answers: multiply-adds, largest field",
+            growth += compare(task, f"{depth} convolutions", {"cnnlib": run}, chain(depth), options.repeats)
+    result = {"what": "medians of runs in turn, one process; ratios are to cnnlib; answers: multiply-adds, largest "
+                      "field of a layer with more than one unit",
               "repeats": options.repeats, **surroundings(), "rows": rows, "growth": growth, "zoo": whole_zoo(),
               "import": imports(options.repeats)}
     options.output.write_text(json.dumps(_rounded(result), indent=1) + "\n")

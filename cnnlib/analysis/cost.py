@@ -56,7 +56,8 @@ class Row:
         other: scalar operations of everything else, never part of `macs`: one for each output value of an elementwise
             function or bias; the window's size for each output of pooling; one for each input value of a sum or mean;
             for each value, 2 in batch normalization by running statistics (scale, shift), 7 in normalization by
-            statistics of the data (mean 1, variance 2, normalize 2, scale and shift 2), 3 in softmax. Copies count none.
+            statistics of the data (mean 1, variance 2, normalize 2, scale and shift 2), 3 in softmax. Copies count
+            none.
         activations: values of the output in memory of their own. What is returned in the input's memory adds none:
             views (Flatten), identities (Dropout in evaluation), writing in place (ReLU(inplace=True)).
         bytes_moved: every operation reads its inputs and weights once and writes its outputs once, without fusion and
@@ -268,11 +269,11 @@ def cost_table(
     """The cost of one forward pass of `model`, layer by layer; nothing is computed and no memory is taken.
 
     `input_size` is the shape of one sample, (C, H, W) for images; several inputs take a sequence of shapes or tensors
-    (tensors include the batch). `dtype` counts as if inputs and weights had this floating-point type; by default the type of the
-    parameters. The model is taken in the mode in which it is, training or evaluation, and left unchanged.
+    (tensors include the batch). `dtype` counts as if inputs and weights had this floating-point type; by default the
+    type of the parameters. The model is taken in the mode in which it is, training or evaluation, and left unchanged.
 
-    Raises `TypeError` or `ValueError` for arguments that make no sense, and `AnalysisError` (a `ValueError`), naming module
-    and operation, for an input that does not fit the network and for networks that cannot be followed.
+    Raises `TypeError` or `ValueError` for arguments that make no sense, and `AnalysisError` (a `ValueError`), naming
+    module and operation, for an input that does not fit the network and for networks that cannot be followed.
     """
     with no_collection():
         return CostTable(trace(model, input_size, batch_size=batch_size, dtype=dtype))
@@ -390,7 +391,8 @@ COPIES = {
     "tril", "triu", "slice_scatter", "select_scatter", "bernoulli", "arange",
 }
 _REDUCTIONS = {
-    "sum", "mean", "amax", "amin", "max", "min", "prod", "argmax", "argmin", "any", "all", "cumsum", "linalg_vector_norm",
+    "sum", "mean", "amax", "amin", "max", "min", "prod", "argmax", "argmin", "any", "all", "cumsum",
+    "linalg_vector_norm",
 }
 _BY_DATA = {"native_layer_norm", "native_group_norm", "var", "var_mean", "std", "std_mean"}
 

@@ -1,9 +1,9 @@
 """What part of the input a unit really listens to: the gradient of one unit with respect to the input's pixels.
 
-The receptive field says which pixels can matter; the footprint says how much each one does, for given weights or on average over
-initializations. In deep networks it looks like a Gaussian and fills a small part of the field, whose width grows as the square
-root of depth (Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional neural
-networks", NeurIPS 2016).
+The receptive field says which pixels can matter; the footprint says how much each one does, for given weights or on
+average over initializations. In deep networks it looks like a Gaussian and fills a small part of the field, whose
+width grows as the square root of depth (Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in
+deep convolutional neural networks", NeurIPS 2016).
 """
 
 import copy
@@ -21,7 +21,8 @@ from .trace import AnalysisError, tensors_in
 class Footprint:
     """Mean absolute gradient of one unit, summed over its channels, at each pixel of the input (channels summed).
 
-    `map` has the input's spatial shape and sums to 1 (it is 0 everywhere if no gradient arrives); `unit` is the unit's index.
+    `map` has the input's spatial shape and sums to 1 (it is 0 everywhere if no gradient arrives); `unit` is the
+    unit's index.
     """
 
     map: Tensor
@@ -61,7 +62,9 @@ class Footprint:
 
     def _lines(self) -> list[Tensor]:
         axes = range(self.map.dim())
-        return [self.map.sum([other for other in axes if other != axis]) if len(axes) > 1 else self.map for axis in axes]
+        if len(axes) == 1:
+            return [self.map]
+        return [self.map.sum([other for other in axes if other != axis]) for axis in axes]
 
 
 def gradient_footprint(
@@ -75,10 +78,11 @@ def gradient_footprint(
 ) -> Footprint:
     """The effective receptive field of a unit of `layer` (a dotted module name; "" is the whole network).
 
-    The gradient of the unit, each channel weighted by a random sign so that channels do not cancel by accident, is taken with respect to
-    `images` (N, C, H, W), and its absolute value averaged over them. `unit` is a position (row, column), by default the central one.
-    With `initializations` = n > 0 the average is also over n copies of the model, each with new random weights (every
-    module's own `reset_parameters`); with 0 it is for the weights as they are. Copies run in evaluation mode; the model is not changed.
+    The gradient of the unit, each channel weighted by a random sign so that channels do not cancel by accident, is
+    taken with respect to `images` (N, C, H, W), and its absolute value averaged over them. `unit` is a position
+    (row, column), by default the central one. With `initializations` = n > 0 the average is also over n copies of
+    the model, each with new random weights (every module's own `reset_parameters`); with 0 it is for the weights as
+    they are. Copies run in evaluation mode; the model is not changed.
 
     Raises `ValueError` for an unknown layer or a position that it does not have.
     """
@@ -108,7 +112,8 @@ def _gradient(network, images, layer, unit, generator) -> tuple[tuple[int, ...],
     """The position of the unit, and the gradient of its signed channel sum with respect to `images`."""
     images = images.detach().clone().requires_grad_()
     caught = []
-    handle = dict(network.named_modules())[layer].register_forward_hook(lambda module, args, output: caught.append(output))
+    watched = dict(network.named_modules())[layer]
+    handle = watched.register_forward_hook(lambda module, args, output: caught.append(output))
     try:
         with torch.enable_grad():
             network(images)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +53,15 @@ class TrainingMemory(Rows):
         weights, buffers: the model's parameters and its other state, each storage once.
         gradients: one value for each trainable parameter, in the parameter's dtype.
         optimizer_state: what the optimizer keeps for each trainable parameter: nothing for "sgd", one value for
-            "momentum" and "rmsprop", two for "adam" and "adamw"; the last three also a 4-byte step count for each tensor.
-        saved: what autograd keeps from forward to backward, each storage once, in full where only a view is saved; weights
-            and buffers are not counted again, copies of them in another dtype (autocast) are. The input counts if it is saved.
+            "momentum" and "rmsprop", two for "adam" and "adamw"; the last three also a 4-byte step count for each
+            tensor.
+        saved: what autograd keeps from forward to backward, each storage once, in full where only a view is saved;
+            weights and buffers are not counted again, copies of them in another dtype (autocast) are. The input
+            counts if it is saved.
         total_bytes: the sum of these five: what is in memory at the end of a forward pass with gradients allocated.
-        peak: the largest sum of live storages at any moment of forward and backward, the five included as far as they are
-            alive then: saved tensors are freed while gradients appear. Workspaces of kernels and the allocator's rounding
-            are not counted.
+        peak: the largest sum of live storages at any moment of forward and backward, the five included as far as
+            they are alive then: saved tensors are freed while gradients appear. Workspaces of kernels and the
+            allocator's rounding are not counted.
     """
 
     columns = ("name", "kind", "saved", "tensors")
@@ -99,8 +102,8 @@ def training_memory(
     """What one training step of `model` keeps in memory; nothing is computed and no memory is taken.
 
     The model is taken in its present mode; call `model.train()` first to count as in training. `optimizer` is one of
-    "sgd", "momentum", "rmsprop", "adam", "adamw"; `autocast` is the dtype of mixed precision (torch.bfloat16). `device` names
-    whose kernels decide what is saved ("cpu", "cuda"); the loss is the sum of the outputs.
+    "sgd", "momentum", "rmsprop", "adam", "adamw"; `autocast` is the dtype of mixed precision (torch.bfloat16).
+    `device` names whose kernels decide what is saved ("cpu", "cuda"); the loss is the sum of the outputs.
 
     Raises `ValueError` for an unknown optimizer and `AnalysisError` for networks that need values, not shapes.
     """
@@ -115,16 +118,19 @@ def training_memory(
     order = {}
     stack = []
 
-    with _lock, unchanged(named_modules(model)), ExitStack() as hooks, FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with (_lock, unchanged(named_modules(model)), ExitStack() as hooks,
+          FakeTensorMode(allow_non_fake_inputs=True)):
         def stand_in(tensor):
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
         state = {}
         twins = {}
-        for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        for name, tensor in chain(model.named_parameters(remove_duplicate=False),
+                                  model.named_buffers(remove_duplicate=False)):
             if id(tensor) not in twins:
                 twin = stand_in(tensor)
-                twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+                is_parameter = isinstance(tensor, nn.Parameter)
+                twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
             state[name] = twins[id(tensor)]
         own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
         for name, module in model.named_modules():
@@ -175,8 +181,8 @@ def training_memory(
     return TrainingMemory(
         order.values(), weights, buffers, gradients, optimizer_state,
         weights + buffers + optimizer_state + live.peak,
-        f"batch {inputs[0].shape[0] if inputs else batch_size}, {precision}, {optimizer}; bytes that autograd saves for "
-        "backward, each storage once, weights not counted again")
+        f"batch {inputs[0].shape[0] if inputs else batch_size}, {precision}, {optimizer}; bytes that autograd saves "
+        "for backward, each storage once, weights not counted again")
 
 
 def _distinct_bytes(tensors: Iterable[Tensor]) -> int:

@@ -3,10 +3,10 @@
     field = receptive_field(model, (3, 224, 224))
     field["layer4"].size, field["layer4"].stride, field["layer4"].start     # (height, width) pairs
 
-For every tensor of the traced graph and every spatial axis of the input, the first and the last input coordinate that a unit
-depends on are kept as functions of the unit's index. Through sliding windows such functions stay periodic up to a slope:
-`last(i + period) = last(i) + step`, and in most networks the period is 1 and the step is the layer's stride. Reshapes split
-and merge indices; where branches meet, a unit sees what either branch sees.
+For every tensor of the traced graph and every spatial axis of the input, the first and the last input coordinate
+that a unit depends on are kept as functions of the unit's index. Through sliding windows such functions stay
+periodic up to a slope: `last(i + period) = last(i) + step`, and in most networks the period is 1 and the step is the
+layer's stride. Reshapes split and merge indices; where branches meet, a unit sees what either branch sees.
 
 Coordinates count pixels from 0; a field that reaches into the padding starts below 0.
 """
@@ -89,7 +89,8 @@ def _index(step: int, spans: Sequence[tuple[int, int]]) -> Index:
 
 @lru_cache(maxsize=4096)
 def _slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
+    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t <
+    kernel."""
     period = len(index.first)
     taps = (0, kernel - 1) if period == 1 and not index.is_table else range(kernel)
 
@@ -176,8 +177,8 @@ class State:
         """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
         state = self.merged(dim)
         layout = _replace(state.layout, dim, (length,))
-        return state.map(state.place(dim), lambda indices: [None if index is None else change(index) for index in indices],
-                         layout)
+        return state.map(
+            state.place(dim), lambda indices: [None if index is None else change(index) for index in indices], layout)
 
     def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths."""
@@ -235,7 +236,8 @@ class State:
         return state
 
     def _cut_for(self, shape: Sequence[int]) -> "State":
-        """The same as one dimension, its factors merged where their borders and those of `shape` cannot both be kept."""
+        """The same as one dimension, its factors merged where their borders and those of `shape` cannot both be
+        kept."""
         ends = [math.prod(shape[i:]) for i in range(len(shape))]
         groups = []
         factors = self.factors
@@ -298,8 +300,8 @@ class State:
                 indices = tuple(None if source is None else chosen[source[0]][source[1]] for source in sources)
                 yield Branch(first, last, indices, branch.everywhere)
 
-        return State(tuple(layout), tuple(tuple(way for branch in axis for way in regroup(branch)) for axis in self.axes),
-                     self.unaligned)
+        axes = tuple(tuple(way for branch in axis for way in regroup(branch)) for axis in self.axes)
+        return State(tuple(layout), axes, self.unaligned)
 
 
 class _Unfollowed(Exception):
@@ -348,7 +350,8 @@ def _split_two(index: Index, outer: int, inner: int) -> list[tuple[Index, Index]
 
 
 def _split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None]]:
-    """The ways to write a function of one index as a sum of functions of its parts; each way covers some of the indices."""
+    """The ways to write a function of one index as a sum of functions of its parts; each way covers some of the
+    indices."""
     if index is None:
         return [[None] * len(lengths)]
     if len(lengths) == 1:
@@ -398,14 +401,16 @@ def _in_layout(state: State, layout) -> State:
 
 @lru_cache(maxsize=4096)
 def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
-    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees something."""
+    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees
+    something."""
     if a == b:
         return 0, 0
     a, b = a or Index(0), b or Index(0)
     linear = len(a.first) == len(b.first) == 1 and not (a.is_table or b.is_table)
     pairs = [(a.span(i), b.span(i)) for i in ((0, length - 1) if linear else range(length))]
     pairs = [(x, y) for x, y in pairs if x != NOWHERE]
-    return (min((x[0] - y[0] for x, y in pairs), default=math.inf), min((y[1] - x[1] for x, y in pairs), default=math.inf))
+    return (min((x[0] - y[0] for x, y in pairs), default=math.inf),
+            min((y[1] - x[1] for x, y in pairs), default=math.inf))
 
 
 def _inside(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
@@ -452,7 +457,8 @@ def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
 
 
 def _union(states: Sequence[State], where: str) -> State:
-    """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins them."""
+    """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins
+    them."""
     states = list({id(state): state for state in states}.values())
     if len(states) == 1:
         return states[0]
@@ -495,8 +501,8 @@ def _argument(node: Node, i: int, default):
 class _Follower:
     """Carries the fields from an input of a traced graph to all its values.
 
-    By default the image and every feature map go on without end, so that fields have a size and a stride. `bounded` ends
-    them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image.
+    By default the image and every feature map go on without end, so that fields have a size and a stride. `bounded`
+    ends them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image.
     """
 
     def __init__(self, record: Trace, source: int, bounded: bool = False):
@@ -531,8 +537,8 @@ class _Follower:
         except _Unfollowed as reason:
             kind = step.call.kind if step.call else ""
             raise AnalysisError(
-                f"receptive field: cannot follow the operation {node.op!r} ({step.kind}) in module {self.where!r} ({kind}): "
-                f"{reason}. Analyse the parts of the network before and after it by themselves.") from None
+                f"receptive field: cannot follow the operation {node.op!r} ({step.kind}) in module {self.where!r} "
+                f"({kind}): {reason}. Analyse the parts of the network before and after it by themselves.") from None
         if isinstance(results, State) or results is None:
             results = [results] * len(node.outputs)
         for value, state in zip(node.outputs, results):
@@ -562,7 +568,8 @@ _ELEMENTWISE = """
 
 @_rule(*_ELEMENTWISE)
 def _elementwise(follower, node):
-    """Each unit sees what the same unit of any operand sees. Batch norm is one of these: its statistics count as given."""
+    """Each unit sees what the same unit of any operand sees. Batch norm is one of these: its statistics count as
+    given."""
     shape = node.outputs[0].shape
     states = [follower.of(value) for value in node.inputs]
     return follower.union([state and state.expanded(shape) for state in states])
@@ -574,8 +581,8 @@ def _copy(follower, node):
     return state and state.expanded(node.outputs[0].shape)
 
 
-@_rule("fill", "zero", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "bernoulli", "new_zeros", "new_ones",
-       "new_full", "uniform", "normal", "rand", "new_empty")
+@_rule("fill", "zero", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "bernoulli", "new_zeros",
+       "new_ones", "new_full", "uniform", "normal", "rand", "new_empty")
 def _constant(follower, node):
     return None
 
@@ -666,14 +673,15 @@ def _placed(state: State, dim: int, start: int, length: int, total: int, always:
     if always or any(branch.indices[state.place(dim)][0] is not None for axis in state.axes for branch in axis):
         def place(indices):
             index = indices[0] or Index(0, moves=False)
-            return [_table((index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total)), index.moves)]
+            spans = (index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total))
+            return [_table(spans, index.moves)]
 
         return state.map(state.place(dim), place, _replace(state.layout, dim, (total,)))
     return state.resized(dim, total)
 
 
-@_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
-       "replication_pad3d")
+@_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
+       "replication_pad2d", "replication_pad3d")
 def _pad(follower, node):
     """The border that is added counts as a continuation of the image; what it repeats lies inside the same fields."""
     value, pads = node.args[:2]
@@ -771,8 +779,8 @@ def _avg_pool(follower, node):
     return _pool(follower, node, kernel, _tuple(stride or kernel, n), _tuple(padding, n), (1,) * n)
 
 
-@_rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-       "adaptive_max_pool1d")
+@_rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_max_pool2d",
+       "adaptive_max_pool3d", "adaptive_max_pool1d")
 def _adaptive_pool(follower, node):
     """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
     value, sizes = node.args[:2]
@@ -790,8 +798,8 @@ def _adaptive_pool(follower, node):
 
 
 def _gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance: int) -> Index:
-    """The function of `out` outputs of which number o covers the input indices from windows[o][0] to windows[o][1]; after all
-    windows they start anew `advance` further on."""
+    """The function of `out` outputs of which number o covers the input indices from windows[o][0] to windows[o][1];
+    after all windows they start anew `advance` further on."""
     def span(o):
         turn, place = divmod(o, len(windows))
         return _cover(index.span(i + turn * advance) for i in range(windows[place][0], windows[place][1] + 1))
@@ -814,8 +822,9 @@ def _convolution(follower, node):
         return follower.union(given)
     if groups > 1 and any(branch.indices[state.place(1)] != (None,) for axis in state.axes for branch in axis):
         per_group, made = value.shape[1] // groups, out[1] // groups
-        state = state.on_dim(1, lambda index: _table((_cover(
-            index.span(o // made * per_group + i) for i in range(per_group)) for o in range(out[1])), index.moves), out[1])
+        groups_of = [[o // made * per_group + i for i in range(per_group)] for o in range(out[1])]
+        state = state.on_dim(1, lambda index: _table(
+            (_cover(map(index.span, group)) for group in groups_of), index.moves), out[1])
     else:
         state = state.contracted((1,)).resized(1, out[1])
     n = len(out) - 2
@@ -830,7 +839,8 @@ def _convolution(follower, node):
 
 
 def _spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t * dilation."""
+    """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t *
+    dilation."""
     def span(o):
         places = (o + padding - t * dilation for t in range(kernel))
         return _cover([index.span(place // stride) for place in places if place % stride == 0] or [NOWHERE])
@@ -916,8 +926,8 @@ def _unfold(follower, node):
 # Sums over dimensions
 
 
-@_rule("sum", "mean", "amax", "amin", "max", "min", "var", "var_mean", "std", "std_mean", "prod", "argmax", "argmin", "any",
-       "all", "linalg_vector_norm", "logsumexp")
+@_rule("sum", "mean", "amax", "amin", "max", "min", "var", "var_mean", "std", "std_mean", "prod", "argmax", "argmin",
+       "any", "all", "linalg_vector_norm", "logsumexp")
 def _reduce(follower, node):
     value = node.args[0]
     rank = len(value.shape)
@@ -986,12 +996,14 @@ def _product(follower, node):
 
 @_rule("written_through")
 def _written_through(follower, node):
-    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there before."""
+    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there
+    before."""
     before, written, shared = node.args
     old, new = follower.of(before), follower.of(written)
     if shared is None:
         if written.numel != before.numel:
-            raise _Unfollowed("a part of a tensor is written by way of a view of other dimensions; use torch.cat instead")
+            raise _Unfollowed(
+                "a part of a tensor is written by way of a view of other dimensions; use torch.cat instead")
         return new and new.reshaped(before.shape)
     states = []
     if new is not None and all(any(j is not None for j in indices) for indices in shared):
@@ -1032,7 +1044,8 @@ class Field:
 
     Attributes:
         size: length of the largest field of a unit, the part in the padding included.
-        stride: how far the field moves from one unit to the next (the "jump"); 0 where there is one field for all units.
+        stride: how far the field moves from one unit to the next (the "jump"); 0 where there is one field for all
+            units.
         start: input coordinate of the first unit's left or upper edge; negative in the padding.
         units: how many units the layer has along the axis.
         aligned: whether all paths to a unit have fields with the same stride and centre.
@@ -1056,8 +1069,8 @@ class Field:
         """First and last pixel that `unit` (row, column) sees along each axis, by the paths that `size` is about.
 
         Only pixels of the image count: at a border this can be less than the field cut off at the image's edge, since
-        padding between the layers holds nothing. (0, -1) stands for a unit that sees nothing. Each axis counts by itself:
-        what the position along another axis alone decides is not taken out.
+        padding between the layers holds nothing. (0, -1) stands for a unit that sees nothing. Each axis counts by
+        itself: what the position along another axis alone decides is not taken out.
         Raises `ValueError` for a unit that the layer does not have."""
         if len(unit) != len(self.units) or not all(0 <= i < n for i, n in zip(unit, self.units)):
             raise ValueError(f"unit must lie within {self.units}, got {tuple(unit)}")
@@ -1087,7 +1100,8 @@ def _moving(state: State) -> list[tuple[list[int], list[int], list[Branch]]]:
         carrying = [i for i in range(len(lengths)) if any(
             branch.indices[i] is not None and branch.indices[i].moves for branch in local)]
         local = [_unmasked(branch, carrying, lengths) for branch in local]
-        axes.append((carrying, [lengths[i] for i in carrying], [branch for branch in local if branch.first != math.inf]))
+        local = [branch for branch in local if branch.first != math.inf]
+        axes.append((carrying, [lengths[i] for i in carrying], local))
     return axes
 
 
@@ -1127,7 +1141,8 @@ def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
         strides.append(_stride(branches, carrying))
     names = tuple(dict.fromkeys(name for axis in state.unaligned for name in axis))
     everywhere = any(branch.everywhere for axis in state.axes for branch in axis)
-    return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), not names, names, everywhere, input_size, seen)
+    return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), not names, names, everywhere, input_size,
+                 seen)
 
 
 def _span(branch: Branch, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
@@ -1215,7 +1230,8 @@ class Fields(Mapping):
             rows.append((name, *("x".join(map(str, pair)) for pair in (one.size, one.stride)),
                          ", ".join(map(str, one.start)), ", ".join(notes)))
         widths = [max(map(len, column)) for column in zip(head, *rows)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in (head, *rows))
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in (head, *rows))
+        return "\n".join(map(str.rstrip, lines))
 
     __repr__ = __str__
 
@@ -1223,17 +1239,18 @@ class Fields(Mapping):
 def receptive_field(model: nn.Module, input_size: InputSize, *, batch_size: int = 1, source: int = 0) -> Fields:
     """The receptive field of every module's output with respect to the input number `source`.
 
-    `input_size` is as in `cost_table`. The result maps dotted module names to `Field`s. The field is that of the function
-    which the network computes from its input's pixels with batch-norm statistics taken as given; it does not
+    `input_size` is as in `cost_table`. The result maps dotted module names to `Field`s. The field is that of the
+    function which the network computes from its input's pixels with batch-norm statistics taken as given; it does not
     depend on the weights.
 
-    Raises `TypeError` or `ValueError` for arguments that make no sense and `AnalysisError`, a `ValueError` that names the operation
-    and the module, for what cannot be followed.
+    Raises `TypeError` or `ValueError` for arguments that make no sense and `AnalysisError`, a `ValueError` that
+    names the operation and the module, for what cannot be followed.
     """
     record = trace(model, input_size, batch_size=batch_size)
     if not 0 <= source < len(record.inputs):
         raise ValueError(f"source must be the number of an input, below {len(record.inputs)}; got {source}")
     value = record.inputs[source]
     if not spatial_dims(value):
-        raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or (C, D, H, W)")
+        raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or "
+                         "(C, D, H, W)")
     return Fields(record, source)

@@ -218,7 +218,8 @@ def _meta_inputs(input_size, batch_size, dtype) -> list[Tensor]:
         if all(isinstance(item, (int, float)) for item in sizes):
             sizes = [tuple(sizes)]
     else:
-        raise ValueError(f"input size must be a shape such as (3, 224, 224) or a sequence of shapes, got {input_size!r}")
+        raise ValueError(
+            f"input size must be a shape such as (3, 224, 224) or a sequence of shapes, got {input_size!r}")
     inputs = []
     for size in sizes:
         if isinstance(size, Tensor):
@@ -278,7 +279,8 @@ _HOOKS = set(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
 
 @contextmanager
 def no_collection():
-    """Hold the garbage collector: a trace makes many small objects, all of them kept, and each search costs more than it."""
+    """Hold the garbage collector: a trace makes many small objects, all of them kept, and each search costs more
+    than it."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -764,10 +766,13 @@ def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None
         return NotImplemented
     x = tracer.value(input)
     channels = x.shape[1]
-    state = tuple(None if t is None else tracer.value(t) for t in (weight, bias, running_mean, running_var))
-    present = tuple(value for value in state if value is not None)
-    if any(value.shape != (channels,) for value in present) or training and x.numel == channels:
+    state = [None if t is None else tracer.value(t) for t in (weight, bias, running_mean, running_var)]
+    present = [value for value in state if value is not None]
+    if training and x.numel == channels:
         return NotImplemented
+    for value in present:
+        if value.shape != (channels,):
+            return NotImplemented
     args = (x, *state, training, momentum, eps)
     return _emit(tracer, "native_batch_norm", args, (x, *present), x.shape, x.dtype)
 
