@@ -5,7 +5,9 @@
     python -m cnnlib.train data/experiments/alexnet.toml
 
 Every option below is a field of `cnnlib.train.Recipe`. Stop at any moment: with --checkpoint the same command goes on
-where it stopped, to the same result. Every batch is shared by the processes that torchrun starts.
+where it stopped, to the same result, and the best network so far is kept beside it. Every batch is shared by the
+processes that torchrun starts. CNNLIB_WORKERS in the environment sets how many workers each of them has for reading
+large sets; CNNLIB_CIFAR10 names a folder with CIFAR-10's images.
 """
 
 import argparse
