@@ -133,6 +133,8 @@ class _EveryPath(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.max_pool2d:
             return _window_sums(*args, **kwargs)
+        if func in (F.relu6, F.hardtanh):  # flat above their bound
+            return args[0]
         result = func(*args, **kwargs)
         if func in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and result.shape[-1] == 1:
             return result.detach()
