@@ -135,6 +135,8 @@ class _EveryPath(TorchFunctionMode):
             return _window_sums(*args, **kwargs)
         if func in (F.relu6, F.hardtanh):  # flat above their bound
             return args[0]
+        if func is F.layer_norm:  # of a pixel's channels: its gradients cancel where all channels are equal
+            return args[0]
         result = func(*args, **kwargs)
         if func in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and result.shape[-1] == 1:
             return result.detach()
@@ -184,7 +186,7 @@ def real_extents(model: nn.Module, size: tuple[int, ...], wanted: dict[str, list
 
     def keep(name):
         def hook(module, args, output):
-            outputs[name] = output
+            outputs[name] = output if isinstance(output, Tensor) else output[0]  # NASNet hands on pairs, newest first
             if name == last:
                 raise _Enough
         return hook
