@@ -10,14 +10,14 @@ import json
 import os
 import platform
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from cnnlib.registry import create_model
 from cnnlib.train.checkpoint import load_checkpoint, tested_weights
-from cnnlib.train.loop import best_device, fit, load_data, make_batches, predict
+from cnnlib.train.loop import Data, best_device, fit, load_data, make_batches, memory_format, predict
 from cnnlib.train.recipe import Recipe
 from cnnlib.train.recipes import named
 
@@ -72,6 +72,13 @@ def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs",
     record["description"] = description
     device = best_device()
     folder = Path(work) / path.stem
+    loaded = {}  # a set that several runs share is read once
+
+    def data_of(recipe: Recipe) -> Data:
+        key = recipe.data, recipe.image_size
+        if key not in loaded:
+            loaded[key] = load_data(recipe)
+        return loaded[key]
 
     for name, recipe in recipes.items():
         done = record["runs"].get(name)
@@ -80,7 +87,7 @@ def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs",
                 raise ValueError(f"{target} holds run {name!r} with another recipe ({', '.join(differ)} differ); "
                                  "rename the run or remove its record")
             continue
-        data = load_data(recipe)
+        data = data_of(recipe)
         rows = []
         for row in fit(recipe, data=data, device=device, checkpoint=folder / f"{name}.pt"):
             rows.append(row)
@@ -95,12 +102,15 @@ def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs",
 
     for name, members in ensembles.items():
         if record.setdefault("ensembles", {}).get(name, {}).get("members") != members:
-            record["ensembles"][name] = {"members": members, **ensemble(folder, recipes, members, device)}
+            record["ensembles"][name] = {"members": members, **ensemble(folder, recipes, members, data_of, device)}
             write_record(target, record)
     return target
 
 
-def ensemble(folder: Path, recipes: Mapping[str, Recipe], members: list[str], device: torch.device) -> dict:
+def ensemble(
+    folder: Path, recipes: Mapping[str, Recipe], members: list[str], data_of: Callable[[Recipe], Data],
+    device: torch.device,
+) -> dict:
     """Accuracy in percent of the mean of the first k members' probabilities, for k = 1 ... len(members).
 
     Top-1 for all k, and top-5 as well if there are more than five classes.
@@ -110,8 +120,8 @@ def ensemble(folder: Path, recipes: Mapping[str, Recipe], members: list[str], de
         recipe = recipes[name]
         model = create_model(recipe.model, **recipe.model_args)
         model.load_state_dict(tested_weights(load_checkpoint(folder / f"{name}.pt", recipe=recipe)))
-        model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-        test_batches = make_batches(recipe, load_data(recipe), device)[1]
+        model.to(device, memory_format=memory_format(recipe))
+        test_batches = make_batches(recipe, data_of(recipe), device)[1]
         logits, labels = predict(model, test_batches, recipe, device)
         total = total + logits.softmax(1)
         alone.append(accuracy(logits, labels, 1))
