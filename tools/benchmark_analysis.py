@@ -12,7 +12,6 @@ import collections
 import collections.abc
 import importlib.metadata
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import cnnlib
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.registry import find_variant
+from cnnlib.train.experiments import hardware
 from cnnlib.vision import torchvision
 
 SIZE = (3, 224, 224)
@@ -153,11 +153,8 @@ def surroundings():
             packages[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             pass
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    return {"processor": processor, "threads": torch.get_num_threads(), "python": platform.python_version(),
+    machine = hardware(torch.device("cpu"))
+    return {"processor": machine["name"], "threads": machine["threads"], "python": machine["versions"]["python"],
             "packages": packages, "date": time.strftime("%Y-%m-%d")}
 
 

@@ -13,7 +13,6 @@ pages, and which network pays more depends on the history of the heap. The last 
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 from cnnlib import create_model, list_models
 from cnnlib.registry import find_variant
+from cnnlib.train.experiments import hardware
 from cnnlib.vision import torchvision
 
 # glibc's settings for memory that is freed: keep it, whatever its size.
@@ -116,9 +116,9 @@ def main() -> None:
         parser.error("--cpu-time is for --device cpu: a GPU's work takes no processor time")
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     batch, repeats = arguments.batch or (64 if on_gpu else 4), arguments.repeats or (100 if on_gpu else 20)
-    hardware = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    machine = hardware(torch.device(device))["name"] + ("" if on_gpu else f", {torch.get_num_threads()} threads")
     measured = "processor time" if arguments.cpu_time else "time"
-    print(f"{hardware}, torch {torch.__version__}, torchvision {torchvision.__version__}, float32, "
+    print(f"{machine}, torch {torch.__version__}, torchvision {torchvision.__version__}, float32, "
           f"batch {batch}, {arguments.size}x{arguments.size}, {repeats} runs of each, {measured}")
     print(f"{'network':20} {'work':14} {'ours':>10} {'twin':>10} {'ratio':>7}  quartiles")
 
@@ -137,7 +137,7 @@ def main() -> None:
                   f"{row['ratio']:7.3f}  {low:.3f} to {high:.3f}", flush=True)
         del ours, theirs
     if arguments.out:
-        settings = {"hardware": hardware, "torch": torch.__version__, "torchvision": torchvision.__version__,
+        settings = {"hardware": machine, "torch": torch.__version__, "torchvision": torchvision.__version__,
                     "batch": batch, "size": arguments.size, "repeats": repeats, "dtype": "float32",
                     "measured": measured}
         with open(arguments.out, "w", encoding="utf-8") as file:
