@@ -8,19 +8,23 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
+def cropped(outs):
+    """Maps cropped to the shape of the smallest, from the upper left corner."""
+    height, width = (min(out.shape[axis] for out in outs) for axis in (2, 3))
+    return [out[:, :, :height, :width] for out in outs]
+
+
 class Sum(nn.Module):
-    """Branches added; all are cropped to the shape of the smallest, from the upper left corner."""
+    """Branches, cropped to one shape and added."""
 
     def __init__(self, *branches):
         super().__init__()
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x):
-        outs = [branch(x) for branch in self.branches]
-        height, width = (min(out.shape[axis] for out in outs) for axis in (2, 3))
-        total = outs[0][:, :, :height, :width]
-        for out in outs[1:]:
-            total = total + out[:, :, :height, :width]
+        total, *outs = cropped([branch(x) for branch in self.branches])
+        for out in outs:
+            total = total + out
         return total
 
 
@@ -32,9 +36,7 @@ class Concat(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x):
-        outs = [branch(x) for branch in self.branches]
-        height, width = (min(out.shape[axis] for out in outs) for axis in (2, 3))
-        return torch.cat([out[:, :, :height, :width] for out in outs], 1)
+        return torch.cat(cropped([branch(x) for branch in self.branches]), 1)
 
 
 class Halves(nn.Module):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import nn
 
-from .trace import Call, InputSize, Node, Step, Trace, Value, no_collection, trace
+from .trace import Call, InputSize, Node, Trace, Value, no_collection, trace
 
 
 @dataclass(frozen=True)
