@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="a name of list_models(), or a file of experiments (*.toml)")
     parser.add_argument("--recipe", choices=RECIPES, help="start from a recipe by name; what follows changes it")
     parser.add_argument("--checkpoint", help="save here after every epoch; go on from here if the file exists")
+    parser.add_argument("--runs", nargs="+", default=(), metavar="RUN", help="of a file of experiments, only these runs")
     parser.add_argument("--tensorboard", metavar="FOLDER", help="write curves there too")
     for field in dataclasses.fields(Recipe):
         if field.name == "model":
@@ -51,11 +52,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     options = vars(parser().parse_args(arguments))
-    recipe, checkpoint, folder = (options.pop(name) for name in ("recipe", "checkpoint", "tensorboard"))
+    recipe, checkpoint, folder, runs = (options.pop(name) for name in ("recipe", "checkpoint", "tensorboard", "runs"))
     try:
         if options["model"].endswith(".toml"):
-            print("recorded in", run_experiment(Path(options["model"]), log=lambda text: print(text, flush=True)))
+            path = Path(options["model"])
+            print("recorded in", run_experiment(path, runs=runs, log=lambda text: print(text, flush=True)))
             return
+        if runs:
+            raise ValueError(f"--runs {' '.join(runs)}: runs belong to a file of experiments, not to {options['model']!r}")
         with distributed.joined():
             first = distributed.rank() == 0
             rows = fit(named(recipe, **options) if recipe else Recipe(**options), checkpoint=checkpoint,

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -59,17 +59,23 @@ def read_experiment(path: str | os.PathLike) -> tuple[str, dict[str, Recipe], di
     return plan.get("description", ""), recipes, ensembles
 
 
-def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs", log=print) -> Path:
+def run_experiment(
+    path: str | os.PathLike, *, runs: Collection[str] = (), work: str | os.PathLike = "runs", log=print
+) -> Path:
     """Do every run of the file that is not recorded yet, resuming what was cut off; returns the record's path.
 
     The record is `../results/<file's stem>.json` beside the file's folder, written after every run. Checkpoints go to
-    `work/<stem>/<run>.pt`. A recorded run whose recipe has changed since raises `ValueError`.
+    `work/<stem>/<run>.pt`. With `runs`, only those are done, and no ensembles: several processes or machines can share
+    a file. An unknown run, or a recorded one whose recipe has changed since, raises `ValueError`.
     """
     path = Path(path)
     description, recipes, ensembles = read_experiment(path)
+    if unknown := [name for name in runs if name not in recipes]:
+        raise ValueError(f"{path} has no run {', '.join(map(repr, unknown))}; its runs are {', '.join(map(repr, recipes))}")
+    if runs:
+        recipes, ensembles = {name: recipe for name, recipe in recipes.items() if name in runs}, {}
     target = path.parent.parent / "results" / f"{path.stem}.json"
-    record = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"runs": {}, "ensembles": {}}
-    record["description"] = description
+    record = _read_record(target, description)
     device = best_device()
     folder = Path(work) / path.stem
     loaded = {}  # a set that several runs share is read once
@@ -94,6 +100,7 @@ def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs",
             log(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         with torch.device("meta"):
             params = sum(p.numel() for p in create_model(recipe.model, **recipe.model_args).parameters())
+        record = _read_record(target, description)  # another process may have added to it meanwhile
         record["runs"][name] = {
             "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images or len(data[0]),
             "test_images": len(data[1]), "params": params, "rows": rows, "hardware": hardware(device),
@@ -105,6 +112,11 @@ def run_experiment(path: str | os.PathLike, *, work: str | os.PathLike = "runs",
             record["ensembles"][name] = {"members": members, **ensemble(folder, recipes, members, data_of, device)}
             write_record(target, record)
     return target
+
+
+def _read_record(target: Path, description: str) -> dict:
+    record = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"runs": {}, "ensembles": {}}
+    return {**record, "description": description}
 
 
 def ensemble(
