@@ -18,14 +18,25 @@ from torch import nn
 from cnnlib import create_model
 from cnnlib import widgets
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner, conv, pool
+from cnnlib.widgets import (
+    BlockDesigner,
+    ConvolutionArithmetic,
+    CostTableExplorer,
+    InceptionDesigner,
+    ReceptiveFieldExplorer,
+    StackDesigner,
+    conv,
+    pool,
+)
 from cnnlib.widgets import base
-from cnnlib.widgets.base import MOST_DATA, Explorer, module
+from cnnlib.widgets.base import MOST_DATA, Explorer
 
 EXAMPLES = {
+    "block": lambda: BlockDesigner(),
     "convolution": lambda: ConvolutionArithmetic(227, 11, 4),
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
+    "inception": lambda: InceptionDesigner(),
     "stack": lambda: StackDesigner(),
 }
 MOST_SCRIPT = 30_000  # bytes that the code of one explorer may add to a page, compressed
@@ -58,7 +69,7 @@ def test_state_is_small_plain_json(explorer):
     state = {name: getattr(explorer, name) for name in own}
     assert json.loads(json.dumps(state)).keys() == own
     assert len(json.dumps(explorer.data)) <= MOST_DATA
-    assert len(own) <= 8
+    assert len(own) <= 9  # data, and eight that the controls turn
     assert set(explorer.data["example"]) == own - {"data"}
 
 
@@ -207,16 +218,17 @@ def test_wrong_traits_are_named(name, value):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """`node(explorer, calls)`: the results of functions in an explorer's module."""
+    """`node(file, calls)`: the results of functions in the module of the explorer that `widgets/<file>.py` defines."""
     path = shutil.which("node")
     if not path:
         message = "Node is not there: install it (Debian: apt-get install nodejs)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     folder = tmp_path_factory.mktemp("modules")
+    scripts = {thing.__module__.rpartition(".")[2]: thing._esm for thing in CLASSES}
 
     def run(name, calls):
         file = folder / f"{name}.mjs"
-        file.write_text(module(name), encoding="utf-8")
+        file.write_text(scripts[name], encoding="utf-8")
         script = Path(__file__).with_name("js") / "run.mjs"
         done = subprocess.run([path, str(script), str(file)], input=json.dumps(calls), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -328,6 +340,8 @@ def test_chapters_hold_the_present_scripts():
         for entry in stored.get("application/vnd.jupyter.widget-state+json", {}).get("state", {}).values():
             state = entry["state"]
             names = state.get("_anywidget_id", "").split(".")
-            if names[:2] == ["cnnlib", "widgets"] and (state["_esm"], state["_css"]) != (module(names[2]), Explorer._css):
-                stale.append(f"{path.name}: {names[-1]}")
+            if names[:2] == ["cnnlib", "widgets"]:
+                explorer = getattr(widgets, names[-1])
+                if (state["_esm"], state["_css"]) != (explorer._esm, explorer._css):
+                    stale.append(f"{path.name}: {names[-1]}")
     assert stale == []

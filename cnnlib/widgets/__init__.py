@@ -1,8 +1,13 @@
 """Explorers: ipywidgets that answer in Jupyter, in Colab, and on a built page without a kernel."""
 
+from .block import BlockDesigner
 from .convolution import ConvolutionArithmetic
 from .cost_table import CostTableExplorer
+from .inception import InceptionDesigner
 from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
-__all__ = ["ConvolutionArithmetic", "CostTableExplorer", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool"]
+__all__ = [
+    "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "InceptionDesigner",
+    "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+]

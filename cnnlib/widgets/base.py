@@ -19,19 +19,24 @@ STATIC = Path(__file__).with_name("static")
 MOST_DATA = 200_000  # bytes of JSON that an explorer may add to a page
 
 
-def module(name: str) -> str:
-    """The text of the ES module of one explorer: what all share, then its own."""
-    return "\n".join((STATIC / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
+def module(*names: str) -> str:
+    """The text of the ES module of one explorer: what all share, then its own files."""
+    return "\n".join((STATIC / f"{part}.js").read_text(encoding="utf-8") for part in ("common", *names))
+
+
+def style(*names: str) -> str:
+    """The style sheet of one explorer, if it needs more than what all share."""
+    return "\n".join((STATIC / f"{part}.css").read_text(encoding="utf-8") for part in ("explorers", *names))
 
 
 class Explorer(anywidget.AnyWidget):
     """Base of the explorers: `data` is what the view shows, the traits of the subclass are what its controls turn.
 
-    A subclass sets `_esm = module(its file)`. Its constructor passes `data` and the first value of every trait,
-    to which the link "back to the example" returns.
+    A subclass sets `_esm = module(its files)`, and `_css = style(its files)` if it has a style sheet of its own. Its
+    constructor passes `data` and the first value of every trait, to which the link "back to the example" returns.
     """
 
-    _css = (STATIC / "explorers.css").read_text(encoding="utf-8")
+    _css = style()
     data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, data: dict, **example: object):
