@@ -18,7 +18,7 @@ from torch import nn
 
 from cnnlib import create_model
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner
+from cnnlib.widgets import ArchitectureMap, ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner
 
 ROOT = Path(__file__).resolve().parents[1]
 NARROW = 360  # pixels
@@ -27,6 +27,7 @@ EXPLORERS = {
     "convolution": lambda: ConvolutionArithmetic(7, 3, 1),
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
+    "map": lambda: ArchitectureMap(),
     "stack": lambda: StackDesigner("AlexNet's beginning"),
 }
 

@@ -19,6 +19,7 @@ from cnnlib import create_model
 from cnnlib import widgets
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.widgets import (
+    ArchitectureMap,
     BlockDesigner,
     ConvolutionArithmetic,
     CostTableExplorer,
@@ -37,6 +38,7 @@ EXAMPLES = {
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
     "inception": lambda: InceptionDesigner(),
+    "map": lambda: ArchitectureMap(),
     "stack": lambda: StackDesigner(),
 }
 MOST_SCRIPT = 30_000  # bytes that the code of one explorer may add to a page, compressed

@@ -23,7 +23,8 @@ from cnnlib.registry import find_variant
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "data" / "zoo.csv"
 PAGE = ROOT / "chapters" / "zoo.md"
-COLUMNS = ("name", "family", "year", "input", "params", "macs", "depth", "receptive_field", "cite", "twin", "summary")
+COLUMNS = ("name", "family", "year", "input", "params", "macs", "activations", "depth", "receptive_field", "cite", "twin",
+           "summary")
 
 
 def make_row(name: str) -> dict[str, str]:
@@ -44,6 +45,7 @@ def make_row(name: str) -> dict[str, str]:
         "input": "x".join(map(str, variant.input_size)),
         "params": str(total.params),
         "macs": str(total.macs),
+        "activations": str(total.activations),
         "depth": str(depth(model, variant.input_size)),
         "receptive_field": str(height),
         "cite": variant.cite,

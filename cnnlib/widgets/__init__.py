@@ -4,10 +4,11 @@ from .block import BlockDesigner
 from .convolution import ConvolutionArithmetic
 from .cost_table import CostTableExplorer
 from .inception import InceptionDesigner
+from .map import ArchitectureMap
 from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
 __all__ = [
-    "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "InceptionDesigner",
+    "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "InceptionDesigner",
     "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]

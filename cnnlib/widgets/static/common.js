@@ -116,6 +116,12 @@ function checkControl(model, name, label) {
 
 const button = (text, click, attributes) => html("button", { type: "button", ...attributes, click }, text);
 
+// Rows of cells as comma-separated text; null is empty.
+export function csvText(head, rows) {
+  const quoted = (cell) => (/[",\n]/.test(cell ?? "") ? `"${String(cell).replaceAll('"', '""')}"` : cell ?? "");
+  return [head, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+}
+
 // Offers `text` as a file.
 function download(name, text, type) {
   const link = html("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });

@@ -38,11 +38,6 @@ function bytesText(bytes) {
   return `${Number((bytes / 1e6).toPrecision(4))} MB`;
 }
 
-export function csvText(head, rows) {
-  const quoted = (cell) => (/[",\n]/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : cell);
-  return [head, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-}
-
 function render({ model, el }) {
   const data = model.get("data");
   const titles = data.tables.map((entry) => entry.title);
