@@ -11,11 +11,12 @@ convolutions stand before each pooling.
 
 - All: initialized as torchvision does. The paper trained A from small random weights, and the others from A's layers;
   `initialization="paper"` and `grow` do that. The paper writes "10^-2 variance"; weights of that size
-  would multiply the signal by up to 4.8 in every layer, so it is read as a standard deviation of 10^-2.
+  would multiply the signal by up to 4.8 in a convolution, 11 in FC6, so it is read as a standard deviation of 10^-2.
 - All: averages the last map to 7x7, so that other input sizes pass. For the same end, the paper turns the fully
   connected layers into convolutions.
 - `vgg*_bn`: batch normalization after every convolution, which is younger than the paper.
-- `vgg*_cifar`, `vgg*_cifar_bn`: half the widths, a last map of 1x1, 256 hidden units, for 32x32 images, He initialization in all layers.
+- `vgg*_cifar`, `vgg*_cifar_bn`: half the widths, a last map of 1x1, 256 hidden units, for 32x32 images, He
+  initialization.
 """
 
 from collections.abc import Sequence
