@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,26 @@ def create_model(name: str, *, weights: str | None = None, **overrides) -> nn.Mo
     _reject_unknown_arguments(variant, overrides)
     arguments = {**variant.config, **overrides}
     if weights is None:
+        if torch.get_default_device().type == "meta":
+            with _WithoutInitialization():
+                return variant.network(**arguments)
         return variant.network(**arguments)
     from cnnlib.published import load_published  # only here, because it imports torchvision
 
-    with torch.device("meta"):  # its tensors will be the published ones
+    with torch.device("meta"), _WithoutInitialization():  # its tensors will be the published ones
         model = variant.network(**arguments)
     load_published(model, variant.twin, weights, name=name)
     return model
+
+
+class _WithoutInitialization(TorchFunctionMode):
+    """Sets no values: tensors on the meta device have none, and PyTorch takes most of a network's building time to set them."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        fills = getattr(function, "__name__", "") in ("uniform_", "normal_", "zero_", "fill_")
+        if fills or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,18 @@ def test_overridden_build_allocates_nothing_and_has_the_shape_asked_for(name):
             assert model.eval()(torch.empty(1, 2, height, width)).shape == (1, 7)
 
 
+def test_initialization_is_left_out_on_the_meta_device_alone():
+    with torch.device("meta"):
+        on_no_device = create_model("resnet20")
+        assert not torch.overrides._get_current_function_mode_stack()[1:]  # nothing stays behind
+    on_cpu = create_model("resnet20")
+    assert {name: tensor.shape for name, tensor in on_no_device.state_dict().items()} == \
+        {name: tensor.shape for name, tensor in on_cpu.state_dict().items()}
+    assert all(p.std() > 0 for p in on_cpu.parameters() if p.dim() > 1)
+    assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in on_cpu.modules()
+               if isinstance(norm, torch.nn.BatchNorm2d))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_build_logits_and_description(name):
     variant = find_variant(name)

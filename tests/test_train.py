@@ -246,6 +246,24 @@ def test_experiment_is_recorded_once(tmp_path, monkeypatch, small):
         experiments.run_experiment(plan, work=tmp_path / "runs", log=lambda text: None)
 
 
+def test_experiment_in_parts(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(experiments, "load_data", lambda recipe: small)
+    plan = tmp_path / "experiments" / "pair.toml"
+    plan.parent.mkdir()
+    plan.write_text(PLAN)
+
+    def run(*names: str) -> dict:
+        target = experiments.run_experiment(plan, runs=names, work=tmp_path / "runs", log=lambda text: None)
+        return json.loads(target.read_text())
+
+    assert set(run("seed 1")["runs"]) == {"seed 1"}
+    parts = run("seed 0")
+    assert set(parts["runs"]) == {"seed 0", "seed 1"} and not parts["ensembles"]
+    assert len(run()["ensembles"]["both"]["accuracy"]) == 2
+    with pytest.raises(ValueError, match="no run 'seed 2'; its runs are 'seed 0', 'seed 1'"):
+        run("seed 2")
+
+
 @pytest.mark.parametrize("text, message", [
     ("", "there are no runs"), ("[runs.a]\nlearning_rate = 1", "a recipe has no 'learning_rate'"), ("[run.a]", "found run"),
     ("[runs.a]\n[ensembles.b]\nmembers = ['c']", "names runs that are not there: c"),
