@@ -3,8 +3,8 @@
 An Inception module runs 1x1, 3x3 and 5x5 convolutions and a pooling over the same map and stacks what they find. Done
 naively that is expensive and gets deeper with every module, because the pooling keeps all channels. 1x1 convolutions
 before the large filters and after the pooling cut both. Nine modules after a quickly shrinking stem, then global
-average pooling instead of hidden fully connected layers: 22 layers with a twelfth of AlexNet's parameters. Two small
-classifiers in the middle feed gradients to the early layers in training.
+average pooling instead of hidden fully connected layers: 22 layers with a ninth of AlexNet's parameters (the paper
+says a twelfth). Two small classifiers in the middle feed gradients to the early layers in training.
 
 - Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich. Going Deeper with Convolutions.
   CVPR 2015, arXiv:1409.4842.

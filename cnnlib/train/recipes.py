@@ -23,7 +23,7 @@ RECIPES: dict[str, dict[str, object]] = {
         flip=True, crop=4, resize=(256, 512), jitter=0.1,
     ),
     # Szegedy et al. 2015, section 6: 4% down every 8 epochs, mean of the weights, crops of 8% to 100% of the area,
-    # photometric changes, auxiliary losses at 0.3. Batch, peak, decay and length are not in the paper: ours.
+    # photometric changes; section 5: auxiliary losses at 0.3. Batch, peak, decay and length are not in the paper: ours.
     "googlenet": dict(
         epochs=240, batch_size=256, lr=0.01, momentum=0.9, weight_decay=2e-4, schedule="exponential", gamma=0.96,
         decay_epochs=8.0, average=0.9999, aux_weight=0.3, flip=True, crop=4, min_area=0.08, jitter=0.4,
