@@ -137,3 +137,31 @@ def feature_maps(shapes: Sequence[Sequence[int]], names: Sequence[str], *, ax: A
     ax.set_aspect("equal")
     ax.axis("off")
     return ax
+
+
+def branches(paths: Sequence[Sequence[str]], start: str, end: str, *, ax: Axes | None = None) -> Axes:
+    """A module of parallel branches: from `start` on the left, one row of layers for each path, to `end` on the right.
+
+    Every entry is the label of one layer; pooling has a colour of its own. An empty path is a plain connection.
+    """
+    ax = ax or plt.gca()
+    longest = max(len(path) for path in paths)
+    height = len(paths) - 0.4
+    boxes = [(-0.85, (len(paths) - 1) / 2, 0.46, height, start, "#eeeeee"),
+             (longest - 0.15, (len(paths) - 1) / 2, 0.46, height, end, "#eeeeee")]
+    for row, path in enumerate(paths):
+        steps = [step + (longest - len(path)) / 2 for step in range(len(path))]
+        boxes += [(x, row, 0.76, 0.62, label, "#F5D48A" if "pool" in label else "#A9D6F2")
+                  for x, label in zip(steps, path)]
+        edges = [-0.62, *(x + side for x in steps for side in (-0.38, 0.38)), longest - 0.38]
+        for x, to_x in zip(edges[::2], edges[1::2]):
+            ax.annotate("", (to_x, row), (x, row),
+                        arrowprops={"arrowstyle": "->", "color": "#666666", "shrinkA": 0, "shrinkB": 0})
+    for x, y, width, height, label, colour in boxes:
+        ax.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor="#222222",
+                               linewidth=0.8))
+        ax.text(x, y, label, ha="center", va="center", fontsize=8.5)
+    ax.set_xlim(-1.1, longest + 0.1)
+    ax.set_ylim(len(paths) - 0.4, -0.6)
+    ax.axis("off")
+    return ax

@@ -91,6 +91,12 @@ def test_pictures_filters_and_maps(ax):
         plots.feature_maps([(3, 32, 32)], ["a", "b"], ax=ax)
 
 
+def test_branches_have_a_box_for_each_layer_and_both_ends(ax):
+    plots.branches([["1x1"], ["1x1", "3x3"], []], "in", "out", ax=ax)
+    assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["1x1", "1x1", "3x3", "in", "out"]
+    assert len(ax.patches) == 5
+
+
 def test_receptive_fields_are_drawn_to_scale(ax, alexnet):
     field = receptive_field(alexnet, (3, 32, 32))
     plots.receptive_fields(field, {"stem.conv": "CONV1", "stem": "POOL1"}, np.zeros((32, 32, 3)), ax=ax)
