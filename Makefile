@@ -29,9 +29,10 @@ serve: book  ## show the book at a local address (PORT=8000)
 test: $(BUILT)  ## unit tests, chapters (outputs compared) and built pages
 	$(BIN)/python -m pytest --nbval -m "not slow" -n $(WORKERS) --dist loadfile tests chapters
 
-chapters: $(INSTALLED)  ## execute and tidy all chapters, renew the table of all networks
+chapters: $(INSTALLED)  ## execute and tidy all chapters, renew the pages that are made
 	$(BIN)/python tools/execute.py $(CHAPTERS)
 	$(BIN)/python tools/zoo_table.py
+	$(BIN)/python tools/reference.py
 
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)

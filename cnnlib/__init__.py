@@ -1,5 +1,7 @@
 """Convolutional network architectures, written out in full, in one vocabulary.
 
+Three look-ups are all that stands here:
+
     from cnnlib import create_model, list_models, describe
 """
 
