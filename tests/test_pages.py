@@ -18,15 +18,25 @@ from torch import nn
 
 from cnnlib import create_model
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.widgets import ArchitectureMap, ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner
+from cnnlib.widgets import (
+    ArchitectureMap,
+    BlockDesigner,
+    ConvolutionArithmetic,
+    CostTableExplorer,
+    InceptionDesigner,
+    ReceptiveFieldExplorer,
+    StackDesigner,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 NARROW = 360  # pixels
 
 EXPLORERS = {
+    "block": lambda: BlockDesigner(),
     "convolution": lambda: ConvolutionArithmetic(7, 3, 1),
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
+    "inception": lambda: InceptionDesigner(),
     "map": lambda: ArchitectureMap(),
     "stack": lambda: StackDesigner("AlexNet's beginning"),
 }

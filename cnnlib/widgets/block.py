@@ -6,7 +6,7 @@ import traitlets
 
 from .base import Explorer, check_choice, check_count, module, style
 
-LIMITS = {"channels": (1, 4096), "size": (1, 256), "width": (1, 24576), "groups": (1, 1024), "reduction": (0, 256)}
+LIMITS = {"channels": (1, 2048), "size": (1, 256), "width": (1, 24576), "groups": (1, 1024), "reduction": (0, 256)}
 
 # Title, where it comes from, its idea, and its own proportions: channels in the middle for each channel outside, groups.
 KINDS = {

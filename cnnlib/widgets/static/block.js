@@ -90,12 +90,12 @@ const nearest = (candidates, macs) => candidates.reduce((best, setting) => {
   return !best || error < best.error ? { setting, error } : best;
 }, null).setting;
 
-// A kind whose multiply-adds come closest to `macs`: channels in multiples of 8 (where groups want it, of 16), and for
-// ResNeXt, whose width is a multiple of its groups, the multiple below or above half of the channels.
+// A kind whose multiply-adds come closest to `macs`, among all channels that its proportions divide; for ResNeXt, whose
+// width must be a multiple of its groups, with the multiple below or above half of the channels.
 export function equalCost(kinds, kind, size, macs, most) {
   const { groups, ratio } = kinds[kind];
   const candidates = [];
-  const step = kind === "shuffle" ? 4 * groups : 8;
+  const step = Math.max(1, 1 / ratio) * (kind === "shuffle" ? groups : 1);
   for (let channels = step; channels <= most; channels += step) {
     const setting = { ...paperBlock(kinds, kind, channels, size), groups };
     if (kind !== "resnext") candidates.push({ ...setting, width: ownWidth(kinds, kind, channels, groups) });
@@ -167,7 +167,7 @@ function render({ model, el }) {
     "reduction", "Squeeze-and-excitation");
   const controls = [
     kind,
-    numberControl(proxy(() => model.get("channels"), (channels) => follow({ channels })), "channels", "Channels", () => [8, 2048]),
+    numberControl(proxy(() => model.get("channels"), (channels) => follow({ channels })), "channels", "Channels", () => limits.channels),
     numberControl(model, "size", "Height and width", () => limits.size),
     shownFor(width, (kind) => kind in FREE, FREE),
     shownFor(numberControl(proxy(() => model.get("groups"), (groups) => follow({ groups })), "groups", "Groups", () => [1, 64]),
@@ -239,24 +239,26 @@ function render({ model, el }) {
       .map((row) => ({ ...row, cost: row.wrong ? null : blockCost(row.setting) }));
     const [most, mostMacs] = ["params", "macs"].map((measure) => Math.max(1, ...rows.map(({ cost }) => cost?.[measure] ?? 0)));
     const held = others.contains(document.activeElement) && [...others.querySelectorAll("button")].indexOf(document.activeElement);
-    others.replaceChildren(html("table", { class: "cx-table cx-fixed" },
-      html("caption", {}, { width: "All blocks with the same channels, in the proportions of their papers.",
+    others.replaceChildren(html("table", { class: "cx-table cx-fixed cx-others" },
+      html("caption", {}, wrong && mode !== "width" ? "Costs can be compared once your block fits together." : { width: "All blocks with the same channels, in the proportions of their papers.",
         cost: "All blocks in the proportions of their papers, with the channels at which their multiply-adds come closest to yours.",
         groups: "ResNeXt blocks with your channels: the more branches, the more width for the same multiply-adds." }[mode]),
       html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Block"), html("th", { scope: "col", class: "cx-figure" }, "Channels"),
-        html("th", { scope: "col", class: "cx-figure" }, "Middle"), html("th", { scope: "col", class: "cx-figure" }, "Parameters"),
+        html("th", { scope: "col", class: "cx-figure" }, "Parameters"),
         html("th", { scope: "col", class: "cx-figure" }, "Multiply-adds"))),
       html("tbody", {}, rows.map(({ setting: other, own, wrong, cost }) => {
         const { title } = kinds[other.kind];
         const { width, groups } = other;
+        const name = mode === "groups" && !own ? `${title}, ${plural(groups, "group")}` : title;
+        const out = other.kind === "fire" && 8 * width !== other.channels && `, out ${whole(8 * width)}`;
         const middle = { basic: other.channels, separable: other.channels, shuffle: other.channels / 4, shuffle_v2: other.channels / 2 }[other.kind] ?? width;
         const grouped = other.kind in GROUPED && (own || groups > 1 || mode === "groups");
         return html("tr", { class: own && "cx-yours" }, html("th", { scope: "row" },
-          own ? html("strong", {}, `yours: ${title}`) : button(title, () => put(model, other), { class: "cx-link", "aria-label": `Design ${title}${mode === "groups" ? ` with ${groups} groups` : ""}` })),
-        html("td", { class: "cx-figure" }, whole(other.channels)),
-        wrong ? html("td", { colspan: 3 }, html("small", {}, wrong))
-          : [html("td", { class: "cx-figure" }, whole(middle), grouped && html("small", {}, `${groups} \u00d7 ${whole(middle / groups)}`)),
-            figureCell("params", cost.params, most), figureCell("macs", cost.macs, mostMacs, !own && macs > 0 && `${(cost.macs / macs).toPrecision(3)}\u00d7 yours`)]);
+          own ? html("strong", {}, `yours: ${title}`) : button(name, () => put(model, other), { class: "cx-link", "aria-label": `Design ${name}` })),
+        html("td", { class: "cx-figure", "data-channels": other.channels }, whole(other.channels),
+          html("small", {}, "middle ", wrong ? "\u2013" : grouped ? `${groups}\u00a0\u00d7\u00a0${whole(middle / groups)}` : whole(middle), out)),
+        wrong ? html("td", { colspan: 2 }, html("small", {}, wrong))
+          : [figureCell("params", cost.params, most), figureCell("macs", cost.macs, mostMacs, !own && macs > 0 && `${(cost.macs / macs).toPrecision(3)}\u00d7 yours`)]);
       }))));
     if (held !== false) others.querySelectorAll("button")[held]?.focus({ preventScroll: true });
   }

@@ -23,4 +23,4 @@ const figureCell = (measure, value, largest, note) => html("td", { class: "cx-fi
 
 // "3.15 times fewer" or "1.2 times as many", of b against a.
 const versus = (a, b) => (b <= a ? `${(a / b).toPrecision(3)} times fewer` : `${(b / a).toPrecision(3)} times as many`);
-const percent = (part, all) => `${(100 * part / all).toPrecision(2)}%`;
+const percent = (part, all) => `${Math.round(100 * part / all)}%`;

@@ -56,8 +56,7 @@ function render({ model, el }) {
       html("div", { class: "cx-box" }, `input: ${whole(in_channels)} channels of ${size}\u00d7${size}`),
       html("div", { class: "cx-branches" }, branches.map((layers) =>
         html("div", {}, wire(), layers.flatMap((layer) => [box(layer), wire()])))),
-      html("div", { class: "cx-concat", style: `width: ${(100 * channels / widest).toFixed(2)}%` },
-        outputs.map((count) => html("span", { style: `flex-grow: ${count}` }))),
+      html("div", { class: "cx-concat" }, [...outputs, widest - channels].map((count) => html("span", { style: `flex-grow: ${count}` }))),
       html("div", {}, `output: ${outputs.map(whole).join(" + ")} = `, html("strong", {}, whole(channels)), " channels"));
   }
 
