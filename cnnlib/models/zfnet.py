@@ -50,7 +50,7 @@ class ZFNet(nn.Module):
         norm: bool = True,
         dropout: float = 0.5,
         image_size: int = 224,
-        initialization: Literal["paper", "he"] = "paper",
+        initialization: Literal["paper", "he", "he, small first"] = "paper",
     ):
         super().__init__()
         if len(widths) != 5:
@@ -128,7 +128,13 @@ def initialize_as_he(model: ZFNet) -> None:
     nn.init.normal_(model.head[-1].weight, std=0.01)
 
 
-INITIALIZATIONS = {"paper": initialize_as_paper, "he": initialize_as_he}
+def initialize_small_first(model: ZFNet) -> None:
+    """As He et al., but CONV1 from N(0, 0.01^2): whatever its filters show after training, they have learned."""
+    initialize_as_he(model)
+    nn.init.normal_(model.stem[0].conv.weight, std=0.01)
+
+
+INITIALIZATIONS = {"paper": initialize_as_paper, "he": initialize_as_he, "he, small first": initialize_small_first}
 
 VARIANTS = (
     Variant("zfnet", "the paper's main network, Figure 3: 7x7 filters at stride 2 first"),
