@@ -328,7 +328,7 @@ def test_inception_designer_by_keyboard_and_mouse(show):
             total = integers(page.locator(f".cx-inception tfoot [data-measure=macs]:nth-child({2 if form == 'naive' else 3}) "
                                           ".cx-full").all_inner_texts())
             assert total == [table.total.macs]
-            assert f"= {shape[0]:,} channels" in page.locator("figure").nth(int(form == "reduced")).inner_text()
+            assert f"= {shape[0]:,} channels" in page.locator(".cx-picture").nth(int(form == "reduced")).inner_text()
 
     lecture = (256, 28, 128, 64, 192, 64, 96, 64)
     check(*lecture)
@@ -341,7 +341,7 @@ def test_inception_designer_by_keyboard_and_mouse(show):
     check(256, 14, 128, 64, 193, 16, 96, 64)
     page.get_by_label("Module", exact=True).select_option("4a")
     check(480, 14, *TABLE["4a"])
-    assert "192 + 208 + 48 + 64 = 512" in page.locator("figure").nth(1).inner_text()
+    assert "192 + 208 + 48 + 64 = 512" in page.locator(".cx-picture").nth(1).inner_text()
     page.get_by_role("button", name="Back to the example").press("Enter")
     check(*lecture)
     assert "3.15 times fewer multiply-adds" in page.get_by_role("status").inner_text()

@@ -73,7 +73,7 @@ class BlockDesigner(Explorer):
         check_choice("kind", kind, CHOICES["kind"])
         check_count("channels", channels, *LIMITS["channels"])
         groups = KINDS[kind]["groups"] if groups is None else check_count("groups", groups, *LIMITS["groups"])
-        super().__init__({"kinds": KINDS, "limits": LIMITS}, kind=kind, channels=channels, size=size,
+        super().__init__({"kinds": [*KINDS.items()], "limits": LIMITS}, kind=kind, channels=channels, size=size,
                          width=own_width(kind, channels, groups) if width is None else width, groups=groups,
                          reduction=reduction, order=order, compare=compare)
 

@@ -59,7 +59,7 @@ class InceptionDesigner(Explorer):
                              f"{', '.join(InceptionRow._fields)}")
         given = {"in_channels": in_channels, "size": size}
         setting |= {name: value for name, value in given.items() if value is not None}
-        super().__init__({"presets": PRESETS, "limits": LIMITS}, **setting)
+        super().__init__({"presets": [*PRESETS.items()], "limits": LIMITS}, **setting)
 
     @property
     def summary(self) -> str:

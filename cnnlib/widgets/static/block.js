@@ -120,7 +120,8 @@ export function equalGroups(channels, size, macs) {
 }
 
 function render({ model, el }) {
-  const { kinds, limits } = model.get("data");
+  const { limits, ...data } = model.get("data");
+  const kinds = Object.fromEntries(data.kinds); // in order: a notebook's file sorts the names in an object
   const names = ["kind", "channels", "size", "width", "groups", "reduction", "order"];
   const read = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
 
@@ -224,8 +225,7 @@ function render({ model, el }) {
         figureCell("params", all.params), figureCell("macs", all.macs)))));
     const heaviest = rows.reduce((a, b) => (b.macs > a.macs ? b : a));
     return `${whole(all.params)} parameters and ${whole(all.macs)} multiply-adds (${short(all.macs)}); `
-      + `${percent(heaviest.macs, all.macs)} of the multiply-adds in the ${heaviest.name} layer, ${whole(heaviest.from)} \u2192 `
-      + `${whole(heaviest.to)}.`;
+      + `${percent(heaviest.macs, all.macs)} of the multiply-adds in the ${heaviest.name} layer, ${whole(heaviest.from)}\u00a0\u2192\u00a0${whole(heaviest.to)}.`;
   }
 
   function drawOthers(setting, wrong) {
@@ -243,7 +243,7 @@ function render({ model, el }) {
       html("caption", {}, wrong && mode !== "width" ? "Costs can be compared once your block fits together." : { width: "All blocks with the same channels, in the proportions of their papers.",
         cost: "All blocks in the proportions of their papers, with the channels at which their multiply-adds come closest to yours.",
         groups: "ResNeXt blocks with your channels: the more branches, the more width for the same multiply-adds." }[mode]),
-      html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Block"), html("th", { scope: "col", class: "cx-figure" }, "Channels"),
+      html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Block"), html("th", { scope: "col", class: "cx-figure" }, "Channels", html("small", {}, "and in the middle")),
         html("th", { scope: "col", class: "cx-figure" }, "Parameters"),
         html("th", { scope: "col", class: "cx-figure" }, "Multiply-adds"))),
       html("tbody", {}, rows.map(({ setting: other, own, wrong, cost }) => {
@@ -256,7 +256,7 @@ function render({ model, el }) {
         return html("tr", { class: own && "cx-yours" }, html("th", { scope: "row" },
           own ? html("strong", {}, `yours: ${title}`) : button(name, () => put(model, other), { class: "cx-link", "aria-label": `Design ${name}` })),
         html("td", { class: "cx-figure", "data-channels": other.channels }, whole(other.channels),
-          html("small", {}, "middle ", wrong ? "\u2013" : grouped ? `${groups}\u00a0\u00d7\u00a0${whole(middle / groups)}` : whole(middle), out)),
+          html("small", {}, html("span", { class: "cx-full" }, "middle "), wrong ? "\u2013" : grouped ? `${groups}\u00a0\u00d7\u00a0${whole(middle / groups)}` : whole(middle), out)),
         wrong ? html("td", { colspan: 2 }, html("small", {}, wrong))
           : [figureCell("params", cost.params, most), figureCell("macs", cost.macs, mostMacs, !own && macs > 0 && `${(cost.macs / macs).toPrecision(3)}\u00d7 yours`)]);
       }))));

@@ -27,7 +27,8 @@ export function inceptionForms({ in_channels, size, conv1x1, reduce3x3, conv3x3,
 }
 
 function render({ model, el }) {
-  const { presets, limits } = model.get("data");
+  const { limits, ...data } = model.get("data");
+  const presets = Object.fromEntries(data.presets); // in order: a notebook's file sorts the names in an object
   const read = () => Object.fromEntries(SETTINGS.map(([name]) => [name, model.get(name)]));
   const same = (preset) => SETTINGS.every(([name]) => preset[name] === model.get(name));
 
@@ -51,12 +52,13 @@ function render({ model, el }) {
       html("span", { class: "cx-soft" }, macs ? short(macs) : "free"),
       html("span", { class: "cx-bar cx-bar-macs", style: `width: ${(100 * macs / largest).toFixed(2)}%` }));
     const wire = () => html("div", { class: "cx-wire" });
-    return html("figure", { role: "img", "aria-label": `${title}: ${outputs.join(" + ")} = ${channels} channels, ${whole(macs)} multiply-adds` },
-      html("figcaption", {}, html("strong", {}, title), html("span", {}, `${short(macs)} multiply-adds`)),
+    return html("div", { class: "cx-picture", role: "img", "aria-label": `${title}: ${outputs.join(" + ")} = ${channels} channels, ${whole(macs)} multiply-adds` },
+      html("div", { class: "cx-row" }, html("strong", {}, title), html("span", {}, `${short(macs)} multiply-adds`)),
       html("div", { class: "cx-box" }, `input: ${whole(in_channels)} channels of ${size}\u00d7${size}`),
       html("div", { class: "cx-branches" }, branches.map((layers) =>
         html("div", {}, wire(), layers.flatMap((layer) => [box(layer), wire()])))),
-      html("div", { class: "cx-concat" }, [...outputs, widest - channels].map((count) => html("span", { style: `flex-grow: ${count}` }))),
+      html("div", { class: "cx-concat" }, outputs.map((count) => html("span", { style: `flex-grow: ${count}` })),
+        channels < widest && html("i", { style: `flex-grow: ${widest - channels}` })),
       html("div", {}, `output: ${outputs.map(whole).join(" + ")} = `, html("strong", {}, whole(channels)), " channels"));
   }
 
