@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 
 COLOURS = {"activations": "#0072B2", "params": "#D55E00", "macs": "#009E73"}
 QUANTITIES = {"activations": "activations", "params": "parameters", "macs": "multiply-adds"}
@@ -134,6 +134,64 @@ def feature_maps(shapes: Sequence[Sequence[int]], names: Sequence[str], *, ax: A
         x += drawn + gap
     ax.set_xlim(-gap, x)
     ax.set_ylim(-0.85 * largest, 0.55 * largest)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    return ax
+
+
+def block_diagram(
+    branches: Sequence[Sequence[str]],
+    *,
+    merged: Sequence[str] = (),
+    after: Sequence[str] = (),
+    width: float = 1.0,
+    ax: Axes | None = None,
+) -> Axes:
+    """A residual block from top to bottom: branches side by side, their sum, the shortcut on the right that joins them.
+
+    Each branch is the labels of its layers. `merged` are layers between the sum of the branches and the shortcut, `after` those
+    behind the addition. `width` scales the boxes; a label that begins with a digit, a convolution, is blue.
+    """
+    ax = ax or plt.gca()
+    line = {"color": "#444444", "linewidth": 1.1, "zorder": 0}
+    step, depth = width + 0.25, max(map(len, branches))
+    columns = [step * (index - (len(branches) - 1) / 2) for index in range(len(branches))]
+    side, top, bottom = columns[-1] + width / 2 + 0.45, 0.0, depth + 0.2
+
+    def box(x: float, y: float, label: str, wide: float) -> None:
+        colour = "#BFE3F7" if label[0].isdigit() else "#FFE9B8"
+        ax.add_patch(Rectangle((x - wide / 2, y), wide, 0.72, facecolor=colour, edgecolor="#222222", linewidth=0.8))
+        ax.text(x, y + 0.36, label, ha="center", va="center", fontsize=8)
+
+    def chain(y: float, labels: Sequence[str], last: float) -> float:
+        ax.plot([0, 0], [y - 0.3, last], **line)
+        for label in labels:
+            box(0, y, label, max(width, 1.0))
+            y += 1
+        return y
+
+    def plus(y: float) -> None:
+        ax.add_patch(Circle((0, y), 0.2, facecolor="white", edgecolor="#222222", linewidth=0.8))
+        ax.plot([-0.11, 0.11], [y, y], [0, 0], [y - 0.11, y + 0.11], color="#222222", linewidth=0.9)
+
+    for x, labels in zip(columns, branches):
+        ax.plot([0, x, x, 0], [top - 0.35, top - 0.15, bottom - 0.2, bottom], **line)
+        for number, label in enumerate(labels):
+            box(x, top + number, label, width)
+    if len(branches) > 1:
+        plus(bottom)
+        bottom += 0.5
+    end = bottom + len(merged) + 0.15
+    chain(bottom, merged, end)
+    ax.plot([0, side, side, 0], [top - 0.6, top - 0.6, end, end], **line)
+    plus(end)
+    last = end + 0.5 + len(after)
+    chain(end + 0.5, after, last)
+    ax.annotate("", (0, last + 0.25), (0, last - 0.05), arrowprops={"arrowstyle": "->", "color": "#444444"})
+    ax.plot([0, 0], [top - 0.9, top - 0.35], **line)
+    ax.text(0, top - 0.95, "x", ha="center", va="bottom", style="italic")
+    ax.set_xlim(columns[0] - width / 2 - 0.2, side + 0.2)
+    ax.set_ylim(last + 0.35, top - 1.5)
     ax.set_aspect("equal")
     ax.axis("off")
     return ax

@@ -101,3 +101,13 @@ def test_receptive_fields_are_drawn_to_scale(ax, alexnet):
     field = receptive_field(alexnet, (3, 32, 32))
     plots.receptive_fields(field, {"stem.conv": "CONV1", "stem": "POOL1"}, np.zeros((32, 32, 3)), ax=ax)
     assert [patch.get_width() for patch in ax.patches] == [field["stem.conv"].size[1], field["stem"].size[1]]
+
+
+def test_block_diagram_has_a_box_for_each_layer_and_a_sum_for_many_branches(ax):
+    layers = ["1x1, d", "3x3, d"]
+    assert plots.block_diagram([layers], after=["ReLU"], ax=ax) is ax
+    assert [text.get_text() for text in ax.texts if text.get_text()] == [*layers, "ReLU", "x"] and len(ax.patches) == 4
+    plt.gcf().clear()
+    drawn = plots.block_diagram([layers, layers], merged=["norm"])
+    assert [text.get_text() for text in drawn.texts if text.get_text()] == [*layers, *layers, "norm", "x"]
+    assert len(drawn.patches) == 5 + 2  # the second circle is the sum of the branches
