@@ -258,7 +258,7 @@ def test_receptive_field_walks_by_keyboard_and_mouse(show):
 
     page.get_by_role("slider", name="Layer", exact=True).focus()
     page.keyboard.press("Home")
-    for layer in explorer.data["layers"]:
+    for layer in explorer.layers:
         field = fields[layer["name"]]
         size, stride, start = field.size[0], field.stride[0], field.start[0]
         assert fact("field") == f"{size} \u00d7 {size} pixels"

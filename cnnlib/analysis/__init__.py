@@ -1,7 +1,7 @@
 """What a network costs and what its units see, for any `nn.Module`."""
 
 from .cost import CostTable, Device, cost_table
-from .footprint import Footprint, gradient_footprint
+from .footprint import Footprint, gradient_footprint, gradient_footprints
 from .inside import aliased_share, deconvolve, occlusion_map, strongest_responses
 from .memory import TrainingMemory, training_memory
 from .receptive_field import Field, Fields, receptive_field
@@ -9,7 +9,7 @@ from .signals import Signal, signals
 from .trace import AnalysisError
 
 __all__ = [
-    "AnalysisError", "CostTable", "Device", "Field", "Fields", "Footprint", "Signal", "TrainingMemory", "aliased_share",
-    "cost_table", "deconvolve", "gradient_footprint", "occlusion_map", "receptive_field", "signals", "strongest_responses",
-    "training_memory",
+    "AnalysisError", "CostTable", "Device", "Field", "Fields", "Footprint", "Signal", "TrainingMemory",
+    "aliased_share", "cost_table", "deconvolve", "gradient_footprint", "gradient_footprints", "occlusion_map",
+    "receptive_field", "signals", "strongest_responses", "training_memory",
 ]

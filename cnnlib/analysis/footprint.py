@@ -8,7 +8,7 @@ deep convolutional neural networks", NeurIPS 2016).
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,12 +86,26 @@ def gradient_footprint(
 
     Raises `ValueError` for an unknown layer or a position that it does not have.
     """
+    return gradient_footprints(model, images, [layer], unit=unit, initializations=initializations, seed=seed)[layer]
+
+
+def gradient_footprints(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[str],
+    *,
+    unit: Sequence[int] | None = None,
+    initializations: int = 0,
+    seed: int = 0,
+) -> dict[str, Footprint]:
+    """`gradient_footprint` of several layers, from one forward pass for each initialization."""
     modules = dict(model.named_modules())
-    if layer not in modules:
-        raise ValueError(f"no module {layer!r}; the first ones are {', '.join(list(modules)[1:6])}")
-    generator = torch.Generator().manual_seed(seed)
+    if unknown := [layer for layer in layers if layer not in modules]:
+        raise ValueError(f"no module {unknown[0]!r}; the first ones are {', '.join(list(modules)[1:6])}")
+    generators = {layer: torch.Generator().manual_seed(seed) for layer in layers}  # each as if it were alone
     random_state = torch.get_rng_state()
-    total = torch.zeros(images.shape[2:], dtype=torch.float64)
+    totals = {layer: torch.zeros(images.shape[2:], dtype=torch.float64) for layer in layers}
+    places = {}
     try:
         torch.manual_seed(seed)
         for _ in range(max(initializations, 1)):
@@ -100,35 +114,40 @@ def gradient_footprint(
                 for module in network.modules():
                     if hasattr(module, "reset_parameters"):
                         module.reset_parameters()
-            place, gradient = _gradient(network, images, layer, unit, generator)
-            total += gradient.abs().sum((0, 1), dtype=torch.float64)
+            for layer, place, gradient in _gradients(network, images, generators, unit):
+                totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
+                places[layer] = place
     finally:
         torch.set_rng_state(random_state)
-    mass = total.sum()
-    return Footprint(total / mass if mass > 0 else total, place)
+    masses = {layer: total.sum() for layer, total in totals.items()}
+    return {layer: Footprint(total / masses[layer] if masses[layer] > 0 else total, places[layer])
+            for layer, total in totals.items()}
 
 
-def _gradient(network, images, layer, unit, generator) -> tuple[tuple[int, ...], Tensor]:
-    """The position of the unit, and the gradient of its signed channel sum with respect to `images`."""
+def _gradients(network, images, generators, unit) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    """For each layer: its name, the position of the unit, the gradient of its signed channel sum to `images`."""
     images = images.detach().clone().requires_grad_()
-    caught = []
-    watched = dict(network.named_modules())[layer]
-    handle = watched.register_forward_hook(lambda module, args, output: caught.append(output))
+    modules, caught = dict(network.named_modules()), {}
+    handles = [modules[layer].register_forward_hook(
+        lambda module, args, output, layer=layer: caught.__setitem__(layer, next(tensors_in(output)))) for layer in generators]
     try:
         with torch.enable_grad():
             network(images)
     finally:
-        handle.remove()
-    if not caught:
-        raise AnalysisError(f"module {layer!r} is not called in a forward pass")
-    output = next(tensors_in(caught[-1]))
-    lengths = tuple(output.shape[2:])
-    place = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
-    if len(place) != len(lengths) or not all(0 <= i < length for i, length in zip(place, lengths)):
-        raise ValueError(f"unit must lie within {lengths}, the positions of {layer!r}; got {place}")
-    channels = output[(slice(None), slice(None), *place)]
-    signs = torch.randint(0, 2, channels.shape, generator=generator) * 2 - 1
-    if not channels.requires_grad:
-        return place, torch.zeros_like(images)
-    (gradient,) = torch.autograd.grad((channels * signs).sum(), images, allow_unused=True)
-    return place, torch.zeros_like(images) if gradient is None else gradient
+        for handle in handles:
+            handle.remove()
+    for number, (layer, generator) in enumerate(generators.items()):
+        if layer not in caught:
+            raise AnalysisError(f"module {layer!r} is not called in a forward pass")
+        output = caught[layer]
+        lengths = tuple(output.shape[2:])
+        place = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
+        if len(place) != len(lengths) or not all(0 <= i < length for i, length in zip(place, lengths)):
+            raise ValueError(f"unit must lie within {lengths}, the positions of {layer!r}; got {place}")
+        channels = output[(slice(None), slice(None), *place)]
+        signs = torch.randint(0, 2, channels.shape, generator=generator) * 2 - 1
+        gradient = None
+        if channels.requires_grad:
+            (gradient,) = torch.autograd.grad((channels * signs).sum(), images, allow_unused=True,
+                                              retain_graph=number + 1 < len(generators))
+        yield layer, place, torch.zeros_like(images) if gradient is None else gradient

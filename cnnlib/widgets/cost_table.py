@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import traitlets
 from torch import nn
 
-from cnnlib.analysis import cost_table
+from cnnlib.analysis import AnalysisError, cost_table, training_memory
 
 from .base import Explorer, check_choice, check_input_size, module, named_model
 
@@ -19,8 +19,9 @@ class CostTableExplorer(Explorer):
     `models` are names or modules. `sizes` are (channels, height, width); by default each network's designed size, which a
     module without a name does not have. Traits: `table` and `compare` choose among `data["tables"]` by title
     (`compare` may be ""), `by` is "layer" or "stage", `memory` "values" or "bytes", `operations` "macs" or "flops", `sort`
-    "" (forward order) or "activations", "params", "macs" (largest first with "-" before it), and `filter` is text to
-    find in a layer's name or kind.
+    "" (forward order) or "activations", "saved", "params", "macs" (largest first with "-" before it), `filter` is text to
+    find in a layer's name or kind, and `training` adds the column "saved": what autograd keeps of one image for the backward
+    pass, counted in training mode (empty for networks whose path depends on values).
 
     Raises `ValueError` for an unknown network, a wrong size and a size that the network refuses.
     """
@@ -33,6 +34,7 @@ class CostTableExplorer(Explorer):
     operations = traitlets.Unicode().tag(sync=True)
     sort = traitlets.Unicode().tag(sync=True)
     filter = traitlets.Unicode().tag(sync=True)
+    training = traitlets.Bool().tag(sync=True)
 
     def __init__(self, *models: str | nn.Module, sizes: Sequence[Sequence[int]] | None = None):
         if not models:
@@ -53,7 +55,8 @@ class CostTableExplorer(Explorer):
         if len(set(titles)) < len(titles):
             raise ValueError(f"two tables have the same title: {', '.join(titles)}; pass each network and size once")
         super().__init__({"layers": layers, "tables": tables}, table=titles[0], compare="", by="layer",
-                         memory="values", operations="macs", sort="", filter="")
+                         memory="values", operations="macs", sort="", filter="",
+                         training=False)
 
     @property
     def summary(self) -> str:
@@ -68,7 +71,7 @@ class CostTableExplorer(Explorer):
             "by": ["layer", "stage"],
             "memory": ["values", "bytes"],
             "operations": ["macs", "flops"],
-            "sort": ["", *(sign + column for column in ("activations", "params", "macs") for sign in ("", "-"))],
+            "sort": ["", *(sign + column for column in ("activations", "saved", "params", "macs") for sign in ("", "-"))],
         }
         return check_choice(proposal.trait.name, proposal.value, allowed[proposal.trait.name])
 
@@ -85,5 +88,26 @@ def _entry(name: str, network: nn.Module, size: tuple[int, int, int]) -> tuple[d
         "macs": [row.macs for row in table],
         "value_bytes": table.dtype.itemsize,
         "peak_bytes": table.peak_bytes,
+        **_training(network, size, [row.name for row in table]),
     }
     return entry, [[row.name, row.kind, row.stage, row.params] for row in table]
+
+
+def _training(network: nn.Module, size: tuple[int, int, int], names: list[str]) -> dict:
+    """What a training step on one image keeps, in bytes: `saved` by row, and `kept` with the sums; or empty.
+
+    What operations of one module save stands in its first row.
+    """
+    modes = {module: module.training for module in network.modules()}
+    try:
+        memory = training_memory(network.train(), size, optimizer="momentum")
+    except AnalysisError:
+        return {}
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    left = {row.name: row.saved for row in memory}
+    saved = [left.pop(name, 0) for name in names]
+    if left:  # a module without a row of its own: what it saves belongs to the whole
+        saved[0] += sum(left.values())
+    return {"saved": saved, "kept": {name: getattr(memory, name) for name in ("weights", "gradients", "optimizer_state", "saved")}}

@@ -5,15 +5,21 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import traitlets
 from torch import nn
+from torch.nn import functional as F
 
-from cnnlib.analysis import receptive_field
+from cnnlib.analysis import Footprint, gradient_footprints, receptive_field
 from cnnlib.data import book_file
+from cnnlib.registry import create_model
 
 from .base import Explorer, check_choice, check_count, check_input_size, module, named_model
 
 LONGEST_SIDE = 256  # pixels of the photograph that are kept
+MOST_FOOTPRINTS = 8  # layers that `footprints=True` takes
+FOOTPRINT_SIDE = 48  # cells of a footprint along each axis, at most
+INITIALIZATIONS = 4  # fresh networks that a footprint is averaged over
 
 
 class ReceptiveFieldExplorer(Explorer):
@@ -27,6 +33,10 @@ class ReceptiveFieldExplorer(Explorer):
     are not at hand. `layer` is the dotted name at which to start, by default the last layer whose units do not all
     see everything. Traits: `layer`, and `row` and `column` of the unit.
 
+    `footprints` measures what units really listen to: the gradient of the layer's central unit to the pixels of a random
+    image, averaged over `INITIALIZATIONS` fresh networks if `model` is a name; a module keeps its weights. It is a
+    list of layers, or True for a choice of them. This computes with all weights, so it takes seconds for large networks.
+
     Layers that leave the field as it is (activation, normalization, dropout) are left out, 1x1 convolutions are not.
     Raises `ValueError` for an unknown network or layer, a wrong size, and a file that is not an image.
     """
@@ -35,9 +45,10 @@ class ReceptiveFieldExplorer(Explorer):
     layer = traitlets.Unicode().tag(sync=True)
     row = traitlets.Any().tag(sync=True)
     column = traitlets.Any().tag(sync=True)
+    footprint = traitlets.Bool().tag(sync=True)
 
     def __init__(self, model: str | nn.Module, *, input_size: Sequence[int] | None = None, image: object = None,
-                 layer: str | None = None):
+                 layer: str | None = None, footprints: bool | Sequence[str] = False):
         name, network, designed = named_model(model)
         if input_size is None and designed is None:
             raise ValueError(f"{name} has no designed input size; pass input_size=(channels, height, width)")
@@ -48,8 +59,19 @@ class ReceptiveFieldExplorer(Explorer):
         names = [entry["name"] for entry in layers]
         local = [entry for entry in layers if entry["units"] != [1, 1]] or layers
         first = layers[names.index(check_choice("layer", layer, names))] if layer is not None else local[-1]
-        data = {"network": name, "input": list(size[1:]), "image": _data_uri(image, *size[1:]), "layers": layers}
-        super().__init__(data, layer=first["name"], row=first["units"][0] // 2, column=first["units"][1] // 2)
+        measured = {}
+        if footprints:
+            chosen = _evenly(local, first["name"]) if footprints is True else list(footprints)
+            measured = _footprints(model, size, [check_choice("footprints", one, names) for one in chosen])
+        data = {"network": name, "input": list(size[1:]), "image": _data_uri(image, *size[1:]), **_packed(layers),
+                "footprints": measured, "fresh": INITIALIZATIONS if isinstance(model, str) else 0}
+        super().__init__(data, layer=first["name"], row=first["units"][0] // 2, column=first["units"][1] // 2,
+                         footprint=bool(measured))
+
+    @property
+    def layers(self) -> list[dict]:
+        """What is known of each layer: name, kind, size, stride, start, units, `global`, `unaligned`, spans."""
+        return _unpacked(self.data)
 
     @property
     def summary(self) -> str:
@@ -58,11 +80,103 @@ class ReceptiveFieldExplorer(Explorer):
 
     @traitlets.validate("layer")
     def _check_layer(self, proposal):
-        return check_choice("layer", proposal.value, [entry["name"] for entry in self.data["layers"]])
+        return check_choice("layer", proposal.value, [row[0] for row in self.data["layers"]])
 
     @traitlets.validate("row", "column")
     def _check_unit(self, proposal):
         return check_count(proposal.trait.name, proposal.value, 0, max(self.data["input"]) - 1)
+
+
+# Layers as rows, because a thousand of them must fit on a page: the kind by its number, a pair of equal numbers as one
+# number, and defaults at the end of a row left out.
+
+COLUMNS = ("name", "kind", "size", "stride", "start", "units", "global", "unaligned", "spans")
+DEFAULTS = {"global": 0, "unaligned": 0, "spans": 0}
+
+
+def _packed(layers: list[dict]) -> dict:
+    kinds = list(dict.fromkeys(layer["kind"] for layer in layers))
+
+    def short(value):
+        whole = [int(number) if number == int(number) else number for number in value]
+        return whole[0] if whole[0] == whole[1] else whole
+
+    rows = []
+    for layer in layers:
+        row = [layer["name"], kinds.index(layer["kind"]), *(short(layer[key]) for key in COLUMNS[2:6]),
+               int(layer["global"]), layer["unaligned"], layer["spans"] or 0]
+        while len(row) > 6 and row[-1] == 0:
+            row.pop()
+        rows.append(row)
+    return {"kinds": kinds, "layers": rows}
+
+
+def _unpacked(data: dict) -> list[dict]:
+    layers = []
+    for row in data["layers"]:
+        layer = {**DEFAULTS, **dict(zip(COLUMNS, row)), "kind": data["kinds"][row[1]]}
+        pairs = {key: value if isinstance(value := layer[key], list) else [value, value] for key in COLUMNS[2:6]}
+        layers.append({**layer, **pairs, "global": bool(layer["global"]), "spans": layer["spans"] or None})
+    return layers
+
+
+# What units really listen to.
+
+
+def _evenly(layers: list[dict], wanted: str) -> list[str]:
+    """At most `MOST_FOOTPRINTS` names, evenly spread, with `wanted` and the last one among them."""
+    names = [layer["name"] for layer in layers]
+    count = min(MOST_FOOTPRINTS, len(names))
+    chosen = {names[round((i + 1) * len(names) / count) - 1] for i in range(count)} | {wanted}
+    return [name for name in names if name in chosen]
+
+
+def _footprints(model: str | nn.Module, size: tuple[int, int, int], names: Sequence[str]) -> dict[str, dict]:
+    """Layer -> its footprint as plain data, see `_plain`; random numbers elsewhere are left as they are."""
+    maps = {name: [] for name in names}
+    state = torch.get_rng_state()
+    try:
+        for seed in range(INITIALIZATIONS):
+            torch.manual_seed(seed)
+            network = create_model(model) if isinstance(model, str) else model
+            weight = next(network.parameters(), torch.empty(0))
+            images = torch.randn(1, *size).to(weight.device, weight.dtype)
+            for name, found in gradient_footprints(network, images, names, seed=seed).items():
+                maps[name].append(found)
+    finally:
+        torch.set_rng_state(state)
+    return {name: _plain(Footprint(sum(one.map for one in found) / len(found), found[0].unit)) for name, found in maps.items()}
+
+
+def _plain(footprint: Footprint) -> dict:
+    """Unit, box of pixels (first row, first column, height, width), shape of the cells in it, their values, shares.
+
+    The values are bytes in base64, row by row: 255 times the square root of the mean gradient in a cell by that in the
+    strongest. `half` and `most` are the sides of the squares around the centre that hold 50% and 95% of the gradient.
+    """
+    rows, columns = footprint.extent or tuple((0, length - 1) for length in footprint.map.shape)
+    part = footprint.map[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
+    shape = [min(length, FOOTPRINT_SIDE) for length in part.shape]
+    cells = F.adaptive_avg_pool2d(part[None, None], shape)[0, 0]
+    values = (255 * (cells / cells.max().clamp(min=1e-30)).sqrt()).round().to(torch.uint8)
+    return {
+        "unit": list(footprint.unit),
+        "box": [rows[0], columns[0], *part.shape],
+        "shape": shape,
+        "values": base64.b64encode(bytes(values.flatten().tolist())).decode("ascii"),
+        "half": _side(footprint, 0.5),
+        "most": _side(footprint, 0.95),
+        "centre": [round(place, 1) for place in footprint.centre],
+    }
+
+
+def _side(footprint: Footprint, share: float) -> int:
+    """Side of the smallest square around the centre that holds `share` of the gradient."""
+    low, high = 1, 2 * max(footprint.map.shape)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if footprint.share_within((middle, middle)) >= share else (middle + 1, high)
+    return low
 
 
 def _layers(network: nn.Module, size: tuple[int, int, int]) -> list[dict]:

@@ -1,19 +1,22 @@
 // The cost table: rows in forward order or sorted, filtered, by layer or by stage, one network or two.
 
 const MEASURES = ["activations", "params", "macs"];
+const EVERY = ["activations", "saved", "params", "macs"]; // saved, for the backward pass, is in bytes
+const AT_ONCE = 80; // rows that stand there at the first response; the others follow, so many at a time
 
 // Rows of one table as objects; by stage, their sums, in forward order.
 export function tableRows(data, entry, by) {
   const rows = data.layers[entry.layers].map(([name, kind, stage, params], i) => ({
     name, kind, stage, params, shape: entry.shapes[i], activations: entry.activations[i], macs: entry.macs[i],
+    saved: entry.saved?.[i] ?? 0,
   }));
   if (by === "layer") return rows;
   const stages = new Map();
   for (const row of rows) {
     const name = row.stage || "(model)";
-    if (!stages.has(name)) stages.set(name, { name, layers: 0, activations: 0, params: 0, macs: 0 });
+    if (!stages.has(name)) stages.set(name, { name, layers: 0, activations: 0, saved: 0, params: 0, macs: 0 });
     const stage = stages.get(name);
-    for (const measure of MEASURES) stage[measure] += row[measure];
+    for (const measure of EVERY) stage[measure] += row[measure];
     stage.shape = row.shape || stage.shape;
     stage.kind = plural(++stage.layers, "layer");
   }
@@ -30,7 +33,7 @@ export function arrange(rows, filter, sort) {
 }
 
 export function sums(rows) {
-  return Object.fromEntries(MEASURES.map((measure) => [measure, rows.reduce((sum, row) => sum + row[measure], 0)]));
+  return Object.fromEntries(EVERY.map((measure) => [measure, rows.reduce((sum, row) => sum + row[measure], 0)]));
 }
 
 function bytesText(bytes) {
@@ -42,17 +45,22 @@ function render({ model, el }) {
   const data = model.get("data");
   const titles = data.tables.map((entry) => entry.title);
   const find = (title) => data.tables.find((entry) => entry.title === title);
-  const factor = { activations: (entry) => (model.get("memory") === "bytes" ? entry.value_bytes : 1), params: () => 1,
+  const shown = () => (model.get("training") ? EVERY : MEASURES);
+  const inBytes = (measure) => ["activations", "saved"].includes(measure) && model.get("memory") === "bytes";
+  const factor = { activations: (entry) => (inBytes("activations") ? entry.value_bytes : 1),
+    saved: (entry) => (inBytes("saved") ? 1 : 1 / entry.value_bytes), params: () => 1,
     macs: () => (model.get("operations") === "flops" ? 2 : 1) };
   const heading = {
     activations: () => ["Activations", model.get("memory") === "bytes" ? "KB or MB" : "values"],
+    saved: () => ["Kept for training", model.get("memory") === "bytes" ? "KB or MB" : "values"],
     params: () => ["Parameters", "count"],
     macs: () => (model.get("operations") === "flops" ? ["FLOPs", "2 \u00d7 multiply-adds"] : ["Multiply-adds", "count"]),
   };
   // In full, and shortened for narrow places; the style sheet shows one of them.
   const figure = (measure, entry, value) => {
-    const scaled = value * factor[measure](entry);
-    if (measure === "activations" && model.get("memory") === "bytes") return bytesText(scaled);
+    if (measure === "saved" && !entry.saved) return "\u2013";
+    const scaled = Math.round(value * factor[measure](entry));
+    if (inBytes(measure)) return bytesText(scaled);
     return [html("span", { class: "cx-full" }, whole(scaled)), html("span", { class: "cx-short" }, short(scaled))];
   };
 
@@ -68,6 +76,7 @@ function render({ model, el }) {
     radioControl(model, "memory", "Memory in", [["values", "values"], ["bytes", "KB, MB"]]),
     radioControl(model, "operations", "Work in", [["macs", "multiply-adds"], ["flops", "FLOPs"]]),
     filter,
+    checkControl(model, "training", "Show what training keeps"),
     button("Save as CSV", save),
   ].filter(Boolean);
 
@@ -84,12 +93,13 @@ function render({ model, el }) {
 
   function save() {
     const { entry, rows } = chosen()[0];
-    const head = [model.get("by"), "kind", "output", ...MEASURES.map((measure) => {
-      if (measure === "activations" && model.get("memory") === "bytes") return "activations (bytes)";
+    const head = [model.get("by"), "kind", "output", ...shown().map((measure) => {
+      if (inBytes(measure)) return `${heading[measure]()[0].toLowerCase()} (bytes)`;
       return heading[measure]()[0].toLowerCase();
     })];
     download(`${entry.file}.csv`, csvText(head, rows.map((row) =>
-      [row.name, row.kind, row.shape, ...MEASURES.map((measure) => row[measure] * factor[measure](entry))])), "text/csv");
+      [row.name, row.kind, row.shape, ...shown().map((measure) =>
+        (measure === "saved" && !entry.saved ? null : row[measure] * factor[measure](entry)))])), "text/csv");
   }
 
   // Clicking a column sorts it largest first, then smallest first, then forward order again.
@@ -98,46 +108,60 @@ function render({ model, el }) {
     put(model, { sort: next });
   }
 
-  function draw({ entry, all, rows }, largest) {
+  function draw({ entry, all, rows }, largest, waiting) {
     const sort = model.get("sort");
     const total = sums(all);
-    const head = MEASURES.map((measure) => {
+    const head = shown().map((measure) => {
       const direction = { [`-${measure}`]: ["descending", " \u25bc"], [measure]: ["ascending", " \u25b2"] }[sort];
       const [title, unit] = heading[measure]();
       return html("th", { scope: "col", class: "cx-figure", "aria-sort": direction?.[0] ?? "none" },
         html("button", { type: "button", "data-sort": measure, click: () => sortBy(measure) }, title + (direction?.[1] ?? "")),
         html("small", {}, unit));
     });
-    const cells = (row) => MEASURES.map((measure) => html("td", {
+    const cells = (row) => shown().map((measure) => html("td", {
       class: "cx-figure", title: `${(100 * row[measure] / (total[measure] || 1)).toFixed(1)}% of the network's`,
     }, figure(measure, entry, row[measure]), html("span", { class: `cx-bar cx-bar-${measure}`,
       style: `width: ${(100 * row[measure] / (largest[measure] || 1)).toFixed(2)}%` })));
+    const body = html("tbody");
+    waiting.push({ body, rows: rows.map((row) => () => html("tr", {},
+      html("th", { scope: "row" }, row.name || "(model)", html("small", { class: "cx-slim" }, `${row.kind}, ${row.shape}`)),
+      html("td", { class: "cx-wide" }, row.kind), html("td", { class: "cx-wide" }, row.shape), cells(row))) });
     return html("div", { class: "cx-scroll", tabindex: 0, role: "region", "aria-label": `Cost of ${entry.title}` },
       html("table", { class: "cx-table" },
         html("caption", {}, entry.title),
         html("thead", {}, html("tr", {}, html("th", { scope: "col" }, model.get("by") === "layer" ? "Layer" : "Stage"),
           html("th", { scope: "col", class: "cx-wide" }, "Kind"), html("th", { scope: "col", class: "cx-wide" }, "Output"), head)),
-        html("tbody", {}, rows.map((row) => html("tr", {},
-          html("th", { scope: "row" }, row.name || "(model)", html("small", { class: "cx-slim" }, `${row.kind}, ${row.shape}`)),
-          html("td", { class: "cx-wide" }, row.kind), html("td", { class: "cx-wide" }, row.shape), cells(row)))),
+        body,
         html("tfoot", {}, html("tr", {}, html("th", { scope: "row" }, "Total"),
           html("td", { class: "cx-wide" }), html("td", { class: "cx-wide" }),
-          MEASURES.map((measure) => html("td", { class: "cx-figure" }, figure(measure, entry, total[measure])))))));
+          shown().map((measure) => html("td", { class: "cx-figure" }, figure(measure, entry, total[measure])))))));
+  }
+
+  // The first rows at once, the rest in turns of the page, so that it answers quickly for a thousand layers, too.
+  let turn = 0;
+  function fillIn(bodies, from, to, mine) {
+    if (mine !== turn) return;
+    for (const { body, rows } of bodies) body.append(...rows.slice(from, to).map((row) => row()));
+    if (bodies.some(({ rows }) => rows.length > to)) setTimeout(fillIn, 0, bodies, to, to + AT_ONCE, mine);
   }
 
   function update() {
-    const shown = chosen();
-    const largest = Object.fromEntries(MEASURES.map((measure) =>
-      [measure, Math.max(...shown.flatMap(({ all }) => all.map((row) => row[measure])))]));
+    const chosenTables = chosen();
+    const largest = Object.fromEntries(EVERY.map((measure) =>
+      [measure, Math.max(...chosenTables.flatMap(({ all }) => all.map((row) => row[measure])))]));
     const places = [...tables.children].map((child) => [child.scrollTop, child.scrollLeft]);
     const focused = tables.contains(document.activeElement) && document.activeElement.dataset.sort;
     const index = [...tables.children].findIndex((child) => child.contains(document.activeElement));
-    tables.replaceChildren(...shown.map((one) => draw(one, largest)));
+    const waiting = [];
+    turn += 1;
+    tables.replaceChildren(...chosenTables.map((one) => draw(one, largest, waiting)));
+    const inView = places.map(([top]) => Math.ceil((top + 500) / 18)); // no row is lower than 18 pixels
+    fillIn(waiting, 0, Math.max(AT_ONCE, ...inView), turn);
     places.forEach(([top, left], i) => tables.children[i]?.scrollTo({ top, left, behavior: "instant" }));
     if (focused) tables.children[index]?.querySelector(`[data-sort="${focused}"]`)?.focus({ preventScroll: true });
-    tables.classList.toggle("cx-two", shown.length > 1);
+    tables.classList.toggle("cx-two", chosenTables.length > 1);
 
-    const [{ entry, all, rows }, other] = shown;
+    const [{ entry, all, rows }, other] = chosenTables;
     const [total, part] = [sums(all), sums(rows)];
     const say = [];
     if (rows.length < all.length) {
@@ -154,10 +178,17 @@ function render({ model, el }) {
     }
     say.push(`One image, values of ${entry.value_bytes} bytes (1 MB = 1,000,000 bytes); `
       + `without gradients at most ${bytesText(entry.peak_bytes)} of activations live at once, the input included.`);
+    if (model.get("training")) {
+      const kept = entry.kept;
+      say.push(!kept ? "What training keeps cannot be counted: the path through this network depends on values."
+        : `Training by momentum keeps ${bytesText(kept.weights + kept.gradients + kept.optimizer_state)} of weights, gradients and `
+          + `momentum, and for each image of a batch about ${bytesText(kept.saved)} for the backward pass.`);
+    }
     status.textContent = say.join(" ");
   }
 
-  return mount({ model, el }, { name: "cost", title: "What every layer costs", controls, update, body: [tables, status] });
+  return mount({ model, el }, { name: "cost", title: "What every layer costs", controls, update, body: [tables, status],
+    end: () => { turn += 1; } });
 }
 
 export default { render };
