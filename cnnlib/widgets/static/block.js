@@ -187,7 +187,8 @@ function render({ model, el }) {
   const others = html("div");
 
   // The channels of a layer as a shape from its input (above) to its output (below), cut into its groups.
-  function profile({ from, to, groups, at = 0, out = 0, passes = 0 }, widest, shortcut) {
+  // `end` says whether the shortcut leaves here ("first"), ends here ("last") or only passes ("").
+  function profile({ from, to, groups, at = 0, out = 0, passes = 0 }, widest, end) {
     const scale = (channels) => 56 + 84 * channels / widest;
     const pieces = Math.min(groups, 24);
     const cut = pieces > 1 ? 0.25 : 0;
@@ -199,7 +200,8 @@ function render({ model, el }) {
     return html("td", { class: "cx-profile" }, svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("path", { class: "cx-shape", d: points.join("") }),
       passes && svg("path", { class: "cx-pass", d: `M${scale(-passes)} 0V20H${scale(0)}V0z` }),
-      shortcut && svg("path", { class: "cx-shortcut", d: shortcut })));
+      end != null && svg("path", { class: "cx-shortcut", d:
+        end === "first" ? `M${scale(-from / 2)} 0H5V20` : end === "last" ? `M5 0V10H${scale(-to / 2)}` : "M5 0V20" })));
   }
 
   function draw(setting) {
@@ -213,9 +215,9 @@ function render({ model, el }) {
       html("thead", {}, html("tr", {}, html("td", {}), html("th", { scope: "col" }, "Layer"),
         html("th", { scope: "col", class: "cx-figure" }, "Parameters"), html("th", { scope: "col", class: "cx-figure" }, "Multiply-adds"))),
       html("tbody", {}, rows.map((row, i) => {
-        const shortcut = added && (i === 0 ? "M14 0H5V20" : i < rows.length - 1 ? "M5 0V20" : "M5 0V10H14");
+        const end = added ? (i === 0 ? "first" : i < rows.length - 1 ? "" : "last") : null;
         const channels = row.macs ? `${whole(row.from)} \u2192 ${row.hidden ? `${whole(row.hidden)} \u2192 ` : ""}${whole(row.to)}` : whole(row.to);
-        return html("tr", {}, profile(row, widest, shortcut),
+        return html("tr", {}, profile(row, widest, end),
           html("th", { scope: "row" }, [...row.before, html("strong", {}, row.name), ...row.after].flatMap((part, j) => (j ? [", ", part] : [part])),
             html("small", {}, `${channels} channels`)),
           row.macs ? [figureCell("params", row.params, params), figureCell("macs", row.macs, macs)]
