@@ -33,7 +33,7 @@ class Source:
     """
 
     def __init__(self, *things: object):
-        files = dict.fromkeys(Path(inspect.getsourcefile(thing)) for thing in things)
+        files = dict.fromkeys(Path(inspect.getsourcefile(inspect.unwrap(thing))) for thing in things)  # not a decorator's
         self.files = [file.relative_to(Path(cnnlib.__file__).parents[1]).as_posix() for file in files]
         self.code = "\n\n".join(textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in things)
 

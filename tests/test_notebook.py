@@ -111,3 +111,9 @@ def test_block_diagram_has_a_box_for_each_layer_and_a_sum_for_many_branches(ax):
     drawn = plots.block_diagram([layers, layers], merged=["norm"])
     assert [text.get_text() for text in drawn.texts if text.get_text()] == [*layers, *layers, "norm", "x"]
     assert len(drawn.patches) == 5 + 2  # the second circle is the sum of the branches
+
+
+def test_source_of_a_decorated_function_names_its_own_file():
+    from cnnlib.analysis import occlusion_map  # wrapped by torch.no_grad()
+
+    assert Source(occlusion_map).files == ["cnnlib/analysis/inside.py"]
