@@ -11,7 +11,7 @@ FLOORS = (
     ("layers", "vision"),
     ("published",),
     ("registry",),
-    ("models", "analysis", "data"),
+    ("models", "analysis", "data", "features"),
     ("train", "plots"),
     ("widgets", "notebook"),
 )
