@@ -56,17 +56,21 @@ class Explorer(anywidget.AnyWidget):
         return ", ".join(f"{name}={value!r}" for name, value in self.data["example"].items())
 
 
+class WrongValue(ValueError, traitlets.TraitError):
+    """A value that a trait does not take. As a `TraitError` it makes traitlets keep the old value of a view's message."""
+
+
 def check_count(name: str, value: object, least: int, most: int) -> int:
     """`value` if it is an integer from `least` to `most`, else a `ValueError` that names it."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name}={value!r}; it must be an integer from {least} to {most}")
+        raise WrongValue(f"{name}={value!r}; it must be an integer from {least} to {most}")
     return value
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """`value` if it is one of `allowed`, else a `ValueError` that names them."""
     if value not in allowed:
-        raise ValueError(f"{name}={value!r}; choose one of {', '.join(map(repr, allowed))}")
+        raise WrongValue(f"{name}={value!r}; choose one of {', '.join(map(repr, allowed))}")
     return value
 
 

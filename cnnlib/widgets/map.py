@@ -8,7 +8,7 @@ import traitlets
 
 from cnnlib.data import book_file, load_result, load_table
 
-from .base import Explorer, check_choice, module, style
+from .base import Explorer, WrongValue, check_choice, module, style
 
 # Families by what drove them; the colour and the fill of a mark are its group's, its shape is the family's own.
 GROUPS = {
@@ -103,7 +103,7 @@ class ArchitectureMap(Explorer):
             names = {row[0] for row in self.data["networks"]}
             names |= {mark[1] for entry in self.data["sources"] for mark in entry["marks"]}
             if proposal.value and proposal.value not in names:
-                raise ValueError(f"network={proposal.value!r} is not on the map; list_models() names the networks")
+                raise WrongValue(f"network={proposal.value!r} is not on the map; list_models() names the networks")
             return proposal.value
         return check_choice(proposal.trait.name, proposal.value, allowed[proposal.trait.name])
 

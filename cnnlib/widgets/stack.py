@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import traitlets
 
-from .base import Explorer, check_choice, check_count, module
+from .base import Explorer, WrongValue, check_choice, check_count, module
 
 LIMITS = {"kernel_size": (1, 15), "stride": (1, 8), "padding": (0, 7), "channels": (1, 2048)}
 MOST_LAYERS = 16
@@ -66,7 +66,7 @@ class StackDesigner(Explorer):
     @traitlets.validate("layers")
     def _check_layers(self, proposal):
         if not 1 <= len(proposal.value) <= MOST_LAYERS:
-            raise ValueError(f"layers holds {len(proposal.value)} layers; a stack has 1 to {MOST_LAYERS}")
+            raise WrongValue(f"layers holds {len(proposal.value)} layers; a stack has 1 to {MOST_LAYERS}")
         for place, layer in enumerate(proposal.value):
             check_choice(f"layers[{place}]['kind']", layer.get("kind"), ["conv", "pool"])
             for name in LIMITS:
@@ -77,7 +77,7 @@ class StackDesigner(Explorer):
     @traitlets.validate("input_size")
     def _check_input_size(self, proposal):
         if len(proposal.value) != 2:
-            raise ValueError(f"input_size={proposal.value!r}; it must be (channels, height)")
+            raise WrongValue(f"input_size={proposal.value!r}; it must be (channels, height)")
         for name, value, most in zip(("channels", "height"), proposal.value, (2048, 1024)):
             check_count(f"input_size's {name}", value, 1, most)
         return proposal.value

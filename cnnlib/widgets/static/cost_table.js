@@ -2,7 +2,8 @@
 
 const MEASURES = ["activations", "params", "macs"];
 const EVERY = ["activations", "saved", "params", "macs"]; // saved, for the backward pass, is in bytes
-const AT_ONCE = 80; // rows that stand there at the first response; the others follow, so many at a time
+const AT_ONCE = 30; // rows that stand there at the first response; the others follow, a little later
+const LATER = 240; // of them at a time
 
 // Rows of one table as objects; by stage, their sums, in forward order.
 export function tableRows(data, entry, by) {
@@ -142,7 +143,7 @@ function render({ model, el }) {
   function fillIn(bodies, from, to, mine) {
     if (mine !== turn) return;
     for (const { body, rows } of bodies) body.append(...rows.slice(from, to).map((row) => row()));
-    if (bodies.some(({ rows }) => rows.length > to)) setTimeout(fillIn, 0, bodies, to, to + AT_ONCE, mine);
+    if (bodies.some(({ rows }) => rows.length > to)) setTimeout(fillIn, from ? 0 : 120, bodies, to, to + LATER, mine);
   }
 
   function update() {
@@ -160,6 +161,7 @@ function render({ model, el }) {
     places.forEach(([top, left], i) => tables.children[i]?.scrollTo({ top, left, behavior: "instant" }));
     if (focused) tables.children[index]?.querySelector(`[data-sort="${focused}"]`)?.focus({ preventScroll: true });
     tables.classList.toggle("cx-two", chosenTables.length > 1);
+    tables.classList.toggle("cx-training", model.get("training"));
 
     const [{ entry, all, rows }, other] = chosenTables;
     const [total, part] = [sums(all), sums(rows)];

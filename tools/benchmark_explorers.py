@@ -1,0 +1,130 @@
+"""How quickly the explorers answer: from an input to the next painted frame, in Chromium, on a page without a kernel.
+
+    python tools/benchmark_explorers.py             print the figures
+    python tools/benchmark_explorers.py --write     and record them in data/results/benchmark_explorers.json
+
+Every explorer gets the same kind of input many times; `first` is the answer to the first one, before anything is warm.
+The aim is 100 ms. `load` is the number of processes that wanted a processor meanwhile: with more than there are
+processors, the times are longer than a reader's.
+"""
+
+import argparse
+import functools
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import torch
+from playwright.sync_api import sync_playwright
+
+from cnnlib import widgets
+from cnnlib.train.experiments import hardware, write_record
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from test_pages import Quiet, Watched, bare_page  # noqa: E402
+
+TARGET = ROOT / "data" / "results" / "benchmark_explorers.json"
+INPUTS = 21
+
+# What is done for the i-th time: a slider moved, one of two buttons pressed, a list's next entry chosen, a column sorted.
+SLIDER = """(i) => { const node = document.querySelector('.cx input[type=range]'); node.value = +node.min + (i % 2);
+  node.dispatchEvent(new Event('input', {bubbles: true})); }"""
+RADIO = """(i) => { const group = document.querySelectorAll('.cx-radio')[%d]; group.querySelectorAll('input')[i %% 2 ? 0 : 1].click(); }"""
+CHOICE = """(i) => { const node = document.querySelectorAll('.cx select')[%d]; node.selectedIndex = i %% 2 ? %d : %d;
+  node.dispatchEvent(new Event('change', {bubbles: true})); }"""
+SORT = "(i) => document.querySelector('[data-sort=params]').click()"
+SEARCH = """(i) => { const node = document.querySelector('.cx input[type=search]'); node.value = i % 2 ? '' : 'conv';
+  node.dispatchEvent(new Event('input', {bubbles: true})); }"""
+
+CASES = {
+    "convolution arithmetic: kernel moved": (lambda: widgets.ConvolutionArithmetic(16, 3, 1), SLIDER),
+    "kernel stacks: preset chosen": (lambda: widgets.StackDesigner(), CHOICE % (0, 1, 2)),
+    "receptive field, alexnet_227: layer moved": (lambda: widgets.ReceptiveFieldExplorer("alexnet_227"), SLIDER),
+    "receptive field, densenet201: layer moved": (lambda: widgets.ReceptiveFieldExplorer("densenet201"), SLIDER),
+    "effective field, alexnet_227: layer moved": (
+        lambda: widgets.ReceptiveFieldExplorer("alexnet_227", footprints=True), SLIDER),
+    "cost table, alexnet_227: units": (lambda: widgets.CostTableExplorer("alexnet_227"), RADIO % 1),
+    "cost table, densenet201: units": (lambda: widgets.CostTableExplorer("densenet201"), RADIO % 1),
+    "cost table, densenet201: sorted": (lambda: widgets.CostTableExplorer("densenet201"), SORT),
+    "cost table, densenet201: filtered": (lambda: widgets.CostTableExplorer("densenet201"), SEARCH),
+    "cost table, densenet201 beside densenet121: units": (
+        lambda: widgets.CostTableExplorer("densenet201", "densenet121"), RADIO % 1),
+    "block designer: a control moved": (lambda: widgets.BlockDesigner(), SLIDER),
+    "Inception designer: a control moved": (lambda: widgets.InceptionDesigner(), SLIDER),
+    "map of architectures: axis chosen": (lambda: widgets.ArchitectureMap(), CHOICE % (1, 0, 1)),
+    "map of architectures: scale": (lambda: widgets.ArchitectureMap(), RADIO % 0),
+}
+
+# Milliseconds from each input to the frame that shows what it did.
+MEASURE = """async (inputs) => {
+  const act = %s;
+  const painted = () => new Promise((done) => requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = done;
+    channel.port2.postMessage(0);
+  }));
+  const times = [];
+  for (let i = 0; i < inputs; i++) {
+    await painted();
+    await new Promise((done) => setTimeout(done, 60));
+    const start = performance.now();
+    act(i);
+    await painted();
+    times.push(performance.now() - start);
+  }
+  return times;
+}"""
+
+
+def measure(browser, explorer, action: str) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        bare_page(Path(folder), explorer)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        watched = Watched(browser, address)
+        try:
+            page = watched.open(f"{address}/index.html")
+            page.wait_for_timeout(500)
+            before = page.locator(".cx").inner_html()
+            times = page.evaluate(MEASURE % action, INPUTS)  # an odd number of inputs: the last one differs from the start
+            if page.locator(".cx").inner_html() == before or watched.problems:
+                raise RuntimeError(f"{explorer!r} did not answer: {watched.problems}")
+            return times
+        finally:
+            watched.page.close()
+            server.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"record in {TARGET.relative_to(ROOT)}")
+    options = parser.parse_args()
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    rows = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        version = browser.version
+        for name, (make, action) in CASES.items():
+            times = measure(browser, make(), action)
+            row = {"input": name, "first": round(times[0], 1), "median": round(statistics.median(times), 1),
+                   "slowest": round(max(times), 1), "load": round(os.getloadavg()[0], 1)}
+            rows.append(row)
+            print("{input:55} first {first:6.1f}  median {median:6.1f}  slowest {slowest:6.1f} ms  (load {load})".format(**row),
+                  flush=True)
+        browser.close()
+    if options.write:
+        settings = {**hardware(torch.device("cpu")), "processors": os.cpu_count(), "browser": f"Chromium {version}",
+                    "inputs": INPUTS, "unit": "ms"}
+        write_record(TARGET, {"description": "From an input to the next painted frame, on a page without a kernel",
+                              "settings": settings, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
