@@ -4,7 +4,7 @@
     python tools/benchmark_explorers.py --write     and record them in data/results/benchmark_explorers.json
 
 Every explorer gets the same kind of input many times; `first` is the answer to the first one, before anything is warm.
-The aim is 100 ms. `load` is the number of processes that wanted a processor meanwhile: with more than there are
+`work` is the processor time that the page's thread spends on one input, whoever else is busy. The aim is 100 ms. `load` is the number of processes that wanted a processor meanwhile: with more than there are
 processors, the times are longer than a reader's.
 """
 
@@ -82,7 +82,13 @@ MEASURE = """async (inputs) => {
 }"""
 
 
-def measure(browser, explorer, action: str) -> list[float]:
+def task_seconds(session) -> float:
+    """Processor time of the page's own thread so far: scripts, styles, layout, painting."""
+    return next(one["value"] for one in session.send("Performance.getMetrics")["metrics"] if one["name"] == "TaskDuration")
+
+
+def measure(browser, explorer, action: str) -> tuple[list[float], float]:
+    """Milliseconds from each input to its frame, and the mean processor time of the page's thread for one input."""
     with tempfile.TemporaryDirectory() as folder:
         bare_page(Path(folder), explorer)
         server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
@@ -93,10 +99,14 @@ def measure(browser, explorer, action: str) -> list[float]:
             page = watched.open(f"{address}/index.html")
             page.wait_for_timeout(500)
             before = page.locator(".cx").inner_html()
+            session = page.context.new_cdp_session(page)
+            session.send("Performance.enable", {"timeDomain": "threadTicks"})
+            work = task_seconds(session)
             times = page.evaluate(MEASURE % action, INPUTS)  # an odd number of inputs: the last one differs from the start
+            work = 1000 * (task_seconds(session) - work) / INPUTS
             if page.locator(".cx").inner_html() == before or watched.problems:
                 raise RuntimeError(f"{explorer!r} did not answer: {watched.problems}")
-            return times
+            return times, work
         finally:
             watched.page.close()
             server.shutdown()
@@ -112,11 +122,11 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         version = browser.version
         for name, (make, action) in CASES.items():
-            times = measure(browser, make(), action)
+            times, work = measure(browser, make(), action)
             row = {"input": name, "first": round(times[0], 1), "median": round(statistics.median(times), 1),
-                   "slowest": round(max(times), 1), "load": round(os.getloadavg()[0], 1)}
+                   "slowest": round(max(times), 1), "work": round(work, 1), "load": round(os.getloadavg()[0], 1)}
             rows.append(row)
-            print("{input:55} first {first:6.1f}  median {median:6.1f}  slowest {slowest:6.1f} ms  (load {load})".format(**row),
+            print("{input:55} first {first:6.1f}  median {median:6.1f}  slowest {slowest:6.1f}  work {work:5.1f} ms  (load {load})".format(**row),
                   flush=True)
         browser.close()
     if options.write:
