@@ -11,8 +11,8 @@ FLOORS = (
     ("layers", "vision"),
     ("published",),
     ("registry",),
-    ("models", "analysis", "data", "features"),
-    ("train", "plots"),
+    ("models", "analysis", "data", "features", "compression"),
+    ("train", "plots", "transfer"),
     ("widgets", "notebook"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
