@@ -223,3 +223,24 @@ def branches(paths: Sequence[Sequence[str]], start: str, end: str, *, ax: Axes |
     ax.set_ylim(len(paths) - 0.4, -0.6)
     ax.axis("off")
     return ax
+
+
+def connections(values: Mapping[str, Sequence[float]], *, limits: tuple[float, float] | None = None, ax: Axes | None = None) -> Axes:
+    """A dense block as a heat map: a column for each layer that reads, a row for each layer that is read.
+
+    `values` has for every reader one value for each of its sources: the block's input, then its layers in order. What a
+    layer cannot read stays white. `limits` are the values at the ends of the colour scale; `ax.images[0]` is for a colour bar.
+    """
+    ax = ax or plt.gca()
+    sources = max(map(len, values.values()))
+    grid = np.full((sources, len(values)), np.nan)
+    for column, parts in enumerate(values.values()):
+        grid[: len(parts), column] = parts
+    low, high = limits or (None, None)
+    ax.imshow(grid, cmap="viridis", vmin=low, vmax=high, aspect="equal")
+    ax.set_xticks(range(len(values)), list(values), rotation=90)
+    ax.set_yticks(range(sources), ["input", *(f"layer {number}" for number in range(1, sources))])
+    ax.set_xlabel("reads")
+    ax.set_ylabel("is read")
+    ax.grid(visible=False)
+    return ax

@@ -91,6 +91,13 @@ def test_pictures_filters_and_maps(ax):
         plots.feature_maps([(3, 32, 32)], ["a", "b"], ax=ax)
 
 
+def test_connections_are_a_triangle(ax):
+    plots.connections({"layer 1": [1.0], "layer 2": [0.5, 2.0], "classifier": [0.1, 0.2, 0.3]}, limits=(0, 2), ax=ax)
+    grid = ax.images[0].get_array()
+    assert grid.shape == (3, 3) and np.ma.count(np.ma.masked_invalid(grid)) == 6
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["input", "layer 1", "layer 2"]
+
+
 def test_branches_have_a_box_for_each_layer_and_both_ends(ax):
     plots.branches([["1x1"], ["1x1", "3x3"], []], "in", "out", ax=ax)
     assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["1x1", "1x1", "3x3", "in", "out"]
