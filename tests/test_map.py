@@ -72,7 +72,8 @@ def measured(monkeypatch):
     runs = {name: {"recipe": {"model": model}, "rows": [{"test_accuracy": 1.0}, {"test_accuracy": value}]}
             for name, (model, value) in RUNS.items()}
     records = {"benchmark": {"description": "A test", "runs": runs},
-               "latency": {"rows": [{"network": "resnet20", "milliseconds": 1.5}, {"network": "nin_cifar", "milliseconds": 4.0}]}}
+               "latency": {"hardware": {"device": "cpu", "name": "A processor", "threads": 1}, "precision": "float32",
+                           "networks": {"resnet20": {"milliseconds": 1.5}, "nin_cifar": {"milliseconds": 4.0}}}}
     monkeypatch.setattr(module_of_map, "load_result", records.__getitem__)
     return lambda *args, **kwargs: ArchitectureMap("measured", *args, **{"network": "resnet20", **kwargs})
 
@@ -82,7 +83,7 @@ def test_measurements_stand_apart_with_their_spread(measured):
     assert ours["resnet20"][:5] == ("resnet20", 62.0, None, 60.0, 64.0) and "mean of 3 seeds" in ours["resnet20"][5]
     assert ours["resnet20 stochastic depth"][:5] == ("resnet20", 58.0, None, None, None)
     assert not set(ours) - {"resnet20", "resnet20 stochastic depth", "nin_cifar"}
-    assert "milliseconds" in measured().data["quantities"]
+    assert "milliseconds" in measured().data["quantities"] and "on A processor, 1 thread," in measured().data["clock"]
 
 
 def test_records_that_are_not_there_are_left_out(monkeypatch):

@@ -66,7 +66,8 @@ class ArchitectureMap(Explorer):
 
     def __init__(self, source: str = "papers", *, x: str = "macs", y: str = "top1", size: str = "params", scale: str = "log",
                  families: Sequence[str] | None = None, network: str = "vgg16"):
-        networks = _networks()
+        times, clock = _latency()
+        networks = _networks(times)
         place = {row[0]: number for number, row in enumerate(networks)}
         makers = {"papers": _papers, "torchvision": _torchvision, "cifar10": _cifar10, "measured": _measured}
         sources = []
@@ -80,7 +81,7 @@ class ArchitectureMap(Explorer):
         known = [family for group in GROUPS.values() for family in group]
         extra = sorted({row[1] for row in networks} - set(known))  # families of yours
         groups = {**GROUPS, **({"Others": extra} if extra else {})}
-        data = {"columns": COLUMNS, "networks": networks, "sources": sources, "groups": groups, "quantities": quantities,
+        data = {"columns": COLUMNS, "networks": networks, "sources": sources, "groups": groups, "quantities": quantities, "clock": clock,
                 "sizes": [name for name in SIZES if name in ("", *quantities)]}
         super().__init__(data, source=source, x=x, y=y, size=size, scale=scale,
                          families=[*known, *extra] if families is None else list(families), network=network)
@@ -115,21 +116,23 @@ class ArchitectureMap(Explorer):
         return proposal.value
 
 
-def _networks() -> list[list]:
+def _networks(times: dict[str, float]) -> list[list]:
     """All networks, in the order of `COLUMNS`; the time is None where none was measured."""
-    times = _latency()
     return [[row["name"], row["family"], int(row["year"]), int(row["input"].rpartition("x")[2]), int(row["params"]),
              int(row["macs"]), int(row["activations"]), int(row["depth"]), int(row["receptive_field"]), times.get(row["name"])]
             for row in load_table("zoo")]
 
 
-def _latency() -> dict[str, float]:
-    """Milliseconds for one image by network, if they were measured."""
+def _latency() -> tuple[dict[str, float], str]:
+    """Milliseconds for one image by network, and on what they were measured; empty if they were not."""
     try:
         record = load_result("latency")
     except FileNotFoundError:
-        return {}
-    return {row["network"]: round(row["milliseconds"], 4) for row in record["rows"]}
+        return {}, ""
+    hardware = record["hardware"]
+    where = f"{hardware['name']}, {hardware['threads']} thread" if hardware["device"] == "cpu" else hardware["name"]
+    times = {name: round(row["milliseconds"], 3) for name, row in record["networks"].items()}
+    return times, f"Time: measured for this book, one image on {where}, {record['precision']}."
 
 
 # What each source shows: marks [network, name on the map, top-1, top-5, lowest and highest top-1 or None, whose number].

@@ -143,7 +143,7 @@ function render({ model, el }) {
   function fillIn(bodies, from, to, mine) {
     if (mine !== turn) return;
     for (const { body, rows } of bodies) body.append(...rows.slice(from, to).map((row) => row()));
-    if (bodies.some(({ rows }) => rows.length > to)) setTimeout(fillIn, from ? 0 : 120, bodies, to, to + LATER, mine);
+    if (bodies.some(({ rows }) => rows.length > to)) setTimeout(fillIn, from ? 0 : 300, bodies, to, to + LATER, mine);
   }
 
   function update() {

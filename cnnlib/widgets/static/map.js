@@ -217,7 +217,8 @@ function render({ model, el }) {
       status.textContent = `${plural(shown.length, "network")}.`
         + (best.length ? ` ${lead} (line): ${best.map(({ label }) => label).join(", ")}.` : "");
     }
-    note.textContent = source.note + " Work, size and depth: computed from the networks, for one image of the size they were made for.";
+    note.textContent = source.note + " Work, size and depth: computed from the networks, for one image of the size they were made for."
+      + (data.clock ? ` ${data.clock}` : "");
     const rows = chosen ? [["Network", `${chosen.label} (${chosen.family}, ${chosen.year}), image ${chosen.side} \u00d7 ${chosen.side}`],
       ["Accuracy", chosen.top1 == null && chosen.top5 == null ? "none in this source" : ACCURACIES.filter((name) => chosen[name] != null)
         .map((name) => `${plain(name).replace(" accuracy", "")} ${number(chosen, name)}`).join(", ")
