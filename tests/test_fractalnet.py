@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cnnlib import create_model
+from cnnlib.analysis import training_memory
 from cnnlib.models.fractalnet import FractalBlock, FractalNet, PlainColumn, draw_survivors
 from zoo import count_params, on_meta, randomize
 
@@ -125,3 +126,9 @@ def test_errors():
         small(global_drop_path=1.5)
     with pytest.raises(ValueError, match="one probability for each"):
         small(dropout=(0.1,))
+
+
+def test_training_memory_can_be_counted_without_drop_path():
+    with torch.device("meta"):
+        model = create_model("fractalnet_cifar", local_drop_path=0.0, global_drop_path=0.0).train()
+    assert training_memory(model, (3, 32, 32)).saved > 0

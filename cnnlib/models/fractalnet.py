@@ -52,6 +52,8 @@ def join(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def draw_survivors(inputs: int, drop_probability: float) -> list[int]:
     """Which inputs of a join survive: each is dropped by chance, but if all were, one at random stays."""
+    if not drop_probability:
+        return list(range(inputs))
     drops = torch.rand(inputs, device="cpu") < drop_probability
     if drops.all():
         return [int(torch.randint(inputs, (), device="cpu"))]
@@ -185,7 +187,7 @@ class FractalNet(nn.Module):
 
     def _draw_column(self) -> int | None:
         """For this mini-batch: the one column of global drop-path, or None for all."""
-        if self.training and torch.rand((), device="cpu") < self.global_drop_path:
+        if self.training and self.global_drop_path and torch.rand((), device="cpu") < self.global_drop_path:
             return int(torch.randint(self.columns, (), device="cpu")) + 1
         return None
 
