@@ -9,7 +9,7 @@ BUILT := _build/.built
 WORKERS ?= 2
 PORT ?= 8000
 
-CHAPTERS := $(sort $(wildcard chapters/[0-9A-Z]*.ipynb))
+CHAPTERS := $(sort $(wildcard chapters/[0-9A-Za-z]*.ipynb))
 SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(CHAPTERS) $(wildcard _static/* _ext/*.py)
 
 # One thread a process: chapters run side by side, and sums come out the same on every machine.
