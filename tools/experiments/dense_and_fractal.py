@@ -6,7 +6,7 @@
 and with statistics gathered again by the column itself. "plain, seed k" trains the deepest column's network alone by the same
 recipe. "no drop-path, seed k" is the FractalNet without drop-path. Writes `data/results/fractal_columns.json`.
 
-"dense, seed k" trains `densenet_cifar`. For every layer that reads a concatenation (`reader`) and every earlier layer whose
+"dense, seed k" takes `densenet_cifar` as `data/experiments/benchmark.toml` trains it, from that run's checkpoint if it is there. For every layer that reads a concatenation (`reader`) and every earlier layer whose
 maps it reads (`source`) it takes the mean absolute weight, before and after training; the same times the scale of the
 normalization in between; and how much the test loss rises if that one connection is cut. Writes `data/results/dense_reuse.json`.
 """
@@ -24,11 +24,12 @@ from cnnlib import create_model
 from cnnlib.models.densenet import DenseNet
 from cnnlib.models.fractalnet import PlainColumn
 from cnnlib.train import Recipe, best_device, fit
-from cnnlib.train.experiments import accuracy, hardware, write_record
+from cnnlib.train.experiments import accuracy, hardware, read_experiment, write_record
 from cnnlib.train.loop import Data, load_data, make_batches, memory_format, predict
 from cnnlib.train.recipes import named
 
-RESULTS = Path(__file__).parents[2] / "data" / "results"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "data" / "results"
 FRACTAL, DENSE = RESULTS / "fractal_columns.json", RESULTS / "dense_reuse.json"
 DESCRIPTIONS = {
     FRACTAL: "Columns cut out of a trained FractalNet, beside the deepest column's network trained alone",
@@ -47,12 +48,14 @@ def recipes() -> dict[str, Recipe]:
     """The recipe of every run by its name, in the order in which they are done."""
     kinds = {
         "fractal": ("fractalnet_cifar", THREE_BLOCKS), "plain": ("fractalnet_cifar_plain", THREE_BLOCKS),
-        "no drop-path": ("fractalnet_cifar", {**THREE_BLOCKS, **WITHOUT_DROP_PATH}), "dense": ("densenet_cifar", {}),
+        "no drop-path": ("fractalnet_cifar", {**THREE_BLOCKS, **WITHOUT_DROP_PATH}),
     }
-    order = [("fractal", 0), ("plain", 0), ("no drop-path", 0), ("dense", 0),
+    order = [("fractal", 0), ("plain", 0), ("no drop-path", 0),
              ("fractal", 1), ("plain", 1), ("fractal", 2), ("plain", 2)]
-    return {f"{kind}, seed {seed}": named("modern", model=kinds[kind][0], model_args=kinds[kind][1], seed=seed, **COMMON)
-            for kind, seed in order}
+    _, benchmark, _ = read_experiment(ROOT / "data/experiments/benchmark.toml")
+    plans = {f"{kind}, seed {seed}": named("modern", model=kinds[kind][0], model_args=kinds[kind][1], seed=seed, **COMMON)
+             for kind, seed in order}
+    return {"dense, seed 0": benchmark["densenet_cifar, seed 0"], **plans}
 
 
 class Tester:
@@ -169,7 +172,9 @@ def carry_out(name: str, recipe: Recipe, data: Data, device: torch.device) -> di
     model = create_model(recipe.model, **recipe.model_args)
     initial = create_model(recipe.model, **recipe.model_args)
     initial.load_state_dict(model.state_dict())
-    rows = list(fit(recipe, model=model, data=data, device=device))
+    name_there = f"{recipe.model}, seed {recipe.seed}.pt"
+    checkpoint = ROOT / "runs/benchmark" / name_there if recipe.model == "densenet_cifar" else None
+    rows = list(fit(recipe, model=model, data=data, device=device, checkpoint=checkpoint))
     tester = Tester(recipe, data, device)
     result = {
         "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images, "test_images": len(data[1]),
@@ -192,9 +197,9 @@ def main(names: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in plans]:
         raise SystemExit(f"no run {', '.join(map(repr, unknown))}; the runs are {', '.join(map(repr, plans))}")
     train_set, test_set = load_data(Recipe(**COMMON))
-    data = train_set, test_set.first(TEST_IMAGES)
     for name in names or plans:
         target = DENSE if name.startswith("dense") else FRACTAL
+        data = train_set, test_set if target is DENSE else test_set.first(TEST_IMAGES)
         if name in read_record(target)["runs"]:
             continue
         result = carry_out(name, plans[name], data, device)
