@@ -41,7 +41,8 @@ RECIPES: dict[str, dict[str, object]] = {
         flip=True, crop=4,
     ),
     # Sandler et al. 2018 (MobileNetV2), section 6.1: RMSprop, 2% down every epoch, 16 workers of 96 images (here one). The
-    # length is not in the paper: ours. Its factors of the moving mean of batch norm are the network's matter.
+    # length is not in the paper: ours. The running mean of the weights is version 3's (Howard et al. 2019). Version 2's factors of the
+    # moving mean of batch norm are the network's matter.
     "mobilenet": dict(
         epochs=300, batch_size=96, optimizer="rmsprop", lr=0.045, momentum=0.9, weight_decay=4e-5,
         schedule="exponential", gamma=0.98, decay_epochs=1.0, average=0.9999, flip=True, crop=4, min_area=0.08,

@@ -5,10 +5,11 @@
 A network with large fully connected layers, pruned and quantized layer by layer as the paper did AlexNet (its Table 4), and
 one with few parameters, treated as the SqueezeNet paper did its own: a third of the weights stays, 6 bits a weight. What is
 stored is packed, unpacked again, and compared bit for bit; the last accuracy is that of the unpacked network. One seed.
-Writes `data/results/compression.json`.
+Writes `data/results/compression.json`; a network that it holds already is not trained again.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ ALEXNET_BITS = (8, 8, 8, 8, 8, 5, 5, 5)
 # Training, then training with what pruning left, then training of shared values. lr and schedule are ours.
 PLANS = {
     "alexnet_cifar": dataclasses.replace(COMMON, model_args={"dropout": 0.0}),
-    "squeezenet_cifar": dataclasses.replace(COMMON, model="squeezenet_cifar", train_images=15_000, epochs=4, lr=0.1),
+    "squeezenet_cifar": dataclasses.replace(COMMON, model="squeezenet_cifar", train_images=10_000, epochs=4, batch_size=64, lr=0.1),
 }
 AFTER_PRUNING = {"epochs": 1, "lr": 0.01, "warmup_epochs": 0.0, "schedule": "linear"}
 AFTER_SHARING = {"epochs": 1, "lr": 0.001, "warmup_epochs": 0.0, "schedule": "linear", "weight_decay": 0.0}
@@ -112,10 +113,11 @@ class Experiment:
 
 def main():
     data = load_data(COMMON)
-    record = {"description": DESCRIPTION, "networks": {}}
+    done = json.loads(TARGET.read_text(encoding="utf-8"))["networks"] if TARGET.exists() else {}
     for name, recipe in PLANS.items():
-        record["networks"][name] = Experiment(recipe, data, best_device()).run()
-        write_record(TARGET, record)
+        if name not in done:
+            done[name] = Experiment(recipe, data, best_device()).run()
+            write_record(TARGET, {"description": DESCRIPTION, "networks": done})
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def main():
     arguments = parser.parse_args()
     record = {"description": DESCRIPTION, "hardware": {**hardware(torch.device("cpu")), "system": platform.system(),
                                                        "load_at_start": os.getloadavg()[0]},
-              "batch_size": 1, "precision": "float32", "repeats": arguments.repeats, "control": CONTROL,
+              "batch_size": 1, "precision": "float32", "repeats": arguments.repeats, "most_macs": arguments.most, "control": CONTROL,
               "control_milliseconds": [], "networks": {}, "guidelines": {}}
     for name in GUIDELINES:
         record["guidelines"][name] = measure_guideline(name, arguments.repeats)
