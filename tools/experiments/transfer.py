@@ -5,10 +5,11 @@
 A narrow VGG-11 with batch norm learns the six animals; the task is then to tell the four vehicles apart, with 10 to 1,000
 images of each. Three parts, one record `data/results/transfer.json`; what is recorded is skipped, so that a run may be
 cut off. `methods`: the three ways, and probes on every layer. `settings`: other rates, frozen stages, batch-norm
-statistics, at 100 images a class. `sources`: three animals told apart by the features of networks that learned three other
-animals, or three vehicles. Writes the weights that learned the animals to `data/weights/vgg11_animals.safetensors`.
+statistics, at 100 images a class; training from scratch at another rate, also at 1,000. `sources`: three animals told
+apart by the features of networks that learned three other animals, or three vehicles. Writes the weights that learned the animals to `data/weights/vgg11_animals.safetensors`.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -72,12 +73,13 @@ class Record:
     """The rows measured so far, on disk after each."""
 
     def __init__(self):
-        self.content = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {
+        before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+        self.content = {
             "description": "Linear probe, fine-tuning and training from scratch on classes of CIFAR-10 that a narrow VGG-11 has not seen",
             "recipe": {"network": NETWORK, "source": SOURCE.to_dict(), "steps": {str(n): s for n, s in STEPS.items()},
                        "batch_size": 32, "rates": {"fine-tuning": TUNED, "from scratch": SCRATCH}, "flip": True,
                        "precision": "bfloat16", "seeds": SEEDS, "settings": SETTINGS},
-            "hardware": hardware(torch.device("cpu")), "sources": {}, "rows": []}
+            "hardware": hardware(torch.device("cpu")), "sources": before.get("sources", {}), "rows": before.get("rows", [])}
 
     def source(self, name: str, classes: tuple[str, ...], rows: list[dict]) -> None:
         self.content["sources"][name] = {"classes": list(classes), "images": 5000 * len(classes), "rows": rows}
@@ -149,11 +151,12 @@ def probes(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor, 
 
 def settings(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor, std: torch.Tensor) -> None:
     train, test = only(train, VEHICLES), only(test, VEHICLES)
-    test_images, count = normalized(test, mean, std), 100
-    for seed in range(SEEDS):
-        images = few(train, count, seed=seed)
-        for method, options in SETTINGS.items():
-            def trained(method=method, options=options):
+    test_images = normalized(test, mean, std)
+    for seed, (method, options) in itertools.product(range(SEEDS), SETTINGS.items()):
+        for count in (100, 1000) if "scratch" in method else (100,):
+            images = few(train, count, seed=seed)
+
+            def trained(method=method, options=options, images=images, count=count):
                 torch.manual_seed(seed)
                 model = network(len(VEHICLES)) if "scratch" in method else from_file(len(VEHICLES), seed=seed)
                 fine_tune(model, normalized(images, mean, std), images.labels, steps=STEPS[count], bfloat16=True, seed=seed,
