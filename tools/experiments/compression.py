@@ -25,7 +25,7 @@ from cnnlib.train.loop import load_data, make_batches, memory_format, predict
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "data" / "results" / "compression.json"
-DESCRIPTION = "Two small networks compressed by pruning, shared values and Huffman codes: bytes and accuracy after each step"
+DESCRIPTION = "Small networks compressed by pruning, shared values and Huffman codes: bytes and accuracy after each step"
 COMMON = Recipe(model="alexnet_cifar", data="cifar10", epochs=3, batch_size=128, lr=0.05, warmup_epochs=0.5, flip=True,
                 precision="bfloat16")
 # Fractions of weights that stay, and bits for each of them: Han et al. 2016, Table 4, CONV1 to FC8 of AlexNet.
