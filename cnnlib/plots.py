@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 COLOURS = {"activations": "#0072B2", "params": "#D55E00", "macs": "#009E73"}
 QUANTITIES = {"activations": "activations", "params": "parameters", "macs": "multiply-adds"}
@@ -110,6 +111,31 @@ def receptive_fields(fields: Mapping[str, object], names: Mapping[str, str], ima
     ax.set_ylabel("row (pixels)")
     ax.grid(visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return ax
+
+
+def roofline(device, groups: Mapping[str, Sequence], *, ax: Axes | None = None) -> Axes:
+    """Layers under the roof of a `cnnlib.analysis.Device`: the FLOP/s that each can reach against its arithmetic intensity.
+
+    `groups` maps labels to rows of a cost table. Rows without multiply-adds have no place in the picture and are left out.
+    """
+    ax = ax or plt.gca()
+    ratio = device.flops_per_second / device.bytes_per_second
+    intensities = [row.intensity for rows in groups.values() for row in rows if row.macs]
+    ends = np.array([min([*intensities, ratio]) / 2, ratio, 2 * max([*intensities, ratio])])
+    ax.plot(ends, np.minimum(ends * device.bytes_per_second, device.flops_per_second) / 1e12, color="#666666", zorder=0)
+    for (label, rows), marker in zip(groups.items(), "os^Dvp" * len(groups)):
+        rows = [row for row in rows if row.macs]
+        speeds = [row.flops / row.seconds(device) / 1e12 for row in rows]
+        ax.scatter([row.intensity for row in rows], speeds, marker=marker, label=label)
+    ax.loglog()
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("arithmetic intensity (FLOPs per byte)")
+    ax.set_ylabel("reachable at most (TFLOP/s)")
+    ax.legend()
     return ax
 
 

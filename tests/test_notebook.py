@@ -9,7 +9,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 from cnnlib import create_model, plots  # noqa: E402
-from cnnlib.analysis import cost_table, receptive_field  # noqa: E402
+from cnnlib.analysis import Device, cost_table, receptive_field  # noqa: E402
 from cnnlib.models.alexnet import AlexNet  # noqa: E402
 from cnnlib.notebook import Source, Table, check, use_house_style  # noqa: E402
 
@@ -89,6 +89,14 @@ def test_pictures_filters_and_maps(ax):
     assert [patch.get_height() for patch in ax.patches[:2]] == [32, 16]
     with pytest.raises(ValueError, match="1 shapes but 2 names"):
         plots.feature_maps([(3, 32, 32)], ["a", "b"], ax=ax)
+
+
+def test_roofline_has_a_point_for_each_product_below_the_roof(ax, alexnet):
+    table, device = cost_table(alexnet, (3, 32, 32)), Device("a", 1e12, 1e10)
+    plots.roofline(device, {"all": table}, ax=ax)
+    points = np.asarray(ax.collections[0].get_offsets())
+    assert len(points) == sum(row.macs > 0 for row in table)
+    assert (points[:, 1] <= np.minimum(1, points[:, 0] / 100) * (1 + 1e-9)).all()  # TFLOP/s
 
 
 def test_connections_are_a_triangle(ax):
