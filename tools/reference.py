@@ -19,7 +19,8 @@ import cnnlib.models
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "chapters" / "reference.md"
 MODULES = ("cnnlib", "cnnlib.analysis", "cnnlib.train", "cnnlib.data", "cnnlib.plots", "cnnlib.notebook", "cnnlib.widgets",
-           "cnnlib.layers")
+           "cnnlib.layers", "cnnlib.features", "cnnlib.compression",
+           "cnnlib.transfer")
 INTRODUCTION = """\
 # `cnnlib` reference
 
