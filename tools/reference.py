@@ -46,6 +46,7 @@ def signature(name: str, thing: object) -> str:
     except ValueError:
         return name
     text = re.sub(r",? _\w+: [^=]*?(?=\) ->)", "", text)  # what only the class itself sets
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     text = text.replace("torch.Tensor", "Tensor").replace("collections.abc.", "").replace("torch.nn.modules.module.", "nn.")
     return f"{name}{text}"
 
