@@ -75,7 +75,11 @@ def run_experiment(
     if runs:
         recipes, ensembles = {name: recipe for name, recipe in recipes.items() if name in runs}, {}
     target = path.parent.parent / "results" / f"{path.stem}.json"
-    record = _read_record(target, description)
+
+    def begun() -> dict:
+        return {**read_record(target, runs={}, ensembles={}), "description": description}
+
+    record = begun()
     device = best_device()
     folder = Path(work) / path.stem
     loaded = {}  # a set that several runs share is read once
@@ -100,11 +104,8 @@ def run_experiment(
             log(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         with torch.device("meta"):
             params = sum(p.numel() for p in create_model(recipe.model, **recipe.model_args).parameters())
-        record = _read_record(target, description)  # another process may have added to it meanwhile
-        record["runs"][name] = {
-            "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images or len(data[0]),
-            "test_images": len(data[1]), "params": params, "rows": rows, "hardware": hardware(device),
-        }
+        record = begun()  # another process may have added to it meanwhile
+        record["runs"][name] = run_record(recipe, data, device, params=params, rows=rows)
         write_record(target, record)
 
     for name, members in ensembles.items():
@@ -114,9 +115,12 @@ def run_experiment(
     return target
 
 
-def _read_record(target: Path, description: str) -> dict:
-    record = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"runs": {}, "ensembles": {}}
-    return {**record, "description": description}
+def run_record(recipe: Recipe, data: Data, device: torch.device, **measured: object) -> dict[str, object]:
+    """What a record says of one run: its recipe, images and hardware, and what was `measured`."""
+    return {
+        "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images or len(data[0]),
+        "test_images": len(data[1]), **measured, "hardware": hardware(device),
+    }
 
 
 def ensemble(
@@ -146,6 +150,11 @@ def ensemble(
 def accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int) -> float:
     """Percentage of rows (N, classes) whose true label is among the k highest scores."""
     return 100 * (scores.topk(k).indices == labels[:, None]).any(1).float().mean().item()
+
+
+def read_record(path: Path, **start: object) -> dict:
+    """What a record holds so far, or `start` where there is none yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else start
 
 
 def write_record(path: Path, record: Mapping[str, object]) -> None:

@@ -10,7 +10,6 @@ Writes `data/results/auxiliary_gradients.json`: for every run the recipe, one ro
 of the first step and their means over consecutive windows of steps.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from cnnlib import create_model
 from cnnlib.models.googlenet import TABLE, GoogLeNet, Inception
 from cnnlib.train import Recipe, fit
-from cnnlib.train.experiments import hardware, write_record
+from cnnlib.train.experiments import read_record, run_record, write_record
 from cnnlib.train.loop import Data, best_device, load_data
 
 TARGET = Path(__file__).resolve().parents[2] / "data/results/auxiliary_gradients.json"
@@ -81,21 +80,17 @@ def main(seeds: Sequence[int]) -> None:
     train_set, test_set = load_data(Recipe(**COMMON))
     data = train_set, test_set.first(TEST_IMAGES)
     for name, recipe in recipes(seeds).items():
-        if name in read_record()["runs"]:
+        if name in begun()["runs"]:
             continue
         result = train(recipe, data, device)
         print(name, {key: round(value, 3) for key, value in result["rows"][-1].items()}, flush=True)
-        record = read_record()  # another process may have added to it meanwhile
-        record["runs"][name] = {
-            "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images,
-            "test_images": len(data[1]), **result, "hardware": hardware(device),
-        }
+        record = begun()  # another process may have added to it meanwhile
+        record["runs"][name] = run_record(recipe, data, device, **result)
         write_record(TARGET, record)
 
 
-def read_record() -> dict:
-    record = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.exists() else {"runs": {}}
-    return {"description": DESCRIPTION, "window": WINDOW, **record}
+def begun() -> dict:
+    return {"description": DESCRIPTION, "window": WINDOW, **read_record(TARGET, runs={})}
 
 
 if __name__ == "__main__":

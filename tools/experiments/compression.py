@@ -9,7 +9,6 @@ Writes `data/results/compression.json`; a network that it holds already is not t
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from cnnlib import create_model
 from cnnlib.compression import compressible, pack, prune, share, sizes, unpack
 from cnnlib.data import ImageSet
 from cnnlib.train import Recipe, best_device, fit
-from cnnlib.train.experiments import accuracy, hardware, write_record
+from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
 from cnnlib.train.loop import load_data, make_batches, memory_format, predict
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +112,7 @@ class Experiment:
 
 def main():
     data = load_data(COMMON)
-    done = json.loads(TARGET.read_text(encoding="utf-8"))["networks"] if TARGET.exists() else {}
+    done = read_record(TARGET, networks={})["networks"]
     for name, recipe in PLANS.items():
         if name not in done:
             done[name] = Experiment(recipe, data, best_device()).run()

@@ -11,7 +11,6 @@ maps it reads (`source`) it takes the mean absolute weight, before and after tra
 normalization in between; and how much the test loss rises if that one connection is cut. Writes `data/results/dense_reuse.json`.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from cnnlib import create_model
 from cnnlib.models.densenet import DenseNet
 from cnnlib.models.fractalnet import PlainColumn
 from cnnlib.train import Recipe, best_device, fit
-from cnnlib.train.experiments import accuracy, hardware, read_experiment, write_record
+from cnnlib.train.experiments import accuracy, read_experiment, read_record, run_record, write_record
 from cnnlib.train.loop import Data, load_data, make_batches, memory_format, predict
 from cnnlib.train.recipes import named
 
@@ -176,10 +175,7 @@ def carry_out(name: str, recipe: Recipe, data: Data, device: torch.device) -> di
     checkpoint = ROOT / "runs/benchmark" / name_there if recipe.model == "densenet_cifar" else None
     rows = list(fit(recipe, model=model, data=data, device=device, checkpoint=checkpoint))
     tester = Tester(recipe, data, device)
-    result = {
-        "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images, "test_images": len(data[1]),
-        "params": sum(p.numel() for p in model.parameters()), "rows": rows, "hardware": hardware(device),
-    }
+    result = run_record(recipe, data, device, params=sum(p.numel() for p in model.parameters()), rows=rows)
     if recipe.model == "fractalnet_cifar":
         return {**result, "statistics_images": STATISTICS_IMAGES, **columns_of(model, tester)}
     if recipe.model == "densenet_cifar":
@@ -187,9 +183,8 @@ def carry_out(name: str, recipe: Recipe, data: Data, device: torch.device) -> di
     return result
 
 
-def read_record(target: Path) -> dict:
-    record = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"runs": {}}
-    return {**record, "description": DESCRIPTIONS[target]}
+def begun(target: Path) -> dict:
+    return {**read_record(target, runs={}), "description": DESCRIPTIONS[target]}
 
 
 def main(names: Sequence[str]) -> None:
@@ -200,10 +195,10 @@ def main(names: Sequence[str]) -> None:
     for name in names or plans:
         target = DENSE if name.startswith("dense") else FRACTAL
         data = train_set, test_set if target is DENSE else test_set.first(TEST_IMAGES)
-        if name in read_record(target)["runs"]:
+        if name in begun(target)["runs"]:
             continue
         result = carry_out(name, plans[name], data, device)
-        record = read_record(target)  # another process may have added to it meanwhile
+        record = begun(target)  # another process may have added to it meanwhile
         record["runs"][name] = result
         write_record(target, record)
         print(name, {key: round(value, 3) for key, value in result["rows"][-1].items()}, flush=True)

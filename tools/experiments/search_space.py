@@ -9,7 +9,6 @@ not trained again, so the script can be stopped and started at any time.
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from cnnlib.analysis import cost_table
 from cnnlib.data import ImageSet, load
 from cnnlib.models.cell_search import CellNetwork, Genotype, all_cells
 from cnnlib.train import Recipe, fit
-from cnnlib.train.experiments import accuracy, hardware, write_record
+from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
 from cnnlib.train.loop import make_batches, memory_format, predict
 
 TARGET = Path(__file__).parents[2] / "data" / "results" / "search_space.json"
@@ -65,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     sets = three_sets()
-    record = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.exists() else {"members": {}}
+    record = read_record(TARGET, members={})
     if differ := RECIPE.differences(record.get("recipe", RECIPE.to_dict())):
         raise ValueError(f"{TARGET} was made with another recipe ({', '.join(differ)} differ); remove it first")
     record = {

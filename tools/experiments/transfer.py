@@ -10,7 +10,6 @@ apart by the features of networks that learned three other animals, or three veh
 """
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from torch import nn
 from cnnlib import create_model
 from cnnlib.data import ImageSet, load
 from cnnlib.train import Recipe, fit
-from cnnlib.train.experiments import accuracy, hardware, write_record
+from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
 from cnnlib.transfer import features_at, few, fine_tune, linear_probe, normalized, only, scores
 
 DATA = Path(__file__).parents[2] / "data"
@@ -73,7 +72,7 @@ class Record:
     """The rows measured so far, on disk after each."""
 
     def __init__(self):
-        before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+        before = read_record(RECORD)
         self.content = {
             "description": "Linear probe, fine-tuning and training from scratch on classes of CIFAR-10 that a narrow VGG-11 has not seen",
             "recipe": {"network": NETWORK, "source": SOURCE.to_dict(), "steps": {str(n): s for n, s in STEPS.items()},

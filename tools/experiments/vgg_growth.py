@@ -20,7 +20,7 @@ from cnnlib import create_model
 from cnnlib.analysis import signals
 from cnnlib.models.vgg import VGG, grow
 from cnnlib.train import Recipe, best_device, fit
-from cnnlib.train.experiments import hardware, write_record
+from cnnlib.train.experiments import run_record, write_record
 from cnnlib.train.loop import load_data, make_batches
 
 ROOT = Path(__file__).parents[2]
@@ -79,11 +79,8 @@ def main():
             rows.append(row)
             print(f"{label}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
         trained[label] = model
-        record["runs"][label] = {
-            "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images, "test_images": TEST_IMAGES,
-            "params": sum(p.numel() for p in model.parameters()), "signals": before, "rows": rows,
-            "hardware": hardware(device),
-        }
+        params = sum(p.numel() for p in model.parameters())
+        record["runs"][label] = run_record(recipe, data, device, params=params, signals=before, rows=rows)
         write_record(ROOT / "data" / "results" / "vgg_growth.json", record)
 
     run("A", "vgg11_cifar", lambda: as_in_the_paper("vgg11_cifar"))
