@@ -1,14 +1,18 @@
 """Transfer between classes of CIFAR-10: linear probe, fine-tuning and training from scratch, with few images.
 
-    python tools/experiments/transfer.py
+    python tools/experiments/transfer.py                                         half an hour or so of a processor core
+    python tools/experiments/transfer.py --output my_transfer.json --seeds 1     one seed, in a record of your own
 
-A narrow VGG-11 with batch norm learns the six animals; the task is then to tell the four vehicles apart, with 10 to 1,000
-images of each. Three parts, one record `data/results/transfer.json`; what is recorded is skipped, so that a run may be
-cut off. `methods`: the three ways, and probes on every layer. `settings`: other rates, frozen stages, batch-norm
-statistics, at 100 images a class; training from scratch at another rate, also at 1,000. `sources`: three animals told
-apart by the features of networks that learned three other animals, or three vehicles. Writes the weights that learned the animals to `data/weights/vgg11_animals.safetensors`.
+A narrow VGG-11 with batch norm learns the six animals; the task is then to tell the four vehicles apart, with 10 to
+1,000 images of each. Three parts, one record `data/results/transfer.json`, or the one that you name; what is recorded
+is skipped, so that a run may be cut off. `methods`: the three ways, and probes on every layer. `settings`: other rates,
+frozen stages, batch-norm statistics, at 100 images a class; training from scratch at another rate, also at 1,000.
+`sources`: three animals told apart by the features of networks that learned three other animals, or three vehicles.
+Writes the weights that learned the animals to `data/weights/vgg11_animals.safetensors`, or beside the record that you
+name.
 """
 
+import argparse
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -58,9 +62,9 @@ def pretrained(train: ImageSet, test: ImageSet, classes: tuple[str, ...]) -> tup
     return model, rows
 
 
-def from_file(classes: int, *, seed: int) -> nn.Module:
+def from_file(weights: Path, classes: int, *, seed: int) -> nn.Module:
     """The network that knows the animals, with a last layer for other classes."""
-    state = {key: value for key, value in load_file(WEIGHTS).items() if key not in ("mean", "std")}
+    state = {key: value for key, value in load_file(weights).items() if key not in ("mean", "std")}
     model = network(len(ANIMALS))
     model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     torch.manual_seed(seed)
@@ -71,35 +75,42 @@ def from_file(classes: int, *, seed: int) -> nn.Module:
 class Record:
     """The rows measured so far, on disk after each."""
 
-    def __init__(self):
-        before = read_record(RECORD)
+    def __init__(self, path: Path, seeds: int):
+        self.path, self.seeds = path, seeds
+        self.weights = WEIGHTS if path.resolve() == RECORD.resolve() else path.with_suffix(".safetensors")
+        before = read_record(path)
         self.content = {
             "description": "Linear probe, fine-tuning and training from scratch on classes of CIFAR-10 that a narrow VGG-11 has not seen",
             "recipe": {"network": NETWORK, "source": SOURCE.to_dict(), "steps": {str(n): s for n, s in STEPS.items()},
                        "batch_size": 32, "rates": {"fine-tuning": TUNED, "from scratch": SCRATCH}, "flip": True,
-                       "precision": "bfloat16", "seeds": SEEDS, "settings": SETTINGS},
+                       "precision": "bfloat16", "seeds": seeds, "settings": SETTINGS},
             "hardware": hardware(torch.device("cpu")), "sources": before.get("sources", {}), "rows": before.get("rows", [])}
 
     def source(self, name: str, classes: tuple[str, ...], rows: list[dict]) -> None:
         self.content["sources"][name] = {"classes": list(classes), "images": 5000 * len(classes), "rows": rows}
-        write_record(RECORD, self.content)
+        write_record(self.path, self.content)
 
     def add(self, measure: Callable[[], dict], **key) -> None:
         if not any(all(row.get(name) == value for name, value in key.items()) for row in self.content["rows"]):
             row = {**key, **measure()}
             print(row, flush=True)
             self.content["rows"].append(row)
-            write_record(RECORD, self.content)
+            write_record(self.path, self.content)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=RECORD, help="the record (data/results/transfer.json)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many ({SEEDS})")
+    options = parser.parse_args()
     whole = load("cifar10")
     mean, std = only(whole[0], ANIMALS).statistics()
-    record = Record()
-    if "animals" not in record.content["sources"] or not WEIGHTS.exists():
+    record = Record(options.output, options.seeds)
+    if "animals" not in record.content["sources"] or not record.weights.exists():
         model, rows = pretrained(*whole, ANIMALS)
         state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-        save_file({**{key: value.contiguous() for key, value in state.items()}, "mean": mean, "std": std}, WEIGHTS)
+        state = {key: value.contiguous() for key, value in state.items()}
+        save_file({**state, "mean": mean, "std": std}, record.weights)
         record.source("animals", ANIMALS, rows)
     methods(record, *whole, mean, std)
     settings(record, *whole, mean, std)
@@ -109,17 +120,18 @@ def main() -> None:
 def methods(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor, std: torch.Tensor) -> None:
     train, test = only(train, VEHICLES), only(test, VEHICLES)
     test_images = normalized(test, mean, std)
-    for seed in range(SEEDS):
+    for seed in range(record.seeds):
         torch.manual_seed(seed)
         untrained = network(len(VEHICLES))
-        networks = {"animals": from_file(len(VEHICLES), seed=seed), "untrained": untrained}
+        networks = {"animals": from_file(record.weights, len(VEHICLES), seed=seed), "untrained": untrained}
         probes(record, train, test, mean, std, seed, networks)
         for count, steps in STEPS.items():
             images = few(train, count, seed=seed)
             for method, rate in (("fine-tuning", TUNED), ("from scratch", SCRATCH)):
                 def trained(method=method, rate=rate):
                     torch.manual_seed(seed)
-                    model = from_file(len(VEHICLES), seed=seed) if method == "fine-tuning" else network(len(VEHICLES))
+                    tuned = method == "fine-tuning"
+                    model = from_file(record.weights, len(VEHICLES), seed=seed) if tuned else network(len(VEHICLES))
                     losses = fine_tune(model, normalized(images, mean, std), images.labels, {"": rate}, steps=steps,
                                        bfloat16=True, seed=seed)
                     return {"accuracy": accuracy(scores(model, test_images), test.labels, 1), "steps": steps,
@@ -151,13 +163,14 @@ def probes(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor, 
 def settings(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor, std: torch.Tensor) -> None:
     train, test = only(train, VEHICLES), only(test, VEHICLES)
     test_images = normalized(test, mean, std)
-    for seed, (method, options) in itertools.product(range(SEEDS), SETTINGS.items()):
+    for seed, (method, options) in itertools.product(range(record.seeds), SETTINGS.items()):
         for count in (100, 1000) if "scratch" in method else (100,):
             images = few(train, count, seed=seed)
 
             def trained(method=method, options=options, images=images, count=count):
                 torch.manual_seed(seed)
-                model = network(len(VEHICLES)) if "scratch" in method else from_file(len(VEHICLES), seed=seed)
+                scratch = "scratch" in method
+                model = network(len(VEHICLES)) if scratch else from_file(record.weights, len(VEHICLES), seed=seed)
                 fine_tune(model, normalized(images, mean, std), images.labels, steps=STEPS[count], bfloat16=True, seed=seed,
                           **options)
                 return {"accuracy": accuracy(scores(model, test_images), test.labels, 1), "steps": STEPS[count]}
@@ -171,7 +184,7 @@ def sources(record: Record, train: ImageSet, test: ImageSet) -> None:
             continue
         model, rows = pretrained(train, test, classes)
         mean, std = only(train, classes).statistics()
-        for seed in range(SEEDS):
+        for seed in range(record.seeds):
             probes(record, only(train, THIRD_TARGET), only(test, THIRD_TARGET), mean, std, seed, {name: model},
                    target="cat, deer, dog")
         record.source(name, classes, rows)
