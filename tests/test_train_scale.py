@@ -84,6 +84,13 @@ def test_unknown_recipe_is_named():
         named("modern", learning_rate=1.0)
 
 
+def test_arguments_of_a_recipes_own_model_do_not_reach_another():
+    own = RECIPES["speedrun_cpu"]
+    assert named("speedrun_cpu").model_args == named("speedrun_cpu", model=own["model"]).model_args == own["model_args"]
+    assert named("speedrun_cpu", model="vgg11_cifar").model_args == {}
+    assert named("speedrun_cpu", model_args={}).model_args == {}
+
+
 def test_command_line_starts_from_a_recipe(capsys, photographs):
     main(["alexnet_cifar", "--recipe", "modern", "--data", f"folder:{photographs}", "--epochs", "1", "--batch-size", "4"])
     assert "train_loss" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import argparse
 import collections
 import collections.abc
 import importlib.metadata
-import json
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import cnnlib
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.registry import find_variant
-from cnnlib.train.experiments import hardware
+from cnnlib.train.experiments import hardware, write_record
 from cnnlib.vision import torchvision
 
 SIZE = (3, 224, 224)
@@ -146,16 +146,10 @@ def imports(repeats):
     return result
 
 
-def surroundings():
-    packages = {}
-    for package in ("torch", "torchvision", "torchinfo", "rfa_toolbox"):
-        try:
-            packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    machine = hardware(torch.device("cpu"))
-    return {"processor": machine["name"], "threads": machine["threads"], "python": machine["versions"]["python"],
-            "packages": packages, "date": time.strftime("%Y-%m-%d")}
+def peers():
+    """Versions of the packages that were compared, as far as they are installed."""
+    return {name: importlib.metadata.version(name) for name in ("torchvision", "torchinfo", "rfa_toolbox")
+            if importlib.util.find_spec(name)}
 
 
 def main():
@@ -172,19 +166,12 @@ def main():
     for depth in (25, 50, 100, 200, 400):
         for task, run in (("cost table", costs_by_cnnlib), ("receptive fields", fields_by_cnnlib)):
             growth += compare(task, f"{depth} convolutions", {"cnnlib": run}, chain(depth), options.repeats)
-    result = {"what": "medians of runs in turn, one process; ratios are to cnnlib; answers: multiply-adds, largest "
-                      "field of a layer with more than one unit",
-              "repeats": options.repeats, **surroundings(), "rows": rows, "growth": growth, "zoo": whole_zoo(),
-              "import": imports(options.repeats)}
-    options.output.write_text(json.dumps(_rounded(result), indent=1) + "\n")
-
-
-def _rounded(thing):
-    if isinstance(thing, dict):
-        return {key: _rounded(item) for key, item in thing.items()}
-    if isinstance(thing, list):
-        return [_rounded(item) for item in thing]
-    return float(f"{thing:.4g}") if isinstance(thing, float) else thing
+    write_record(options.output, {
+        "description": "Medians of runs in turn, one process; ratios are to cnnlib; answers: multiply-adds, largest field of "
+                       "a layer with more than one unit",
+        "repeats": options.repeats, "rows": rows, "growth": growth, "zoo": whole_zoo(), "import": imports(options.repeats),
+        "hardware": hardware(torch.device("cpu")), "packages": peers(),
+    })
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ pages, and which network pays more depends on the history of the heap. The last 
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from cnnlib import create_model, list_models
 from cnnlib.registry import find_variant
-from cnnlib.train.experiments import hardware
+from cnnlib.train.experiments import hardware, write_record
 from cnnlib.vision import torchvision
 
 # glibc's settings for memory that is freed: keep it, whatever its size.
@@ -103,7 +103,7 @@ def main() -> None:
                         help="measure processor time instead of time: for a CPU that has other work too")
     parser.add_argument("--size", type=int, default=224, help="pixels of an image's side")
     parser.add_argument("--least", type=float, default=0.97, help="the least median ratio")
-    parser.add_argument("--out", help="a file for the results, as JSON")
+    parser.add_argument("--out", type=Path, help="a file for the results, as JSON")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in list_models()]
     if unknown:
@@ -137,12 +137,11 @@ def main() -> None:
                   f"{row['ratio']:7.3f}  {low:.3f} to {high:.3f}", flush=True)
         del ours, theirs
     if arguments.out:
-        settings = {"hardware": machine, "torch": torch.__version__, "torchvision": torchvision.__version__,
-                    "batch": batch, "size": arguments.size, "repeats": repeats, "dtype": "float32",
-                    "measured": measured}
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump({"settings": settings, "rows": rows}, file, indent=1)
-            file.write("\n")
+        write_record(arguments.out, {
+            "description": f"Medians of {measured} in seconds, networks of this package and their torchvision twins in turns",
+            "batch_size": batch, "size": arguments.size, "repeats": repeats, "precision": "float32", "rows": rows,
+            "hardware": hardware(torch.device(device)), "torchvision": torchvision.__version__,
+        })
     slow = [f"{row['network']} ({row['work']})" for row in rows if row["ratio"] < arguments.least]
     print(f"below {arguments.least}: {', '.join(slow)}" if slow else f"every median ratio is at least {arguments.least}")
     sys.exit(bool(slow))

@@ -4,13 +4,14 @@
     python tools/experiments/latency.py --repeats 5 --only resnet18 mobilenet_v2
 
 Batch 1, evaluation, float32, on the CPU, with as many threads as OMP_NUM_THREADS says; the network's own input size, random
-weights, which do not matter for time. Networks above `--most` multiply-adds are left out. Every tenth network is preceded by the
-same small control network: if its time drifts, so does everything else. The second part repeats the controlled
-experiments of the ShuffleNetV2 paper (tables 1 to 4): blocks of equal multiply-adds and unequal shape.
-Writes `data/results/latency.json`. Run it when nothing else runs.
+weights, which do not matter for time. A network is timed `--repeats` times, a slow one as often as fits into `--seconds`, but at
+least five times. Every tenth network is preceded by the same small control network: if its time drifts, so does everything
+else. The second part repeats the controlled experiments of the ShuffleNetV2 paper (tables 1 to 4): blocks of equal
+multiply-adds and unequal shape. Writes `data/results/latency.json`. Run it when nothing else runs.
 """
 
 import argparse
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -28,10 +29,15 @@ from cnnlib.train.inference import measure_inference
 TARGET = Path(__file__).parents[2] / "data" / "results" / "latency.json"
 DESCRIPTION = "Time of one image in evaluation mode: every network of the zoo, and blocks of equal multiply-adds"
 CONTROL = "resnet20"
+FEWEST = 5  # timed runs of a slow network
 SIZE, BLOCKS = 56, 10  # of the maps, and in a stack, as in the paper
 
 
-def timed(model: nn.Module, input_size: tuple[int, ...], repeats: int) -> dict[str, object]:
+def timed(model: nn.Module, input_size: tuple[int, ...], repeats: int, seconds: float = math.inf) -> dict[str, object]:
+    """`repeats` runs of one image, or as many as take `seconds`, at least `FEWEST`; two or more before do not count."""
+    if seconds < math.inf:
+        once = measure_inference(model, input_size, device="cpu", warmup=1, repeats=1).milliseconds / 1000
+        repeats = min(repeats, max(FEWEST, int(seconds / once)))
     found = measure_inference(model, input_size, device="cpu", warmup=max(2, repeats // 5), repeats=repeats)
     return {"milliseconds": found.milliseconds, "quartiles": list(found.quartiles), "repeats": found.repeats,
             "memory": found.memory}
@@ -109,23 +115,24 @@ def measure_guideline(name: str, repeats: int) -> list[dict[str, object]]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=30, help="timed runs of each network (30)")
-    parser.add_argument("--most", type=float, default=12e9, help="leave out networks with more multiply-adds (12e9)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for the timed runs of one network (2.0)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks instead of all")
     parser.add_argument("--to", type=Path, default=TARGET, help="file to write (data/results/latency.json)")
     arguments = parser.parse_args()
     record = {"description": DESCRIPTION, "hardware": {**hardware(torch.device("cpu")), "system": platform.system(),
                                                        "load_at_start": os.getloadavg()[0]},
-              "batch_size": 1, "precision": "float32", "repeats": arguments.repeats, "most_macs": arguments.most, "control": CONTROL,
+              "batch_size": 1, "precision": "float32", "repeats": arguments.repeats, "control": CONTROL,
               "control_milliseconds": [], "networks": {}, "guidelines": {}}
     for name in GUIDELINES:
         record["guidelines"][name] = measure_guideline(name, arguments.repeats)
-    zoo = [row for row in load_table("zoo") if float(row["macs"]) <= arguments.most]
-    for number, row in enumerate(row for row in zoo if not arguments.only or row["name"] in arguments.only):
+    chosen = [row for row in load_table("zoo") if not arguments.only or row["name"] in arguments.only]
+    for number, row in enumerate(chosen):
         if number % 10 == 0:
             control = timed(create_model(CONTROL), (3, 32, 32), 2 * arguments.repeats)
             record["control_milliseconds"].append(control["milliseconds"])
         input_size = tuple(map(int, row["input"].split("x")))
-        record["networks"][row["name"]] = timed(create_model(row["name"]), input_size, arguments.repeats)
+        record["networks"][row["name"]] = timed(
+            create_model(row["name"]), input_size, arguments.repeats, arguments.seconds)
         print(row["name"], record["networks"][row["name"]], flush=True)
         write_record(arguments.to, record)
     record["hardware"]["load_at_end"] = os.getloadavg()[0]
