@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnlib.analysis import outputs_of
 from cnnlib.data import ImageSet
 
 PENALTIES = tuple(10.0**k for k in range(6))
@@ -59,22 +60,15 @@ def normalized(image_set: ImageSet, mean: Tensor, std: Tensor) -> Tensor:
 def features_at(model: nn.Module, layers: Sequence[str], images: Tensor, *, grid: int = 1) -> dict[str, Tensor]:
     """Outputs (N, features) of layers in evaluation mode; maps are averaged to `grid` x `grid`, if they are larger."""
     training, parts = model.training, {layer: [] for layer in layers}
-
-    def keep(layer: str, output: Tensor) -> None:
-        if output.dim() == 4:
-            output = F.adaptive_avg_pool2d(output, [min(grid, size) for size in output.shape[2:]])
-        parts[layer].append(output.flatten(1).clone())
-
-    hooks = [model.get_submodule(layer).register_forward_hook(lambda module, args, output, layer=layer: keep(layer, output))
-             for layer in layers]
     model.eval()
     try:
         for batch in images.split(EVALUATION_BATCH):
-            model(batch)
+            for layer, output in outputs_of(model, layers, batch).items():
+                if output.dim() == 4:
+                    output = F.adaptive_avg_pool2d(output, [min(grid, size) for size in output.shape[2:]])
+                parts[layer].append(output.flatten(1))
     finally:
         model.train(training)
-        for hook in hooks:
-            hook.remove()
     return {layer: torch.cat(outputs) for layer, outputs in parts.items()}
 
 

@@ -6,10 +6,10 @@ from .inside import aliased_share, deconvolve, occlusion_map, strongest_response
 from .memory import TrainingMemory, training_memory
 from .receptive_field import Field, Fields, receptive_field
 from .signals import Signal, signals
-from .trace import AnalysisError
+from .trace import AnalysisError, outputs_of
 
 __all__ = [
     "AnalysisError", "CostTable", "Device", "Field", "Fields", "Footprint", "Signal", "TrainingMemory",
-    "aliased_share", "cost_table", "deconvolve", "gradient_footprint", "gradient_footprints", "occlusion_map",
+    "aliased_share", "cost_table", "deconvolve", "gradient_footprint", "gradient_footprints", "occlusion_map", "outputs_of",
     "receptive_field", "signals", "strongest_responses", "training_memory",
 ]

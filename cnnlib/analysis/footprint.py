@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .trace import AnalysisError, tensors_in
+from .trace import outputs_of
 
 
 @dataclass(frozen=True)
@@ -127,19 +127,10 @@ def gradient_footprints(
 def _gradients(network, images, generators, unit) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
     """For each layer: its name, the position of the unit, the gradient of its signed channel sum to `images`."""
     images = images.detach().clone().requires_grad_()
-    modules, caught = dict(network.named_modules()), {}
-    handles = [modules[layer].register_forward_hook(
-        lambda module, args, output, layer=layer: caught.__setitem__(layer, next(tensors_in(output)))) for layer in generators]
-    try:
-        with torch.enable_grad():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.enable_grad():
+        outputs = outputs_of(network, generators, images)
     for number, (layer, generator) in enumerate(generators.items()):
-        if layer not in caught:
-            raise AnalysisError(f"module {layer!r} is not called in a forward pass")
-        output = caught[layer]
+        output = outputs[layer]
         lengths = tuple(output.shape[2:])
         place = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
         if len(place) != len(lengths) or not all(0 <= i < length for i, length in zip(place, lengths)):

@@ -9,16 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-
-def output_of(model: nn.Module, layer: str, images: Tensor) -> Tensor:
-    """What the module of this dotted name gives out for a batch (N, C, H, W)."""
-    outputs = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
-        model(images)
-    finally:
-        hook.remove()
-    return outputs[0]
+from .trace import outputs_of
 
 
 @torch.no_grad()
@@ -28,7 +19,7 @@ def strongest_responses(
     """For each image and channel of a layer's maps: the largest value (N, C), and its row and column (N, C, 2)."""
     values, places = [], []
     for batch in images.split(batch_size):
-        maps = output_of(model, layer, batch)
+        maps = outputs_of(model, [layer], batch)[layer]
         value, place = maps.flatten(2).max(2)
         values.append(value)
         places.append(torch.stack((place // maps.shape[3], place % maps.shape[3]), dim=2))
@@ -71,7 +62,7 @@ def deconvolve(model: nn.Module, layer: str, images: Tensor, units: Tensor) -> T
     """
     images = images.detach().clone().requires_grad_()
     with calls_replaced(model, nn.ReLU, RectifiedBothWays.apply), torch.enable_grad():
-        maps = output_of(model, layer, images)
+        maps = outputs_of(model, [layer], images)[layer]
         channel, row, column = units.unbind(1)
         chosen = maps[torch.arange(len(images)), channel, row, column]
         projection, = torch.autograd.grad(chosen, images, grad_outputs=chosen.detach())

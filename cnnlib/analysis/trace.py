@@ -194,6 +194,24 @@ def trace(
     )
 
 
+def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
+    """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
+
+    Raises `AttributeError` for a name that the model does not have, and `AnalysisError` for a module that is not called.
+    """
+    caught, layers = {}, list(layers)
+    hooks = [model.get_submodule(layer).register_forward_hook(
+        lambda module, args, output, layer=layer: caught.__setitem__(layer, next(tensors_in(output)))) for layer in layers]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if missing := [layer for layer in layers if layer not in caught]:
+        raise AnalysisError(f"module {missing[0]!r} is not called in a forward pass")
+    return caught
+
+
 def tensors_in(thing) -> Iterator[Tensor]:
     """The tensors in nested lists, tuples, mappings and data classes, in order."""
     if isinstance(thing, Tensor):
