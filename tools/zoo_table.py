@@ -94,9 +94,10 @@ Every network of `cnnlib`, by family and year. The numbers are computed from the
 
 - **Multiply-adds** are those of convolutions and matrix products, without biases; a count of operations is twice as much.
 - **Depth** counts the convolutions and fully connected layers on the longest path from the image to the logits, without
-  the gates of squeeze and excitation, as papers do.
+  the gates of squeeze and excitation, as most papers do. Two families are named otherwise: wide residual networks for small
+  images count three projections beside the path, and they and the FractalNets leave out the last, fully connected layer.
 - **Field** is the receptive field, in pixels, of a unit in the last feature map; it may exceed the image. Squeeze and
-  excitation sees the whole image, so the field is then what it is besides.
+  excitation sees the whole image; the field given is the one without it.
 - Networks without an entry in the last column have a published parameter count or cost to compare with
   (`data/published`), or are small-image forms made for this book."""
 
