@@ -18,28 +18,11 @@ from torch import nn
 
 from cnnlib import create_model
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.widgets import (
-    ArchitectureMap,
-    BlockDesigner,
-    ConvolutionArithmetic,
-    CostTableExplorer,
-    InceptionDesigner,
-    ReceptiveFieldExplorer,
-    StackDesigner,
-)
+from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner
+from explorers import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 NARROW = 360  # pixels
-
-EXPLORERS = {
-    "block": lambda: BlockDesigner(),
-    "convolution": lambda: ConvolutionArithmetic(7, 3, 1),
-    "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
-    "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
-    "inception": lambda: InceptionDesigner(),
-    "map": lambda: ArchitectureMap(),
-    "stack": lambda: StackDesigner("AlexNet's beginning"),
-}
 
 
 # --- a browser, a server, a page that notes what goes wrong ---
@@ -318,11 +301,11 @@ def test_stack_designer_by_keyboard_and_mouse(show):
     assert integers(page.locator("[data-versus^=params]").all_inner_texts()) == [27 * 64**2 + 3 * 64, 49 * 64**2 + 64]
 
 
-@pytest.mark.parametrize("name", EXPLORERS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_explorers_are_accessible_and_narrow(show, name):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     for theme, width in (("light", 1280), ("dark", NARROW)):
-        page = show(EXPLORERS[name](), theme, width)
+        page = show(EXAMPLES[name](), theme, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         found = axe.Axe().run(page).response["violations"]
         serious = [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found
@@ -332,9 +315,9 @@ def test_explorers_are_accessible_and_narrow(show, name):
         assert page.locator(".cx :is(button, select, input):visible").count() >= 3
 
 
-@pytest.mark.parametrize("name", EXPLORERS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_explorers_follow_the_theme_and_clean_up(show, name):
-    page = show(EXPLORERS[name](), "light")
+    page = show(EXAMPLES[name](), "light")
     frame = page.locator("section.cx")
 
     def paper():

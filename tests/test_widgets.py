@@ -18,29 +18,11 @@ from torch import nn
 from cnnlib import create_model
 from cnnlib import widgets
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.widgets import (
-    ArchitectureMap,
-    BlockDesigner,
-    ConvolutionArithmetic,
-    CostTableExplorer,
-    InceptionDesigner,
-    ReceptiveFieldExplorer,
-    StackDesigner,
-    conv,
-    pool,
-)
+from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner, conv, pool
 from cnnlib.widgets import base
 from cnnlib.widgets.base import MOST_DATA, Explorer
+from explorers import EXAMPLES
 
-EXAMPLES = {
-    "block": lambda: BlockDesigner(),
-    "convolution": lambda: ConvolutionArithmetic(227, 11, 4),
-    "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
-    "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
-    "inception": lambda: InceptionDesigner(),
-    "map": lambda: ArchitectureMap(),
-    "stack": lambda: StackDesigner(),
-}
 MOST_SCRIPT = 30_000  # bytes that the code of one explorer may add to a page, compressed
 
 
