@@ -67,7 +67,7 @@ RECIPES: dict[str, dict[str, object]] = {
         cutout=8, precision="bfloat16", compile=True,
     ),
     # Ours: the same on a few CPU cores. Arithmetic is what is scarce there: one block a stage and half the width cost a
-    # tenth of resnet18_cifar, and small batches give more updates for the same work. Compiling does not pay in minutes.
+    # ninth of resnet18_cifar, and small batches give more updates for the same work. Compiling does not pay in minutes.
     "speedrun_cpu": dict(
         model="resnet18_cifar", model_args={"depths": [1, 1, 1, 1], "widths": [32, 64, 128, 256]}, data="cifar10",
         epochs=12, batch_size=128, lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule="linear",

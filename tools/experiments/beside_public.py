@@ -8,11 +8,10 @@ Ours is `resnet20` with projection shortcuts and the recipe "resnet_cifar" in bf
 `resnet20_cifar10` (the same 272,474 parameters, its own initialization), in float32, with torchvision's transforms, a
 `DataLoader` and PyTorch's SGD and `MultiStepLR`: nothing of `cnnlib.train` takes part, down to the count of right answers.
 
-Writes `data/results/beside_public.json`: the test accuracy in percent for every seed, means and standard deviations.
+Writes `data/results/beside_public.json`: the test accuracy in percent for every seed.
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from torch.nn import functional as F
 from cnnlib.data import ImageSet, load
 from cnnlib.train import Recipe, best_device, fit, named
 from cnnlib.train.experiments import hardware, write_record
-from cnnlib.vision import torchvision  # noqa: F401  (makes torchvision importable for what follows)
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -87,8 +85,6 @@ def main() -> None:
         "description": "Test accuracy of resnet20 trained by this package, and of pytorchcv's resnet20_cifar10 trained by a plain "
                        "float32 loop with DataLoader: same images, epochs, batch, rates; seeds 0, 1, 2 ...",
         "recipe": recipe.to_dict(), "data": data[0].name, "test_images": len(data[1]), "accuracy": accuracies,
-        "mean": {name: statistics.mean(values) for name, values in accuracies.items()},
-        "deviation": {name: statistics.stdev(values) for name, values in accuracies.items()},
         "hardware": hardware(device),
     })
 
