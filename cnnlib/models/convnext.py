@@ -17,7 +17,7 @@ of the paper's Table 10 (Figure 2): `convnext_step00_resnet50`, ..., whose next 
   pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -62,6 +62,11 @@ class ConvNeXtBlock(nn.Module):
         return x + self.drop_path(out if self.scale is None else self.scale * out)
 
 
+def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
+    """The probability of dropping each block: 0 for the first, `last` for the last, linear between them."""
+    return iter([last * index / max(blocks - 1, 1) for index in range(blocks)])
+
+
 class ConvNeXt(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
@@ -81,7 +86,7 @@ class ConvNeXt(nn.Module):
         layer_scale: float | None = 1e-6,
     ):
         super().__init__()
-        rates = iter([drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths))])
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], patch_size, patch_size), LayerNorm2d(widths[0]))
         self.stages = nn.Sequential()
         for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -211,7 +216,7 @@ class ConvNeXtStep(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        rates = iter([drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths))])
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         around_stem = {"norm": None if few_norms else norm, "activation": None if few_activations else activation}
         if patchify:
             self.stem = ConvNormAct(in_channels, widths[0], patch_size, patch_size, padding=0, **around_stem)

@@ -33,7 +33,7 @@ from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible
 from cnnlib.registry import Variant, register
 
 
-class DepthwiseSeparable(nn.Sequential):
+class DepthwiseSeparable(nn.Module):
     """Filter each channel, then mix the channels: (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
@@ -43,8 +43,11 @@ class DepthwiseSeparable(nn.Sequential):
         )
         self.pointwise = ConvNormAct(in_channels, out_channels, 1, activation=nn.ReLU6)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pointwise(self.depthwise(x))
 
-class InvertedResidual(nn.Sequential):
+
+class InvertedResidual(nn.Module):
     """Widen, filter each channel, narrow without activation: (N, in_channels, H, W) -> (N, out_channels, H', W').
 
     `expanded_channels` is the width in the middle; equal to `in_channels`, nothing is widened. `squeeze_channels` puts
@@ -64,19 +67,18 @@ class InvertedResidual(nn.Sequential):
         activation: Callable[[], nn.Module] = nn.ReLU6,
     ):
         super().__init__()
+        conv = partial(ConvNormAct, norm=norm, activation=activation)
+        width = expanded_channels
         self.has_shortcut = stride == 1 and in_channels == out_channels
-        if expanded_channels != in_channels:
-            self.expand = ConvNormAct(in_channels, expanded_channels, 1, norm=norm, activation=activation)
-        self.depthwise = ConvNormAct(
-            expanded_channels, expanded_channels, kernel_size, stride,
-            groups=expanded_channels, norm=norm, activation=activation,
-        )
-        if squeeze_channels is not None:
-            self.excite = SqueezeExcitation(expanded_channels, squeeze_channels, gate=nn.Hardsigmoid)
-        self.project = ConvNormAct(expanded_channels, out_channels, 1, norm=norm, activation=None)
+        self.expand = nn.Identity() if width == in_channels else conv(in_channels, width, 1)
+        self.depthwise = conv(width, width, kernel_size, stride, groups=width)
+        self.excite = (nn.Identity() if squeeze_channels is None else
+                       SqueezeExcitation(width, squeeze_channels, gate=nn.Hardsigmoid))
+        self.project = conv(width, out_channels, 1, activation=None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = super().forward(x)
+        out = self.depthwise(self.expand(x))
+        out = self.project(self.excite(out))
         return x + out if self.has_shortcut else out
 
 
