@@ -42,8 +42,8 @@ class LayerNorm2d(nn.LayerNorm):
 class ConvNeXtBlock(nn.Module):
     """Depthwise 7x7, then layer norm and two 1x1 convolutions with GELU between them; keeps (N, width, H, W).
 
-    The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no other order. `layer_scale` is the
-    first value of a factor for each channel of the branch; None leaves it out.
+    The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no other order.
+    `layer_scale` is the first value of a factor for each channel of the branch; None leaves it out.
     """
 
     def __init__(self, width: int, *, drop_path: float = 0.0, layer_scale: float | None = 1e-6):
@@ -148,8 +148,8 @@ class StepBlock(nn.Module):
     - "inverted": 1x1 up to four times `out_channels`, kxk depthwise, 1x1 down;
     - "depthwise first": kxk depthwise, 1x1 up, 1x1 down.
 
-    `few_activations` keeps one, between the last two convolutions; `few_norms` keeps one, after the first. Otherwise
-    each convolution has a norm and each but the last, and the sum, an activation.
+    `few_activations` keeps one, between the last two convolutions; `few_norms` keeps one, after the first.
+    Otherwise each convolution has a norm and each but the last, and the sum, an activation.
     """
 
     def __init__(
@@ -178,11 +178,10 @@ class StepBlock(nn.Module):
             for (*shape, groups), one_norm, one_activation in zip(convolutions, norms, activations)
         ])
         self.drop_path = DropPath(drop_path)
+        self.shortcut = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, norm=None if few_norms else norm,
-                                        activation=None)
-        else:
-            self.shortcut = nn.Identity()
+            around = {"norm": None if few_norms else norm, "activation": None}
+            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, **around)
         self.activation = nn.Identity() if few_activations else activation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -40,10 +40,10 @@ class NormActConv(nn.Sequential):
 
 
 class DenseLayer(nn.Module):
-    """x_l = H_l([x_0, ..., x_{l-1}]), k new maps from all earlier ones: (N, C_i, H, W)... -> (N, growth_rate, H, W).
+    """x_l = H_l([x_0, x_1, ..., x_{l-1}]): k new maps from all earlier ones, which it concatenates.
 
-    A bottleneck (DenseNet-B) first reduces the sum of all C_i, `in_channels`, to `bottleneck` * k with a 1x1
-    convolution; None leaves it out.
+    Any number of (N, C_i, H, W) -> (N, growth_rate, H, W). A bottleneck (DenseNet-B) first reduces the sum of
+    all C_i, `in_channels`, to `bottleneck` * k with a 1x1 convolution; None leaves it out.
     """
 
     def __init__(self, in_channels: int, growth_rate: int, *, bottleneck: int | None):
@@ -59,9 +59,9 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Sequential):
     """[x_0, x_1, ..., x_L] by `depth` = L dense layers: (N, C, H, W) -> (N, C + depth * growth_rate, H, W).
 
-    Each layer concatenates and normalizes all maps before it, so what a plain backward pass keeps grows with the
-    square of the depth. With `memory_efficient` a block keeps the k maps of each layer only, and computes the rest
-    again when the backward pass gets there: the same numbers for about a third more time.
+    Each layer concatenates and normalizes all maps before it, so what a plain backward pass keeps grows with
+    the square of the depth. With `memory_efficient` a block keeps the k maps of each layer only, and computes
+    the rest again when the backward pass gets there: the same numbers for about a third more time.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class DenseBlock(nn.Sequential):
         bottleneck: int | None = 4,
         memory_efficient: bool = False,
     ):
-        layers = [DenseLayer(in_channels + i * growth_rate, growth_rate, bottleneck=bottleneck) for i in range(depth)]
-        super().__init__(*layers)
+        widths = [in_channels + growth_rate * i for i in range(depth)]
+        super().__init__(*(DenseLayer(width, growth_rate, bottleneck=bottleneck) for width in widths))
         self.memory_efficient = memory_efficient
         self.out_channels = in_channels + depth * growth_rate
 

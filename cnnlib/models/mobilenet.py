@@ -34,7 +34,7 @@ from cnnlib.registry import Variant, register
 
 
 class DepthwiseSeparable(nn.Module):
-    """Filter each channel, then mix the channels: (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
+    """Filter each channel, then mix the channels: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
         super().__init__()
@@ -48,10 +48,11 @@ class DepthwiseSeparable(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel, narrow without activation: (N, in_channels, H, W) -> (N, out_channels, H', W').
+    """x + F(x), F widening, filtering each channel, and narrowing without activation.
 
-    `expanded_channels` is the width in the middle; equal to `in_channels`, nothing is widened. `squeeze_channels` puts
-    squeeze-and-excitation before the narrowing. The input is added where stride and channels allow it.
+    (N, in_channels, H, W) -> (N, out_channels, H', W'); where stride or channels change the shape, F(x)
+    alone. `expanded_channels` is the width in the middle; equal to `in_channels`, nothing is widened.
+    `squeeze_channels` puts squeeze-and-excitation before the narrowing.
     """
 
     def __init__(
@@ -72,13 +73,16 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1 and in_channels == out_channels
         self.expand = nn.Identity() if width == in_channels else conv(in_channels, width, 1)
         self.depthwise = conv(width, width, kernel_size, stride, groups=width)
-        self.excite = (nn.Identity() if squeeze_channels is None else
-                       SqueezeExcitation(width, squeeze_channels, gate=nn.Hardsigmoid))
+        self.excite = None
+        if squeeze_channels is not None:
+            self.excite = SqueezeExcitation(width, squeeze_channels, gate=nn.Hardsigmoid)
         self.project = conv(width, out_channels, 1, activation=None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.depthwise(self.expand(x))
-        out = self.project(self.excite(out))
+        if self.excite is not None:
+            out = self.excite(out)
+        out = self.project(out)
         return x + out if self.has_shortcut else out
 
 

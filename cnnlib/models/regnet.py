@@ -57,11 +57,12 @@ class Bottleneck(nn.Module):
 def quantized_linear_widths(depth: int, w_0: int, w_a: float, w_m: float) -> list[int]:
     """The width of each of `depth` blocks: linear in the block's index, then quantized.
 
-    Equations 2 to 4 of the paper: u_j = w_0 + w_a j is replaced by the nearest w_0 w_m^s with a whole number s, then
-    rounded to a multiple of 8. Raises `ValueError` unless w_a >= 0, w_m > 1 and w_0 is a positive multiple of 8.
+    Equations 2 to 4 of the paper: u_j = w_0 + w_a j is replaced by the nearest w_0 w_m^s with a whole number
+    s, then rounded to a multiple of 8. Raises `ValueError` unless w_a >= 0, w_m > 1 and w_0 is a positive
+    multiple of 8.
     """
     if w_a < 0 or w_m <= 1 or w_0 <= 0 or w_0 % 8:
-        raise ValueError(f"w_0={w_0}, w_a={w_a}, w_m={w_m}: need w_a >= 0, w_m > 1 and w_0 a positive multiple of 8")
+        raise ValueError(f"w_0={w_0}, w_a={w_a}, w_m={w_m}: need w_a >= 0, w_m > 1, w_0 a multiple of 8")
     linear = [w_0 + w_a * j for j in range(depth)]  # u_j
     steps = [round(math.log(u / w_0) / math.log(w_m)) for u in linear]  # s_j
     return [8 * round(w_0 * w_m**s / 8) for s in steps]
@@ -82,9 +83,9 @@ def stage_table(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) 
 class RegNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `depth`, `w_0`, `w_a`, `w_m` and `group_width` are the numbers of the paper's Figures 15 and 16; `strides` belong
-    to the stages, whose number follows from the rule; `reduction` to the blocks. Raises `ValueError` if the two numbers differ, or the rule
-    does not apply.
+    `depth`, `w_0`, `w_a`, `w_m` and `group_width` are the numbers of the paper's Figures 15 and 16; `strides`
+    belong to the stages, whose number follows from the rule; `reduction` to the blocks. Raises `ValueError`
+    if the two numbers differ, or the rule does not apply.
     """
 
     def __init__(
@@ -105,14 +106,15 @@ class RegNet(nn.Module):
         super().__init__()
         table = stage_table(depth, w_0, w_a, w_m, group_width)
         if len(table) != len(strides):
-            raise ValueError(f"the rule gives {len(table)} stages, strides={tuple(strides)} has {len(strides)}")
+            raise ValueError(f"the rule gives {len(table)} stages, strides={strides} has {len(strides)}")
         self.stem = ConvNormAct(in_channels, stem_width, 3, stem_stride)
         self.stages = nn.Sequential()
         width = stem_width
         for (out_channels, stage_depth, group_width), first_stride in zip(table, strides):
             stage = nn.Sequential()
             for stride in [first_stride] + (stage_depth - 1) * [1]:
-                stage.append(Bottleneck(width, out_channels, stride, group_width=group_width, reduction=reduction))
+                block = Bottleneck(width, out_channels, stride, group_width=group_width, reduction=reduction)
+                stage.append(block)
                 width = out_channels
             self.stages.append(stage)
         self.head = pooled_classifier(width, num_classes)

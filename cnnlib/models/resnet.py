@@ -53,7 +53,7 @@ class PlainBlock(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int = 1, *, drop_path: float = 0.0):
         super().__init__()
         if drop_path:
-            raise ValueError(f"drop_path={drop_path:g} in a block without a shortcut would drop everything; use 0")
+            raise ValueError(f"drop_path={drop_path:g} without a shortcut would drop everything; use 0")
         self.out_channels = width
         self.branch = nn.Sequential(
             ConvNormAct(in_channels, width, 3, stride),
@@ -68,12 +68,18 @@ class PlainBlock(nn.Module):
 class BasicBlock(PlainBlock):
     """relu(F(x) + x): the plain block, and a shortcut around its two convolutions.
 
-    `shortcut` is "A", "B" or "C" of `make_shortcut`, which say what becomes of x where its shape changes. `drop_path`
-    is the probability of dropping F(x) of an image in training.
+    `shortcut` is "A", "B" or "C" of `make_shortcut`, which say what becomes of x where its shape changes.
+    `drop_path` is the probability of dropping F(x) of an image in training.
     """
 
     def __init__(
-        self, in_channels: int, width: int, stride: int = 1, *, shortcut: Shortcut = "B", drop_path: float = 0.0
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        *,
+        shortcut: Shortcut = "B",
+        drop_path: float = 0.0,
     ):
         super().__init__(in_channels, width, stride)
         self.shortcut = make_shortcut(in_channels, width, stride, shortcut)
@@ -87,8 +93,8 @@ class BasicBlock(PlainBlock):
 class Bottleneck(nn.Module):
     """relu(F(x) + x), F a 1x1 convolution down to `width`, a 3x3, and a 1x1 up to 4 `width`.
 
-    (N, in_channels, H, W) -> (N, 4 width, H / stride, W / stride). `stride_in` says which convolution takes the stride,
-    the 3x3 or the first 1x1. `shortcut` and `drop_path` as in `BasicBlock`.
+    (N, in_channels, H, W) -> (N, 4 width, H / stride, W / stride). `stride_in` says which convolution takes
+    the stride, the 3x3 or the first 1x1. `shortcut` and `drop_path` as in `BasicBlock`.
     """
 
     expansion = 4

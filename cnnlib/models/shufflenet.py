@@ -30,8 +30,8 @@ from cnnlib.registry import Variant, register
 def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
     """Deal the channels like cards: the first of every group, then the second of every group, and so on.
 
-    Seen as a (groups, C / groups) matrix, the channels are transposed; shuffling the result with C / groups groups
-    restores them. Raises `ValueError` if `groups` does not divide the channels.
+    Seen as a (groups, C / groups) matrix, the channels are transposed; shuffling the result with C / groups
+    groups restores them. Raises `ValueError` if `groups` does not divide the channels.
     """
     if x.shape[1] % groups:
         raise ValueError(f"groups={groups} does not divide the {x.shape[1]} channels that are to be shuffled")
@@ -71,7 +71,7 @@ class ShuffleUnit(nn.Module):
     ):
         super().__init__()
         if stride == 1 and in_channels != out_channels:
-            raise ValueError(f"a unit of stride 1 keeps its channels, but {in_channels} would become {out_channels}")
+            raise ValueError(f"stride 1 keeps the channels, but {in_channels} would become {out_channels}")
         width = out_channels // 4
         if out_channels % 4 or width % groups:
             raise ValueError(f"groups={groups} does not divide a quarter of out_channels={out_channels}")
@@ -94,8 +94,9 @@ class ShuffleUnit(nn.Module):
 class ShuffleUnitV2(nn.Module):
     """Version 2: half of the channels pass, half are worked on, then both are shuffled.
 
-    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Where the stride is 2, both halves are made of
-    all channels. Raises `ValueError` if the output has no halves, or the channels change at stride 1.
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Where the stride is 2, both halves
+    are made of all channels. Raises `ValueError` if the output has no halves, or the channels change at
+    stride 1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -103,7 +104,7 @@ class ShuffleUnitV2(nn.Module):
         if out_channels % 2:
             raise ValueError(f"out_channels={out_channels} must be even: two halves are shuffled")
         if stride == 1 and in_channels != out_channels:
-            raise ValueError(f"a unit of stride 1 keeps its channels, but {in_channels} would become {out_channels}")
+            raise ValueError(f"stride 1 keeps the channels, but {in_channels} would become {out_channels}")
         width = out_channels // 2
         self.shortcut = nn.Identity() if stride == 1 else nn.Sequential(
             ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, activation=None),

@@ -29,11 +29,12 @@ from cnnlib.registry import Variant, register
 
 
 class FireModule(nn.Module):
-    """Squeeze with 1x1, expand with 1x1 and 3x3 side by side: (N, in_channels, H, W) -> (N, out_channels, H, W).
+    """Squeeze with 1x1, expand with 1x1 and 3x3 side by side.
 
-    `out_channels` is 8 times `squeeze_channels`: each half of the expand layer has 4 times as many filters. `bypass`
-    adds the input to the output: "simple" only where their channels are equal, "complex" also elsewhere, through a
-    1x1 convolution. Raises `ValueError` for another `bypass`.
+    (N, in_channels, H, W) -> (N, out_channels, H, W). `out_channels` is 8 times `squeeze_channels`: each half
+    of the expand layer has 4 times as many filters. `bypass` adds the input to the output: "simple" only
+    where their channels are equal, "complex" also elsewhere, through a 1x1 convolution. Raises `ValueError`
+    for another `bypass`.
     """
 
     def __init__(

@@ -36,8 +36,9 @@ from cnnlib.registry import Variant, register
 class WideBasicBlock(nn.Module):
     """x + F(relu(norm(x))), F a 3x3 convolution, dropout and a 3x3 convolution, as wide as one likes.
 
-    (N, in_channels, H, W) -> (N, width, H / stride, W / stride). Where the shape changes, a 1x1 convolution of
-    relu(norm(x)) takes the place of x. `drop_path` is the probability of dropping F of an image in training.
+    (N, in_channels, H, W) -> (N, width, H / stride, W / stride). Where the shape changes, a 1x1 convolution
+    of relu(norm(x)) takes the place of x. `drop_path` is the probability of dropping F of an image in
+    training.
     """
 
     def __init__(
