@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnlib import create_model
 from cnnlib.analysis import receptive_field
-from cnnlib.layers import DropPath, ResidualBlock, make_shortcut, residual_stages
-from cnnlib.models.resnet import BasicBlock, Bottleneck
+from cnnlib.layers import DropPath, make_shortcut, residual_stages
+from cnnlib.models.resnet import BasicBlock, Bottleneck, PlainBlock
 from zoo import count_macs, count_params, on_meta, randomize
 
 
@@ -25,7 +25,7 @@ class CountAdditions(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def blocks_of(model: nn.Module) -> list[ResidualBlock]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     return [block for stage in model.stages for block in stage]
 
 
@@ -189,6 +189,7 @@ def test_every_residual_family_takes_stochastic_depth(name):
     ("resnet20", {"widths": (32, 16, 8)}, "'A' adds channels, but 32 would become 16"),
     ("resnet20", {"drop_path_rate": 1.0}, r"drop_path_rate=1.0 is not in \[0, 1\)"),
     ("plain20", {"drop_path_rate": 0.1}, "without a shortcut would drop everything"),
+    ("resnet50", {"shortcut": None}, "shortcut=None makes a plain network, which needs block=BasicBlock"),
 ])
 def test_errors_name_the_value_and_the_choice(name, arguments, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):

@@ -17,7 +17,7 @@ of the paper's Table 10 (Figure 2): `convnext_step00_resnet50`, ..., whose next 
   pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -42,8 +42,8 @@ class LayerNorm2d(nn.LayerNorm):
 class ConvNeXtBlock(nn.Module):
     """Depthwise 7x7, then layer norm and two 1x1 convolutions with GELU between them; keeps (N, width, H, W).
 
-    The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no other order. `layer_scale` is the
-    first value of a factor for each channel of the branch; None leaves it out.
+    The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no other order.
+    `layer_scale` is the first value of a factor for each channel of the branch; None leaves it out.
     """
 
     def __init__(self, width: int, *, drop_path: float = 0.0, layer_scale: float | None = 1e-6):
@@ -60,6 +60,11 @@ class ConvNeXtBlock(nn.Module):
         out = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         out = self.project(self.activation(self.expand(out))).permute(0, 3, 1, 2)
         return x + self.drop_path(out if self.scale is None else self.scale * out)
+
+
+def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
+    """The probability of dropping each block: 0 for the first, `last` for the last, linear between them."""
+    return iter([last * index / max(blocks - 1, 1) for index in range(blocks)])
 
 
 class ConvNeXt(nn.Module):
@@ -81,7 +86,7 @@ class ConvNeXt(nn.Module):
         layer_scale: float | None = 1e-6,
     ):
         super().__init__()
-        rates = iter([drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths))])
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], patch_size, patch_size), LayerNorm2d(widths[0]))
         self.stages = nn.Sequential()
         for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -143,8 +148,8 @@ class StepBlock(nn.Module):
     - "inverted": 1x1 up to four times `out_channels`, kxk depthwise, 1x1 down;
     - "depthwise first": kxk depthwise, 1x1 up, 1x1 down.
 
-    `few_activations` keeps one, between the last two convolutions; `few_norms` keeps one, after the first. Otherwise
-    each convolution has a norm and each but the last, and the sum, an activation.
+    `few_activations` keeps one, between the last two convolutions; `few_norms` keeps one, after the first.
+    Otherwise each convolution has a norm and each but the last, and the sum, an activation.
     """
 
     def __init__(
@@ -173,11 +178,10 @@ class StepBlock(nn.Module):
             for (*shape, groups), one_norm, one_activation in zip(convolutions, norms, activations)
         ])
         self.drop_path = DropPath(drop_path)
+        self.shortcut = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, norm=None if few_norms else norm,
-                                        activation=None)
-        else:
-            self.shortcut = nn.Identity()
+            around = {"norm": None if few_norms else norm, "activation": None}
+            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, **around)
         self.activation = nn.Identity() if few_activations else activation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -211,7 +215,7 @@ class ConvNeXtStep(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        rates = iter([drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths))])
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         around_stem = {"norm": None if few_norms else norm, "activation": None if few_activations else activation}
         if patchify:
             self.stem = ConvNormAct(in_channels, widths[0], patch_size, patch_size, padding=0, **around_stem)

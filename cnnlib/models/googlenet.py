@@ -75,8 +75,8 @@ class NaiveInception(nn.Module):
 class Inception(nn.Module):
     """The module with 1x1 bottlenecks: (N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    `out_channels` is conv1x1 + conv3x3 + conv5x5 + pool_proj. `large_kernel_size` is that of the third branch, `norm`
-    makes the normalization of each convolution from its channels.
+    `out_channels` is conv1x1 + conv3x3 + conv5x5 + pool_proj. `large_kernel_size` is that of the third
+    branch, `norm` makes the normalization of each convolution from its channels.
     """
 
     def __init__(
@@ -130,8 +130,9 @@ class AuxiliaryHead(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self[0], nn.AvgPool2d) and not all(14 <= size <= 16 for size in x.shape[2:]):
-            raise ValueError(f"the auxiliary heads need maps of 14x14 (images of 224x224), not {x.shape[2]}x{x.shape[3]}; "
-                             "in evaluation any size will do, and in training with auxiliary=False or aux_pool_size=None")
+            raise ValueError(f"the auxiliary heads need maps of 14x14 (images of 224x224), not "
+                             f"{x.shape[2]}x{x.shape[3]}; in evaluation any size will do, and in training "
+                             "with auxiliary=False or aux_pool_size=None")
         return super().forward(x)
 
 
