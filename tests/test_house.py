@@ -42,7 +42,7 @@ def test_help_lists_every_target():
     shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True,
                            timeout=60)
     assert set(re.findall(r"make ([a-z]+)", shown.stdout)) == TARGETS == {
-        "help", "book", "serve", "test", "chapters", "lint", "clean"}
+        "help", "book", "serve", "test", "chapters", "pages", "lint", "clean"}
 
 
 def test_pins_are_exact_and_sorted_once():

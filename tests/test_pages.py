@@ -375,7 +375,7 @@ def book(browser, tmp_path_factory):
     if (built / "index.html").exists() and (built / "index.html").stat().st_mtime > newest_source():
         return built
     folder = tmp_path_factory.mktemp("book")
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder), "-q"]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--path-output", str(folder), "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder / "_build" / "html"
