@@ -246,6 +246,15 @@ def test_each_breach_is_noticed(chapter, edit, sentence):
     assert any(sentence in breach for breach in lint_chapters.breaches(chapter))
 
 
+def test_a_cell_of_another_chapter_is_noticed(chapter):
+    shutil.copy(chapter, chapter.with_name("14_other.ipynb"))
+    found = [breach for breach in lint_chapters.breaches(chapter) if "the same cell stands in 14_other.ipynb" in breach]
+    assert len(found) == len(notebooks.read(chapter).cells)
+    assert execute.renew(chapter.with_name("14_other.ipynb"), tidy=True)[0]
+    setup, = (f"cell {i}:" for i, cell in enumerate(notebooks.read(chapter).cells) if notebooks.is_setup_cell(cell))
+    assert not any(breach.startswith(setup) for breach in lint_chapters.breaches(chapter))
+
+
 def test_family_chapters_need_all_sections(chapter):
     found = lint_chapters.breaches(chapter.rename(chapter.with_name("03_sums.ipynb")))
     missing = [name for name in lint_chapters.FAMILY_SECTIONS if f"must have a section '## {name}'" in found]

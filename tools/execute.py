@@ -66,7 +66,7 @@ def renew(path: Path, *, script: Path | None = None, check: bool = False, tidy: 
     """Execute and tidy one chapter. Returns whether all is well, and one line that says what was done."""
     notebook = from_script(script) if script else notebooks.read(path)
     try:
-        notebook = notebooks.tidy(notebook if tidy else execute(notebook))
+        notebook = notebooks.tidy(notebook if tidy else execute(notebook), path.stem)
     except CellExecutionError as error:
         return False, f"{path}: a cell failed; the file is as it was\n{error}"
     if path.exists() and comparable(notebooks.read(path)) == comparable(notebook):
