@@ -274,17 +274,28 @@ def in_the_contents(chapter: Chapter) -> Iterator[str]:
         yield "must be listed in _toc.yml"
 
 
+def ids_are_its_own(chapter: Chapter) -> Iterator[str]:
+    """Cell ids become labels of the whole book, where each may stand once."""
+    own = {cell.id: i for i, cell in enumerate(chapter.cells)}
+    if len(own) < len(chapter.cells):
+        yield "two cells have one id (tools/execute.py --tidy)"
+    for other in sorted(chapter.path.parent.glob("[!_]*.ipynb")):
+        if other != chapter.path:
+            for name in set(re.findall(r'^   "id": "([^"]+)"', other.read_text(encoding="utf-8"), re.M)) & set(own):
+                yield f"cell {own[name]}: the same cell stands in {other.name}; what two chapters need belongs in cnnlib"
+
+
 def metadata_is_ours(chapter: Chapter) -> Iterator[str]:
     metadata = {key: value for key, value in chapter.notebook.metadata.items() if key != "widgets"}
     if metadata != notebooks.NOTEBOOK_METADATA:
         yield "must have the notebook metadata of tools/notebooks.py (make chapters)"
-    if notebooks.dumps(notebooks.tidy(notebooks.read(chapter.path))) != chapter.path.read_text(encoding="utf-8"):
+    if notebooks.dumps(notebooks.tidy(notebooks.read(chapter.path), chapter.path.stem)) != chapter.path.read_text(encoding="utf-8"):
         yield "must be in tidy form, explorers with their present JavaScript (tools/execute.py --tidy)"
 
 
 RULES = (one_title, sections_in_order, setup_and_imports, cells_are_short, text_before_code, plain_markdown,
          links_resolve, papers_are_in_the_bibliography, exercises_have_solutions, figures_have_alternative_text,
-         executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, metadata_is_ours)
+         executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, ids_are_its_own, metadata_is_ours)
 
 
 def breaches(path: Path) -> list[str]:
