@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnlib import create_model
 from cnnlib.analysis import receptive_field
 from cnnlib.layers import DropPath, make_shortcut, residual_stages
-from cnnlib.models.resnet import BasicBlock, Bottleneck, PlainBlock
+from cnnlib.models.resnet import BasicBlock, Bottleneck
 from zoo import count_macs, count_params, on_meta, randomize
 
 
