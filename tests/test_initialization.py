@@ -267,7 +267,7 @@ def test_stochastic_depth_is_linear_from_the_first_block(name, blocks):
 
 
 def test_drop_path_rates_of_nasnet_grow_from_cell_to_cell():
-    """Cell i of n drops with i / n of the last one's probability, stem and reductions counted; an identity is never dropped."""
+    """Cell i of n drops with i / n of the last probability, reductions counted; an identity is never dropped."""
     with torch.device("meta"):
         model = create_model("nasnet_6_768")
     cells = [cell for stage in model.stages for cell in stage]
