@@ -72,7 +72,8 @@ def test_resnet(stride):
     for stride_in, strides in (("3x3", (1, stride)), ("1x1", (stride, 1))):
         check(resnet.Bottleneck(8, 2 * stride, stride, stride_in=stride_in),
               lambda b, x: (three_convolutions(b, x, strides) + around(b, x, stride)).relu(), 8)
-    check(resnet.BasicBlock(4, 4, shortcut="C"), lambda b, x: (two_convolutions(b, x, 1) + conv(x, b.shortcut)).relu(), 4)
+    check(resnet.BasicBlock(4, 4, shortcut="C"),
+          lambda b, x: (two_convolutions(b, x, 1) + conv(x, b.shortcut)).relu(), 4)
 
 
 @STRIDES
@@ -142,7 +143,7 @@ def test_resnext(stride, form):
     one, three, last = grouped.branch
     inside = conv(x, one).relu()
     inside = conv(inside, three, stride, 4).relu()
-    terms = [F.conv2d(part, weight) for part, weight in zip(inside.chunk(4, 1), last.conv.weight.chunk(4, 1), strict=True)]
+    terms = [F.conv2d(part, weight) for part, weight in zip(inside.chunk(4, 1), last.conv.weight.chunk(4, 1))]
     expected = (bn(sum(terms), last.norm) + around(grouped, x, stride)).relu()
     torch.testing.assert_close(block(x), expected, rtol=1e-9, atol=1e-9)
 
@@ -166,7 +167,8 @@ def test_convnext():
         out = F.conv2d(x, b.depthwise.weight, b.depthwise.bias, padding=3, groups=6).movedim(1, -1)
         centred = out - out.mean(-1, keepdim=True)
         out = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * b.norm.weight + b.norm.bias
-        out = F.linear(F.gelu(F.linear(out, b.expand.weight, b.expand.bias)), b.project.weight, b.project.bias).movedim(-1, 1)
+        out = F.gelu(F.linear(out, b.expand.weight, b.expand.bias))
+        out = F.linear(out, b.project.weight, b.project.bias).movedim(-1, 1)
         return x + (out if b.scale is None else b.scale * out)
 
     for layer_scale in (0.5, None):
@@ -177,7 +179,8 @@ def test_convnext():
 @STRIDES
 @pytest.mark.parametrize("layout", convnext.LAYOUTS)
 def test_steps_to_convnext(stride, layout):
-    shape = {"layout": layout, "depthwise": layout != "bottleneck", "kernel_size": 5, "norm": nn.BatchNorm2d, "activation": nn.ReLU}
+    shape = {"layout": layout, "depthwise": layout != "bottleneck", "kernel_size": 5, "norm": nn.BatchNorm2d,
+             "activation": nn.ReLU}
     place = 0 if layout == "depthwise first" else 1  # of the 5x5
     width = {"bottleneck": 2 * stride, "inverted": 32 * stride, "depthwise first": 8}[layout]
 

@@ -15,13 +15,13 @@ from zoo import randomize
 
 
 def normalized(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    mean, variance, weight, bias = (t.view(-1, 1, 1) for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
-    return (x - mean) / (variance + norm.eps).sqrt() * weight + bias
+    mean, variance = norm.running_mean.view(-1, 1, 1), norm.running_var.view(-1, 1, 1)
+    return (x - mean) / (variance + norm.eps).sqrt() * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
 
 @pytest.mark.parametrize("channels, divisor, expected", [
-    (32 * 0.75, 8, 24), (24 * 0.35, 8, 8), (16 * 0.35, 8, 8), (3, 8, 8), (20, 8, 24), (19.9, 8, 24), (12, 8, 16), (11.9, 8, 16),
-    (1280 * 1.4, 8, 1792), (384, 16, 384), (100, 24, 96), (68, 24, 72), (35, 24, 48),
+    (32 * 0.75, 8, 24), (24 * 0.35, 8, 8), (16 * 0.35, 8, 8), (3, 8, 8), (20, 8, 24), (19.9, 8, 24), (12, 8, 16),
+    (11.9, 8, 16), (1280 * 1.4, 8, 1792), (384, 16, 384), (100, 24, 96), (68, 24, 72), (35, 24, 48),
 ])
 def test_make_divisible(channels, divisor, expected):
     """The nearest multiple, halves up; the next one where that would lose more than a tenth."""
@@ -54,7 +54,7 @@ def test_conv_norm_act_with_parts_left_out():
 
 
 def test_only_an_activation_behind_a_normalization_overwrites():
-    """What a convolution put out is needed for its gradient's check by hooks; what a normalization put out is nobody's."""
+    """Nobody else holds what a normalization put out; what a convolution put out may be looked at."""
     assert ConvNormAct(4, 4).activation.inplace and not ConvNormAct(4, 4, norm=None).activation.inplace
     norm, activation = norm_act(5)
     assert isinstance(norm, nn.BatchNorm2d) and norm.num_features == 5 and activation.inplace
@@ -119,7 +119,7 @@ def test_shortcuts_of_other_families():
 
 
 def test_residual_stages():
-    """Only the first block of every stage but the first takes stride 2; each block reads what the one before put out."""
+    """The first block of every stage but the first has stride 2; each block reads what the one before put out."""
     made = []
 
     class Block(nn.Identity):
