@@ -260,8 +260,8 @@ def test_drop_path_rates_of_convnext_are_timms_too():
 
 
 @pytest.mark.parametrize("name, blocks", [
-    ("resnet20", 9), ("resnet50", 16), ("preresnet20", 9), ("wide_resnet10_2", 3), ("wide_resnet50_2", 16), ("seresnet20", 9),
-    ("seresnet50", 16), ("resnext29_8x4d_narrow", 9),
+    ("resnet20", 9), ("resnet50", 16), ("preresnet20", 9), ("wide_resnet10_2", 3), ("wide_resnet50_2", 16),
+    ("seresnet20", 9), ("seresnet50", 16), ("resnext29_8x4d_narrow", 9),
 ])
 def test_stochastic_depth_is_linear_from_the_first_block(name, blocks):
     """Block l of L is dropped with probability l / L times the last one's (Huang et al., 2016, equation 4)."""
