@@ -40,10 +40,10 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, then layer norm and two 1x1 convolutions with GELU between them; keeps (N, width, H, W).
+    """x + scale * F(x), F a depthwise 7x7, layer norm, and two 1x1 convolutions with GELU between them.
 
-    The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no other order.
-    `layer_scale` is the first value of a factor for each channel of the branch; None leaves it out.
+    Keeps (N, width, H, W). The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no
+    other order. `layer_scale` is the first value of the factor of each channel; None leaves it out.
     """
 
     def __init__(self, width: int, *, drop_path: float = 0.0, layer_scale: float | None = 1e-6):
@@ -59,7 +59,9 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         out = self.project(self.activation(self.expand(out))).permute(0, 3, 1, 2)
-        return x + self.drop_path(out if self.scale is None else self.scale * out)
+        if self.scale is not None:
+            out = self.scale * out
+        return x + self.drop_path(out)
 
 
 def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
@@ -144,7 +146,7 @@ class StepBlock(nn.Module):
 
     `layout` says which three convolutions it has:
 
-    - "bottleneck": 1x1 down to a quarter of `out_channels`, kxk, 1x1 up; `depthwise` makes the kxk one depthwise;
+    - "bottleneck": 1x1 down to a quarter of `out_channels`, kxk (depthwise with `depthwise`), 1x1 up;
     - "inverted": 1x1 up to four times `out_channels`, kxk depthwise, 1x1 down;
     - "depthwise first": kxk depthwise, 1x1 up, 1x1 down.
 

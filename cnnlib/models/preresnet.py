@@ -54,7 +54,7 @@ class PreActBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.preactivation(x)
+        activated = self.preactivation(x)  # relu(norm(x))
         if self.activate_shortcut:
             x = activated
         return self.shortcut(x) + self.drop_path(self.branch(activated))

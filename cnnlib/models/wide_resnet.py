@@ -57,7 +57,7 @@ class WideBasicBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.preactivation(x)
+        activated = self.preactivation(x)  # relu(norm(x))
         if not isinstance(self.shortcut, nn.Identity):
             x = activated
         return self.shortcut(x) + self.drop_path(self.branch(activated))
