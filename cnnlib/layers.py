@@ -18,7 +18,7 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def in_place(activation: nn.Module) -> nn.Module:
-    """The activation, made to overwrite its input if it can: right after a normalization, whose output nobody else holds.
+    """The activation, made to overwrite its input if it can: for behind a normalization, whose output nobody holds.
 
     Worth 3 to 7% of the speed of narrow networks on a CPU. The outputs of convolutions and of blocks stay as they are.
     """

@@ -12,9 +12,9 @@ of the paper's Table 10 (Figure 2): `convnext_step00_resnet50`, ..., whose next 
 - `convnext_step*`: the paper's Table 10 gives multiply-adds, the text and Figure 4 the blocks; what they leave open is
   decided here. Fewer activations: also none after the stem and after the addition. Fewer norms: also none after the
   stem and in the shortcuts; the last step puts them back. All are initialized as ConvNeXt, and have no layer scale.
-- `*_cifar`: 2x2 patches for 32x32 images, (2, 2, 6, 2) blocks where the paper has (3, 3, 9, 3), (2, 3, 4, 2) where it has
-  ResNet's (3, 4, 6, 3), 36 channels where it has 96 and 24 where it has 64; the stem of ResNet is a 3x3 convolution and
-  pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
+- `*_cifar`: 2x2 patches for 32x32 images, (2, 2, 6, 2) blocks where the paper has (3, 3, 9, 3), (2, 3, 4, 2) where it
+  has ResNet's (3, 4, 6, 3), 36 channels where it has 96 and 24 where it has 64; the stem of ResNet is a 3x3
+  convolution and pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -301,8 +301,8 @@ def step_rows(start: Mapping, target: Mapping, *, suffix: str = "", summary: str
 
 VARIANTS = (
     Variant("convnext_tiny", "the size of ResNet-50, and the last step from it", twin="torchvision.convnext_tiny"),
-    Variant("convnext_small", "tiny with 27 blocks in the third stage", {"depths": (3, 3, 27, 3), "drop_path_rate": 0.4},
-            twin="torchvision.convnext_small"),
+    Variant("convnext_small", "tiny with 27 blocks in the third stage",
+            {"depths": (3, 3, 27, 3), "drop_path_rate": 0.4}, twin="torchvision.convnext_small"),
     Variant("convnext_base", "small with 128 channels where it has 96",
             {"depths": (3, 3, 27, 3), "widths": (128, 256, 512, 1024), "drop_path_rate": 0.5},
             twin="torchvision.convnext_base"),

@@ -2,7 +2,8 @@
 
 In the first ResNet a ReLU follows every addition, so the signal from block to block is cut at zero each time. Moved
 into the branch, it leaves y = x + F(relu(norm(x))): the sum of all earlier branches reaches every block, and so does
-the gradient of the loss, unchanged. A thousand layers train. The last sum gets a normalization and a ReLU of its own, in the head.
+the gradient of the loss, unchanged. A thousand layers train. The last sum gets a normalization and a ReLU of its own,
+in the head.
 
 - He, Zhang, Ren, Sun. Identity Mappings in Deep Residual Networks. ECCV 2016, arXiv:1603.05027.
 

@@ -2,8 +2,8 @@
 
 Depth is a chain of small steps that hardware must take one after the other; width is one large step. Widening by k
 multiplies parameters by about k * k, so a wide network has far fewer layers for the same parameters. Two networks
-share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions; and
-`WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
+share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions;
+and `WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
 
 - Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016, arXiv:1605.07146.
 
