@@ -20,8 +20,9 @@ def normalized(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels, divisor, expected", [
-    (32 * 0.75, 8, 24), (24 * 0.35, 8, 8), (16 * 0.35, 8, 8), (3, 8, 8), (20, 8, 24), (19.9, 8, 24), (12, 8, 16),
-    (11.9, 8, 16), (1280 * 1.4, 8, 1792), (384, 16, 384), (100, 24, 96), (68, 24, 72), (35, 24, 48),
+    (32 * 0.75, 8, 24), (24 * 0.35, 8, 8), (16 * 0.35, 8, 8), (3, 8, 8), (0.1, 8, 8), (20, 8, 24), (19.9, 8, 24),
+    (12, 8, 16), (11.9, 8, 16), (100, 8, 104), (99.9, 8, 96), (1280 * 1.4, 8, 1792),
+    (384, 16, 384), (100, 24, 96), (68, 24, 72), (35, 24, 48),
 ])
 def test_make_divisible(channels, divisor, expected):
     """The nearest multiple, halves up; the next one where that would lose more than a tenth."""

@@ -10,7 +10,7 @@ in the head.
 **Differs from the paper:**
 
 - The stride of a bottleneck sits in its 3x3 convolution, as libraries have it; the authors' code for CIFAR has it in
-  the first 1x1. Parameters are the same.
+  the first 1x1. Parameters are the same. The bias of the classifier starts as PyTorch draws it, there at 0.
 - `preresnet50`, `preresnet101`: the first normalization comes after the max pooling, not before.
 - `preresnet20`, `preresnet56`: small-image forms; the paper's smallest has 110 layers.
 """

@@ -11,7 +11,8 @@ and `WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3
 
 - `wide_resnet50_2`, `wide_resnet101_2`: the stride sits in the 3x3 convolution, as libraries have it.
 - `wide_resnet10_2`, `wide_resnet16_2`: small-image forms, in the paper's scheme.
-- Otherwise nothing. Dropout is off in the rows, as in the paper's main table; `dropout=0.3` is what it uses on CIFAR.
+- The bias of the classifier starts as PyTorch draws it; the authors' code sets it to 0. Otherwise nothing. Dropout is
+  off in the rows, as in the paper's main table; `dropout=0.3` is what it uses on CIFAR.
 """
 
 from collections.abc import Sequence
