@@ -9,16 +9,16 @@ from torch import nn
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels`, at least `divisor`, and never below 90% of `channels`.
+    """The multiple of `divisor` nearest to positive `channels`, but never below 90% of them: so at least `divisor`.
 
     The rounding rule of the MobileNet, EfficientNet and RegNet reference implementations.
     """
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    rounded = int(channels + divisor / 2) // divisor * divisor
     return rounded if rounded >= 0.9 * channels else rounded + divisor
 
 
 def in_place(activation: nn.Module) -> nn.Module:
-    """The activation, made to overwrite its input if it can: right after a normalization, whose output nobody else holds.
+    """The activation, made to overwrite its input if it can: for behind a normalization, whose output nobody holds.
 
     Worth 3 to 7% of the speed of narrow networks on a CPU. The outputs of convolutions and of blocks stay as they are.
     """

@@ -48,6 +48,16 @@ def state_of_twin(ours: nn.Module, twin: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
+def constants(model: nn.Module) -> list[tuple]:
+    """Those of the normalizations."""
+    return [(module.eps, getattr(module, "momentum", None)) for module in model.modules()
+            if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm))]
+
+
+def dropouts(model: nn.Module) -> list[float]:
+    return [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_counts(name):
     ours, twin = on_meta(name), twin_on_meta(name)
@@ -55,6 +65,9 @@ def test_counts(name):
     expected = state_of_twin(ours, twin)
     assert {key: t.shape for key, t in ours.state_dict().items()} == {key: t.shape for key, t in expected.items()}
     assert macs_and_shape(name) == count_macs(twin, find_variant(name).input_size)
+    assert constants(ours) == constants(twin)
+    if find_variant(name).twin.startswith("torchvision"):  # timm takes the probability from whoever trains
+        assert dropouts(ours) == dropouts(twin)
 
 
 FAMILIES = {find_variant(name).family: name for name in sorted(NAMES, key=size_of, reverse=True)}  # to its smallest

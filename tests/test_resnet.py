@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnlib import create_model
 from cnnlib.analysis import receptive_field
 from cnnlib.layers import DropPath, make_shortcut, residual_stages
-from cnnlib.models.resnet import BasicBlock, Bottleneck, PlainBlock
+from cnnlib.models.resnet import BasicBlock, Bottleneck
 from zoo import count_macs, count_params, on_meta, randomize
 
 
@@ -54,7 +54,7 @@ def test_stride_in_the_1x1_never_reads_three_quarters_of_the_input():
 
 
 def test_place_of_the_stride_changes_the_receptive_field():
-    """The stem sees 11 pixels; each 3x3 adds twice the stride it works at, and one with stride 2 works at the old one."""
+    """The stem sees 11 pixels; each 3x3 adds twice the stride it works at; one of stride 2 works at the old one."""
     paper = 11 + 2 * (3 * 4 + 4 * 8 + 6 * 16 + 3 * 32)
     common = 11 + 2 * (3 * 4 + (4 + 3 * 8) + (8 + 5 * 16) + (16 + 2 * 32))
     fields = {name: receptive_field(on_meta(name), (3, 224, 224)) for name in ("resnet50", "resnet50_v1")}

@@ -1,9 +1,9 @@
 """AlexNet: five convolutions and three fully connected layers, the network that won ImageNet in 2012.
 
-Large strided filters first, overlapping 3x3 max pooling three times, ReLU after every layer but the last, dropout before
-the two hidden fully connected layers. Three networks share the name, and all three are here: the one of 2012, split
-over two GPUs (`alexnet_two_tower`); the single tower of the lectures (`alexnet_227`); and the slimmer one of 2014 that
-libraries ship (`alexnet`).
+Large strided filters first, overlapping 3x3 max pooling three times, ReLU after every layer but the last, dropout
+before the two hidden fully connected layers. Three networks share the name, and all three are here: the one of 2012,
+split over two GPUs (`alexnet_two_tower`); the single tower of the lectures (`alexnet_227`); and the slimmer one of
+2014 that libraries ship (`alexnet`).
 
 - Krizhevsky, Sutskever, Hinton. ImageNet Classification with Deep Convolutional Neural Networks. NeurIPS 2012.
 - Krizhevsky. One weird trick for parallelizing convolutional neural networks. arXiv:1404.5997, 2014.

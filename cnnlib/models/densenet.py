@@ -1,8 +1,8 @@
 """DenseNet: every layer reads the outputs of all layers before it.
 
 Where a residual network adds, a dense block concatenates: x_l = H_l([x_0, x_1, ..., x_{l-1}]). Layer l of a block sees
-k0 + k(l - 1) maps and adds k new ones, the growth rate. Features are kept rather than rewritten, so that k = 12 or 32 is enough, and every layer has a
-short path to the loss. A transition between two blocks halves the maps.
+k0 + k(l - 1) maps and adds k new ones, the growth rate. Features are kept rather than rewritten, so that k = 12 or 32
+is enough, and every layer has a short path to the loss. A transition between two blocks halves the maps.
 
 - Huang, Liu, van der Maaten, Weinberger. Densely Connected Convolutional Networks. CVPR 2017. arXiv:1608.06993.
 - Pleiss, Chen, Huang, Li, van der Maaten, Weinberger. Memory-Efficient Implementation of DenseNets. arXiv:1707.06990,
@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cnnlib.layers import in_place
+from cnnlib.layers import in_place, norm_act, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
@@ -159,9 +159,7 @@ class DenseNet(nn.Module):
             ))
             width = stage[-1].out_channels
             self.stages.append(stage)
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(width), in_place(nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
-        )
+        self.head = nn.Sequential(*norm_act(width), *pooled_classifier(width, num_classes))
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -171,8 +169,7 @@ class DenseNet(nn.Module):
 def imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 7, 2, padding=3, bias=False),
-        nn.BatchNorm2d(out_channels),
-        in_place(nn.ReLU()),
+        *norm_act(out_channels),
         nn.MaxPool2d(3, 2, padding=1),
     )
 

@@ -9,10 +9,10 @@ expansion and the depthwise convolution into one dense 3x3 (`FusedMBConv`), whic
 
 **Differs from the paper:**
 
-- `efficientnet_b0` to `efficientnet_b7`: symmetric padding instead of TensorFlow's; batch norm has PyTorch's constants in
-  B0 to B4, epsilon 1e-3 and momentum 0.01 in B5 to B7.
-- `efficientnet_v2_*`: symmetric padding; the layers of the released networks where the paper's table shows others (S has
-  24 channels at the start and ends in 1280; squeeze and excitation reduces a block's input by 4).
+- `efficientnet_b0` to `efficientnet_b7`: symmetric padding instead of TensorFlow's; batch norm has PyTorch's constants
+  in B0 to B4, epsilon 1e-3 and momentum 0.01 in B5 to B7.
+- `efficientnet_v2_*`: symmetric padding; the layers of the released networks where the paper's table shows others (S
+  has 24 channels at the start and ends in 1280; squeeze and excitation reduces a block's input by 4).
 - `efficientnet_b0_cifar`: the stem and the sixth stage keep the resolution, so that 32x32 images end as 4x4 maps.
 """
 
@@ -29,7 +29,7 @@ from cnnlib.registry import Variant, register
 
 
 class MBConv(nn.Module):
-    """x + F(x), F wide inside: expand by 1x1, filter each channel alone, squeeze and excite, project without activation.
+    """x + F(x), F wide inside: expand by 1x1, filter each channel alone, squeeze and excite, project linearly.
 
     (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride), rounded up. Where the shape changes, F(x) alone.
     """

@@ -61,11 +61,11 @@ def draw_survivors(inputs: int, drop_probability: float) -> list[int]:
 
 
 class FractalBlock(nn.Module):
-    """f_C: (N, in_channels, H, W) -> (N, out_channels, H, W).
+    """f_C, where f_1 = conv and f_{C+1}(x) = join(conv(x), f_C(f_C(x))).
 
-    `columns` has C columns; the k-th, counted from 1, has 2^(k-1) convolutions, each as long as 2^(C-k) of
-    the deepest column. Convolutions that end at the same step are joined, and the mean goes on in all of
-    their columns.
+    (N, in_channels, H, W) -> (N, out_channels, H, W). Drawn out, there are C columns; the k-th, counted from
+    1, has 2^(k-1) convolutions, each as long as 2^(C-k) of the deepest column. Convolutions that end at the
+    same step are joined, and the mean goes on in all of their columns.
     """
 
     def __init__(

@@ -137,7 +137,7 @@ class AuxiliaryHead(nn.Sequential):
 
 
 class TappedStage(nn.Sequential):
-    """A stage that in training returns (last output, outputs of the blocks at `taps`...), in evaluation the last alone."""
+    """A stage that in training returns (last output, outputs of the blocks at `taps`...), else the last alone."""
 
     def __init__(self, *blocks: nn.Module, taps: Sequence[int]):
         super().__init__(*blocks)
@@ -153,8 +153,9 @@ class TappedStage(nn.Sequential):
 
 
 class GoogLeNet(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes) logits, in training `GoogLeNetOutputs`; H and W at least 15 (stem "cifar": 8).
+    """(N, in_channels, H, W) -> (N, num_classes) logits, in training `GoogLeNetOutputs`.
 
+    H and W are at least 15, with the stem "cifar" 8.
     `norm` is "batch" after every convolution, "response" twice in the stem, or None. `large_kernel_size` is that of
     the paper's 5x5 filters, `last_pool_size` that of the pooling before module 5a. `stem` is "imagenet" (a
     28x28 map from 224x224) or "cifar" (16x16 from 32x32). `auxiliary=False` leaves the auxiliary heads out. All

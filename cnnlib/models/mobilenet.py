@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible
+from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
@@ -118,7 +118,7 @@ class MobileNetV1(nn.Module):
                 stage.append(DepthwiseSeparable(width, out_channels, 3, stride))
                 width = out_channels
             self.stages.append(stage)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+        self.head = pooled_classifier(width, num_classes)
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

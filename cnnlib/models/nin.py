@@ -1,8 +1,8 @@
 """Network in Network: a small network instead of a linear filter, and no fully connected layers, 2013.
 
-A convolution scores patches by a linear function. Here each patch passes through a small multilayer perceptron, which is
-the same as a convolution followed by two 1x1 convolutions, each with ReLU ("mlpconv"). The last one has a map for each
-class, whose mean over all places is the score of that class: global average pooling replaces the fully connected
+A convolution scores patches by a linear function. Here each patch passes through a small multilayer perceptron, which
+is the same as a convolution followed by two 1x1 convolutions, each with ReLU ("mlpconv"). The last one has a map for
+each class, whose mean over all places is the score of that class: global average pooling replaces the fully connected
 layers and most of the parameters. GoogLeNet takes both ideas from here.
 
 - Lin, Chen, Yan. Network In Network. ICLR 2014, arXiv:1312.4400.

@@ -2,14 +2,15 @@
 
 In the first ResNet a ReLU follows every addition, so the signal from block to block is cut at zero each time. Moved
 into the branch, it leaves y = x + F(relu(norm(x))): the sum of all earlier branches reaches every block, and so does
-the gradient of the loss, unchanged. A thousand layers train. The last sum gets a normalization and a ReLU of its own, in the head.
+the gradient of the loss, unchanged. A thousand layers train. The last sum gets a normalization and a ReLU of its own,
+in the head.
 
 - He, Zhang, Ren, Sun. Identity Mappings in Deep Residual Networks. ECCV 2016, arXiv:1603.05027.
 
 **Differs from the paper:**
 
 - The stride of a bottleneck sits in its 3x3 convolution, as libraries have it; the authors' code for CIFAR has it in
-  the first 1x1. Parameters are the same.
+  the first 1x1. Parameters are the same. The bias of the classifier starts as PyTorch draws it, there at 0.
 - `preresnet50`, `preresnet101`: the first normalization comes after the max pooling, not before.
 - `preresnet20`, `preresnet56`: small-image forms; the paper's smallest has 110 layers.
 """
@@ -54,7 +55,7 @@ class PreActBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.preactivation(x)
+        activated = self.preactivation(x)  # relu(norm(x))
         if self.activate_shortcut:
             x = activated
         return self.shortcut(x) + self.drop_path(self.branch(activated))

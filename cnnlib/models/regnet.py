@@ -9,13 +9,13 @@ squeeze and excitation to RegNetX.
 
 **Differs from the paper:**
 
-- All: a width is rounded to a multiple of the group width as the common PyTorch form does it, halves up and never below
-  90%; the paper's code takes the nearest, halves to even. It shows in three networks: `regnet_x_400mf` (400 channels
-  at the end rather than 384), `regnet_y_800mf` (144 and 784 rather than 128 and 768) and `regnet_y_8gf` (224 channels at
-  the start rather than 168).
+- All: a width is rounded to a multiple of the group width as the common PyTorch form does it, halves up and never
+  below 90%; the paper's code takes the nearest, halves to even. It shows in three networks: `regnet_x_400mf` (400
+  channels at the end rather than 384), `regnet_y_800mf` (144 and 784 rather than 128 and 768) and `regnet_y_8gf` (224
+  channels at the start rather than 168).
 - `regnet_y_128gf`: not in the paper; a network of the same rule, whose weights came with Singh et al. (2022).
-- `regnet_x_cifar`, `regnet_y_cifar`: the paper's 200MF networks; stem and first stage keep the resolution, so that 32x32
-  images end as 4x4 maps.
+- `regnet_x_cifar`, `regnet_y_cifar`: the paper's 200MF networks; stem and first stage keep the resolution, so that
+  32x32 images end as 4x4 maps.
 """
 
 import math

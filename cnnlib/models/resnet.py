@@ -19,8 +19,8 @@ without the additions, y = relu(F(x)), are here too, to be compared (`PlainBlock
   paper drops it for the whole batch, which saves time, and scales in evaluation.
 - `resnet18_cifar`: ResNet-18 for 32x32 images, a form of later practice; the paper's own CIFAR networks are
   `resnet20` to `resnet1202`.
-- Convolutions start with variance 2 / fan_out, as in the authors' later code; the paper's reference has fan_in. That code
-  also sets the classifier's bias to 0, which stays as PyTorch draws it here, as in libraries.
+- Convolutions start with variance 2 / fan_out, as in the authors' later code; the paper's reference has fan_in. That
+  code also sets the classifier's bias to 0, which stays as PyTorch draws it here, as in libraries.
 """
 
 from collections.abc import Sequence

@@ -38,7 +38,9 @@ from cnnlib.registry import Variant, register
 class GroupedBranches(nn.Sequential):
     """Form (c): 1x1, 3x3 in `cardinality` groups of `group_width` channels, 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int
+    ):
         width = cardinality * group_width
         super().__init__(
             ConvNormAct(in_channels, width, 1),
@@ -56,7 +58,9 @@ class GroupedBranches(nn.Sequential):
 class ConcatenatedBranches(nn.Module):
     """Form (b): `cardinality` branches of 1x1 and 3x3, their outputs concatenated, then a common 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int
+    ):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(ConvNormAct(in_channels, group_width, 1), ConvNormAct(group_width, group_width, 3, stride))
@@ -78,7 +82,9 @@ class ConcatenatedBranches(nn.Module):
 class SummedBranches(nn.Module):
     """Form (a): `cardinality` branches of 1x1, 3x3 and 1x1, their outputs added up, then one normalization."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int
+    ):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(ConvNormAct(in_channels, group_width, 1), ConvNormAct(group_width, group_width, 3, stride))

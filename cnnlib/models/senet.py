@@ -62,7 +62,7 @@ class SEBlock(nn.Module):
         self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.excite(self.branch(x))
+        out = self.excite(self.branch(x))  # every channel of F(x) times its gate
         return self.activation(self.drop_path(out) + self.shortcut(x))
 
 

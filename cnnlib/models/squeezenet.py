@@ -69,9 +69,9 @@ class FireModule(nn.Module):
 class SqueezeNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    CONV1 has `stem_width` filters, `first_conv` is its (kernel_size, stride, padding), `stem_pool` whether pooling follows
-    it. `squeeze_channels` are those of the Fire modules, stage by stage; every stage but the first begins with pooling.
-    `rectify_scores` puts a ReLU after CONV10, as the paper does: then no logit is negative.
+    CONV1 has `stem_width` filters, `first_conv` is its (kernel_size, stride, padding), `stem_pool` whether pooling
+    follows it. `squeeze_channels` are those of the Fire modules, stage by stage; every stage but the first begins with
+    pooling. `rectify_scores` puts a ReLU after CONV10, as the paper does: then no logit is negative.
     """
 
     def __init__(
@@ -150,8 +150,9 @@ VARIANTS = (
     Variant(
         "squeezenet_cifar",
         "small-image form: six Fire modules with simple bypass and batch normalization, for 32x32 images",
-        {"stem_width": 64, "first_conv": (3, 1, 1), "stem_pool": False, "squeeze_channels": ((16, 16), (32, 32), (48, 64)),
-         "bypass": "simple", "norm": nn.BatchNorm2d, "dropout": 0.0, "rectify_scores": False, "num_classes": 10},
+        {"stem_width": 64, "first_conv": (3, 1, 1), "stem_pool": False, "bypass": "simple", "norm": nn.BatchNorm2d,
+         "squeeze_channels": ((16, 16), (32, 32), (48, 64)), "dropout": 0.0, "rectify_scores": False,
+         "num_classes": 10},
         input_size=(3, 32, 32),
     ),
 )

@@ -143,7 +143,10 @@ def initialize_as_paper(model: VGG) -> None:
 
 
 INITIALIZATIONS = {
-    "library": initialize_as_library, "he": initialize_as_he, "xavier": initialize_as_xavier, "paper": initialize_as_paper
+    "library": initialize_as_library,
+    "he": initialize_as_he,
+    "xavier": initialize_as_xavier,
+    "paper": initialize_as_paper,
 }
 
 
@@ -182,8 +185,8 @@ VARIANTS = (
             {"depths": C, "last_kernel_size": 1}),
     Variant("vgg16", "configuration D, the best known", {"depths": D}, twin="torchvision.vgg16"),
     Variant("vgg19", "configuration E", {"depths": E}, twin="torchvision.vgg19"),
-    *(Variant(f"vgg{layers}_bn", f"configuration {letter} with batch normalization", {"depths": depths, "norm": "batch"},
-              twin=f"torchvision.vgg{layers}_bn")
+    *(Variant(f"vgg{layers}_bn", f"configuration {letter} with batch normalization",
+              {"depths": depths, "norm": "batch"}, twin=f"torchvision.vgg{layers}_bn")
       for layers, letter, depths in ((11, "A", A), (13, "B", B), (16, "D", D), (19, "E", E))),
     *(Variant(f"vgg{layers}_cifar{suffix}", f"small-image form of configuration {letter}{words}: half the widths",
               {**SMALL, "depths": depths, "norm": norm}, input_size=(3, 32, 32))

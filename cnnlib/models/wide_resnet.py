@@ -2,8 +2,8 @@
 
 Depth is a chain of small steps that hardware must take one after the other; width is one large step. Widening by k
 multiplies parameters by about k * k, so a wide network has far fewer layers for the same parameters. Two networks
-share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions; and
-`WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
+share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions;
+and `WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
 
 - Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016, arXiv:1605.07146.
 
@@ -11,7 +11,8 @@ share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, 
 
 - `wide_resnet50_2`, `wide_resnet101_2`: the stride sits in the 3x3 convolution, as libraries have it.
 - `wide_resnet10_2`, `wide_resnet16_2`: small-image forms, in the paper's scheme.
-- Otherwise nothing. Dropout is off in the rows, as in the paper's main table; `dropout=0.3` is what it uses on CIFAR.
+- The bias of the classifier starts as PyTorch draws it; the authors' code sets it to 0. Otherwise nothing. Dropout is
+  off in the rows, as in the paper's main table; `dropout=0.3` is what it uses on CIFAR.
 """
 
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class WideBasicBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.preactivation(x)
+        activated = self.preactivation(x)  # relu(norm(x))
         if not isinstance(self.shortcut, nn.Identity):
             x = activated
         return self.shortcut(x) + self.drop_path(self.branch(activated))

@@ -14,8 +14,8 @@ CONV3 to CONV5 that are often quoted as ZFNet belong to a variant in its Table 2
   for ever; here they start at N(0, 0.01^2), as in the network that it starts from. The paper gives map sizes (110, 55,
   26, 13, 6) but no padding; padding by 1 in CONV1 and poolings that round up give them. Rescaling filters whose norm
   exceeds 0.1, which the paper does during training, is left to the training loop.
-- `zfnet_cifar`: `alexnet_cifar` changed as the paper changed AlexNet: smaller filters in CONV1 (3x3 for 5x5), its stride
-  of 2 moved to CONV2. Half the widths, 1024 hidden units, no normalization, He initialization.
+- `zfnet_cifar`: `alexnet_cifar` changed as the paper changed AlexNet: smaller filters in CONV1 (3x3 for 5x5), its
+  stride of 2 moved to CONV2. Half the widths, 1024 hidden units, no normalization, He initialization.
 """
 
 from collections.abc import Sequence
