@@ -5,6 +5,7 @@
     train, test = parts_of("pets")                # pets/train and pets/val, or the folder itself and None
 """
 
+import functools
 import os
 import unicodedata
 import warnings
@@ -21,6 +22,23 @@ NO_CLASSES = ("__macosx", "__pycache__", "thumbs.db", "desktop.ini")  # beside a
 TEST_PARTS = ("val", "valid", "validation", "test")
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow opens, HEIC where the package for it is there."""
+    from PIL import Image
+
+    Image.init()
+    if "HEIF" not in Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            pass
+        else:
+            register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@functools.cache
 def readable_endings() -> tuple[str, ...]:
     """Those of `ENDINGS` that the installed Pillow opens."""
     from PIL import Image
@@ -48,7 +66,7 @@ def read_photograph(path: str | os.PathLike, *, at_least: int = 0):
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     try:
-        with Image.open(path, formats=[name for name in FORMATS if name in _formats()]) as image:
+        with Image.open(path, formats=_formats()) as image:
             if at_least:
                 image.draft(None, (2 * at_least, 2 * at_least))
             image.load()
@@ -56,20 +74,6 @@ def read_photograph(path: str | os.PathLike, *, at_least: int = 0):
     except Exception as error:  # decoders raise whatever they stumble on: OSError, SyntaxError, struct.error, KeyError, ...
         reason = str(error).replace(str(path), "it") or type(error).__name__
         raise ValueError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
-
-
-def _formats() -> dict:
-    """Pillow's table of the formats that it opens, with HEIC where the package for it is there."""
-    from PIL import Image
-
-    Image.init()
-    if "HEIF" not in Image.OPEN:
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            return Image.OPEN
-        register_heif_opener()
-    return Image.OPEN
 
 
 def _upright(image):
