@@ -272,3 +272,14 @@ def test_bad_plan_is_named(tmp_path, text, message):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         experiments.read_experiment(tmp_path / "plan.toml")
+
+
+# what a checkpoint knows
+
+
+def test_checkpoint_can_name_what_its_network_sees(tmp_path, small):
+    next(fit(Recipe(**QUICK), data=small, checkpoint=tmp_path / "run.pt"))
+    known = load_checkpoint(tmp_path / "run.pt")["classifier"]
+    mean, std = small[0].statistics()
+    assert known["classes"] == list(small[0].classes) and known["image_size"] == 32 and known["library"]
+    assert known["mean"] == mean.tolist() and known["std"] == std.tolist()

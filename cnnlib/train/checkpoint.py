@@ -1,5 +1,6 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped, in one file, never half written."""
 
+import importlib.metadata
 import os
 import pickle
 from collections.abc import Mapping
@@ -10,6 +11,16 @@ import torch
 from cnnlib.train.recipe import Recipe
 
 PARTS = ("recipe", "epoch", "rows", "model", "optimizer", "schedule", "random")
+
+
+def library_version() -> str:
+    """The version of this package, as installed; "unknown" where it runs from a folder alone."""
+    import cnnlib
+
+    try:
+        return getattr(cnnlib, "__version__", None) or importlib.metadata.version("cnnlib")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def random_state() -> dict[str, torch.Tensor]:

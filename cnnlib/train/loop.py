@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from cnnlib.data import Augmentation, Batches, FileBatches, ImageFiles, ImageSet, load, seed_of
 from cnnlib.registry import create_model
 from cnnlib.train import distributed
-from cnnlib.train.checkpoint import best_path, load_checkpoint, random_state, save_checkpoint, set_random_state
+from cnnlib.train.checkpoint import (
+    best_path, library_version, load_checkpoint, random_state, save_checkpoint, set_random_state,
+)
 from cnnlib.train.optimization import Average, Schedule, make_optimizer, mix, total_loss
 from cnnlib.train.recipe import Recipe
 
@@ -46,8 +48,9 @@ def fit(
     device = torch.device(device) if device is not None else best_device()
     torch.manual_seed(recipe.seed)
     model = create_model(recipe.model, **recipe.model_args) if model is None else model
-    batches, test_batches, plain_batches = make_batches(recipe, data or load_data(recipe), device)
-    run = Run(recipe, model, device)
+    data = data or load_data(recipe)
+    batches, test_batches, plain_batches = make_batches(recipe, data, device)
+    run = Run(recipe, model, device, classifier(recipe, data))
     if checkpoint is not None:
         run.resume(Path(checkpoint))
         yield from run.rows
@@ -68,8 +71,8 @@ def fit(
 class Run:
     """A recipe being carried out: everything that changes while it is."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, device: torch.device):
-        self.recipe, self.device, self.rows = recipe, device, []
+    def __init__(self, recipe: Recipe, model: nn.Module, device: torch.device, classifier: Mapping[str, object] | None = None):
+        self.recipe, self.device, self.rows, self.classifier = recipe, device, [], classifier or {}
         self.model = model.to(device, memory_format=memory_format(recipe))
         self.optimizer, self.schedule = make_optimizer(model, recipe), Schedule(recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
@@ -78,7 +81,8 @@ class Run:
         self.tested = self.average.model if self.average else compiled(model, recipe)
 
     def state_dict(self) -> dict[str, object]:
-        state = {"recipe": self.recipe.to_dict(), "epoch": len(self.rows), "rows": self.rows, "random": random_state()}
+        state = {"recipe": self.recipe.to_dict(), "classifier": self.classifier, "epoch": len(self.rows), "rows": self.rows,
+                 "random": random_state()}
         for name in ("model", "optimizer", "schedule", "scaler"):
             state[name] = getattr(self, name).state_dict()
         return {**state, "average": self.average.model.state_dict()} if self.average else state
@@ -232,6 +236,14 @@ def make_batches(
     augmentation = Augmentation(recipe.crop, recipe.flip, recipe.cutout)
     return (Batches(train, batch_size, augmentation=augmentation, **training),
             *(Batches(part, EVALUATION_BATCH, **share) for part in (test, train)))
+
+
+def classifier(recipe: Recipe, data: Data) -> dict[str, object]:
+    """What a checkpoint must say for its network to name a photograph: `classes, image_size, mean, std, library`."""
+    train, _ = data
+    size = recipe.image_size or (train.images.shape[-1] if isinstance(train, ImageSet) else 224)
+    mean, std = (values.tolist() for values in train.statistics())
+    return {"classes": list(train.classes), "image_size": size, "mean": mean, "std": std, "library": library_version()}
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
