@@ -58,15 +58,13 @@ def read_photograph(path: str | os.PathLike, *, at_least: int = 0):
     Raises `ValueError` that names the file for one that is broken, cut short, larger than Pillow's limit, or without a
     known white (floating-point and 32-bit pixels), and `FileNotFoundError` if there is none.
     """
-    from PIL import Image
-
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with _opened(path) as image:
             if at_least:
                 image.draft(None, (2 * at_least, 2 * at_least))
             image.load()
@@ -74,6 +72,17 @@ def read_photograph(path: str | os.PathLike, *, at_least: int = 0):
     except Exception as error:  # decoders raise whatever they stumble on: OSError, SyntaxError, struct.error, KeyError, ...
         reason = str(error).replace(str(path), "it") or type(error).__name__
         raise ValueError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
+
+
+def _opened(path: Path):
+    from PIL import Image
+
+    image = Image.open(path, formats=_formats())
+    if image.format != "PNG":
+        return image
+    with image:
+        image.verify()  # decoding does not look at the check sums of pixels
+    return Image.open(path, formats=_formats())
 
 
 def _upright(image):
