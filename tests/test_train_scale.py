@@ -269,7 +269,7 @@ def test_changes_of_an_image_do_not_depend_on_the_workers(photographs):
 
 
 def test_large_set_errors_are_named(photographs, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no images below .*train: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="no images below .*: it has no folders"):
         data.load(f"files:{tmp_path}")
     with pytest.raises(ValueError, match="resize=.16, 20.: images must not become smaller than the crop of 32"):
         data.ImageFiles.augmentation(32, resize=(16, 20))

@@ -13,7 +13,7 @@ CHOICES = {
 }
 POSITIVE = ("epochs", "batch_size", "lr", "gamma", "decay_epochs", "patience", "accumulate")
 NOT_NEGATIVE = ("train_images", "weight_decay", "warmup_epochs", "clip", "aux_weight", "mixup", "cutmix", "crop", "cutout",
-                "image_size", "jitter", "randaugment")
+                "image_size", "jitter", "randaugment", "randaugment_std")
 FRACTIONS = ("momentum", "label_smoothing", "average")  # at least 0, below 1
 SHARES = ("min_area", "erase")  # at least 0, at most 1
 TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "a table of arguments"}
@@ -51,8 +51,8 @@ class Recipe:
         "help": "keyword arguments of the network; on the command line as JSON, such as '{\"dropout\": 0.0}'"})
     weights: str = setting("", "start from these: a checkpoint, or a name of describe(model).weights; the last layer starts "
                                "anew if the classes are others")
-    data: str = setting("shapes", "'cifar10', 'shapes' (made on the spot), 'folder:PATH' (small images, kept in memory) or "
-                                  "'files:PATH' (large images such as ImageNet's, read as they are needed)")
+    data: str = setting("shapes", "'cifar10', 'imagenette', 'shapes' (made on the spot), 'folder:PATH' (brought to one size and kept "
+                                  "in memory) or 'files:PATH' (large images such as ImageNet's, read as they are needed)")
     train_images: int = setting(0, "use only so many training images; 0 means all")
 
     epochs: int = setting(10, "passes over the training images")
@@ -83,13 +83,19 @@ class Recipe:
     flip: bool = setting(False, "augmentation: mirror half of the images")
     crop: int = setting(0, "augmentation of small images: pad by so many pixels, crop at random")
     cutout: int = setting(0, "augmentation of small images: blank a square of so many pixels")
-    image_size: int = setting(0, "side in pixels to which photographs are brought; 0 means 32 for folder:, 224 for files:")
+    image_size: int = setting(0, "side in pixels to which photographs are brought; 0 means 32 for folder:, 160 for imagenette, "
+                                 "224 for files:")
+    windows: bool = setting(False, "augmentation of photographs in memory: they are kept an eighth larger than image_size; windows of "
+                                   "random place and of min_area to all of the area are brought to it, and the middle is tested")
     resize: tuple[int, ...] = setting((), "large images: bring the shorter side to a length between these two, then crop at "
                                           "random; empty means a crop of random area instead")
-    min_area: float = setting(0.08, "large images: smallest area of a random crop, as a fraction")
+    min_area: float = setting(0.08, "large images and windows: smallest area of a random crop, as a fraction; 1 takes the largest")
     jitter: float = setting(0.0, "large images: change brightness, contrast and saturation by up to this fraction")
     randaugment: int = setting(0, "large images: strength of two random changes (RandAugment), 0 to 30")
+    randaugment_std: float = setting(0.0, "large images: spread of that strength, drawn for every image from a normal distribution")
     erase: float = setting(0.0, "large images: chance that a random rectangle is blanked")
+    erase_noise: bool = setting(False, "large images: fill the rectangle with noise, a value for every pixel, and not with black")
+    bicubic: bool = setting(False, "large images: scale by cubic interpolation, and not by linear")
 
     precision: str = setting("float32", "auto takes bfloat16 where the hardware has instructions for it, float16 with a scaled "
                                         "loss on older GPUs, else float32, and says which")
@@ -127,6 +133,8 @@ class Recipe:
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise ValueError(f"nesterov=True needs optimizer='sgd' with momentum; here optimizer={self.optimizer!r}, "
                              f"momentum={self.momentum!r}")
+        if self.windows and (self.crop or not self.image_size):
+            raise ValueError(f"windows=True needs an image_size and no crop; here image_size={self.image_size!r}, crop={self.crop!r}")
         if len(self.resize) not in (0, 2):
             raise ValueError(f"resize={self.resize!r} must be empty or two lengths")
 
