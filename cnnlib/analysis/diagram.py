@@ -10,6 +10,7 @@ modules; where a module is one long chain, such as VGG's `features`, it is cut w
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -171,7 +172,7 @@ class _Group:
     def __init__(self, name: str, label: str, code: str, parent: "_Group | None"):
         self.name, self.label, self.code, self.parent = name, label, code, parent
         self.children = []
-        self.aliases = []
+        self.is_block = self.is_chain = False
 
     def layers(self) -> list[_Layer]:
         return [layer for child in self.children for layer in (child.layers() if isinstance(child, _Group) else [child])]
@@ -179,6 +180,7 @@ class _Group:
 
 PASSING = {"clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape", "permute",
            "transpose", "t", "unsqueeze", "squeeze", "expand", "as_strided", "written_through", "copy"}
+CONSTANTS = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "bernoulli", "rand_like"}
 SPLITS = {"split", "split_with_sizes", "chunk", "slice", "narrow", "unbind", "select"}
 ACTIVATIONS = {
     "relu": "ReLU", "hardtanh": "ReLU6", "silu": "SiLU", "gelu": "GELU", "sigmoid": "sigmoid", "hardsigmoid": "hard sigmoid",
@@ -261,13 +263,16 @@ class _Builder:
             if isinstance(module, nn.modules.dropout._DropoutNd) and module.p and call.inputs:
                 self._pass_by(group, name, module, call)
             return
-        known = [node for node in nodes if any(value in self.made_by for value in node.inputs)]
+        known, inside = [], set()  # operations on what comes from the network's input, and their results
+        for node in nodes:
+            if node.op not in CONSTANTS and any(value in self.made_by or value in inside for value in node.inputs):
+                known.append(node)
+                inside.update(node.outputs)
         if not known:
             return
         layer = _Layer(group, name, module, kind)
         layer.nodes = nodes
         describe(layer)
-        inside = {value for node in nodes for value in node.outputs}
         data = [value for node in known for value in node.inputs if value in self.made_by and value not in inside]
         results = [value for node in known for value in node.outputs]
         if layer.kind == "pass":
@@ -408,6 +413,7 @@ class _Builder:
 
     def _assemble(self) -> Diagram:
         self.aliases = {}
+        self.sizes = {name: tensor.numel() for name, tensor in self.record.parameters.values()}
         _simplify(self.root, self.aliases)
         for layer in self.layers:
             layer.consumers = []
@@ -425,6 +431,7 @@ class _Builder:
             parts.append(part)
             if isinstance(thing, _Group):
                 part.code = thing.code
+                part.details = {"block": True} if thing.is_block else {}
                 part.children = [add(child, part.id) for child in thing.children]
                 inside = [parts[child] for child in part.children]
                 for key in ("params", "macs", "other", "activations"):
@@ -439,6 +446,7 @@ class _Builder:
             return part.id
 
         add(self.root, None)
+        _name_stages(parts)
         edges = [(ids[source] if isinstance(source, _Layer) else INPUT, ids[layer])
                  for layer in self.layers for source in layer.sources]
         edges += [(ids[layer], OUTPUT) for layer in self.ends]
@@ -447,13 +455,12 @@ class _Builder:
         return Diagram(self.title, *shapes, parts, edges, aliases)
 
     def _count(self, part, layer):
-        counts = {name: tensor.numel() for name, tensor in self.record.parameters.values()}
         for node in layer.nodes:
             for value in node.inputs:
                 for name in value.parameters:
                     if name not in self.counted:
                         self.counted.add(name)
-                        part.params += counts[name]
+                        part.params += self.sizes[name]
             if not node.is_view:
                 part.macs += macs(node)
                 part.other += other_operations(node)
@@ -491,6 +498,8 @@ def describe(layer: _Layer) -> None:
     nodes, module = layer.nodes, layer.module
     ops = [node.op.removesuffix("_") for node in nodes]
     computing = [op for op in ops if op not in PASSING and op not in SPLITS]
+    if len(set(computing)) > 1:
+        computing = [op for op in computing if op != "constant_pad_nd"]  # padding of the layer that follows
     name = type(module).__name__ if module is not None else ""
     heavy = [node for node in nodes if macs(node) > 0]
     if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -503,7 +512,7 @@ def describe(layer: _Layer) -> None:
         layer.kind, layer.label = "shuffle", "channel shuffle"
         return
     weights = [node for node in heavy if any(value.parameters for value in node.inputs)]
-    if any(op.startswith("_scaled_dot_product") for op in ops) or len(heavy) > 1 and "_softmax" in ops:
+    if any("scaled_dot_product" in op for op in (*ops, layer.step)) or len(heavy) > 1 and "_softmax" in ops:
         layer.kind, layer.label = "attention", "attention"
     elif len(weights) == 1 and weights[0].op == "convolution":
         _describe_convolution(layer, weights[0])
@@ -559,7 +568,8 @@ def _describe_view(layer, ops, name):
         last = layer.nodes[-1].outputs[0].shape if layer.nodes[-1].outputs else after
         if math.prod(last) == math.prod(before) and len(node.outputs) == 1:
             layer.kind = "pass"
-        elif len(before) == 4 and len(last) == 4 and last[1] == before[1]:
+        elif len(before) == 4 and len(last) == 4 and any(
+                node.op == "slice" and len(node.args) > 4 and node.args[4] > 1 for node in layer.nodes):
             layer.kind, layer.label = "other", f"subsample{_stride([-(-a // b) for a, b in zip(before[2:], last[2:])])}"
         else:
             layer.kind, layer.label = "split", "split"
@@ -573,6 +583,8 @@ def _describe_single(layer, op, node, name):
     if op in BINARY and len(inputs) > 1:
         layer.kind = BINARY[op]
         layer.label = JOINS[layer.kind]
+    elif op in ("cat", "stack"):
+        layer.kind, layer.label = "other", "put a token in front"
     elif op in ("mul", "add", "sub", "div", "rsub", "neg") and len(inputs) <= 1:
         has_weight = any(value.parameters for value in node.inputs)
         layer.kind = "scale"
@@ -639,6 +651,8 @@ def _simplify(group: _Group, aliases: dict) -> None:
                 inner = child.children[0]
                 aliases[inner.name] = inner
                 inner.name = child.name
+                if child.label not in CONTAINERS:
+                    inner.label, inner.code = child.label, child.code
                 child = inner
             layers = child.layers()
             big = sum(layer.kind not in STRIPS for layer in layers)
@@ -709,12 +723,31 @@ def _is_chain(group: _Group) -> bool:
     return from_outside <= 1 and all(len(set(found)) <= 1 for found in (*reads.values(), *readers.values()))
 
 
+CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
+
+
+def _mark_blocks(root: _Group) -> None:
+    """Set `is_block`: blocks are modules in which paths part and meet; so are others of their class, which happen not to.
+
+    (An inverted residual of stride 2 has no shortcut, and is a block all the same.)
+    """
+    groups, left = [], [root]
+    while left:
+        group = left.pop()
+        groups.append(group)
+        left += [child for child in group.children if isinstance(child, _Group)]
+        group.is_chain = _is_chain(group)
+    blocks = {group.label for group in groups if not group.is_chain} - set(CONTAINERS)
+    for group in groups:
+        group.is_block = group is not root and (not group.is_chain or group.label in blocks)
+
+
 def _chain_height(group: _Group) -> int:
     """How many levels of chains of blocks there are: 0 for a block, 1 for a stage, 2 for a network of stages."""
-    inner = [child for child in group.children if isinstance(child, _Group)]
-    if not inner or not _is_chain(group):
-        return 0
-    return 1 + max(map(_chain_height, inner))
+    if not hasattr(group, "height"):
+        inner = [child for child in group.children if isinstance(child, _Group)]
+        group.height = 0 if not inner or group.is_block or not group.is_chain else 1 + max(map(_chain_height, inner))
+    return group.height
 
 
 def _side(thing) -> int:
@@ -729,6 +762,7 @@ def _sides(group: _Group) -> list[int]:
 
 def _cut_stages(root: _Group, aliases: dict) -> None:
     """Make the children of the root stem, stages and head, whatever the modules are called."""
+    _mark_blocks(root)
     changed = True
     while changed:
         changed = False
@@ -744,12 +778,15 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     # A long chain in which the size changes again and again, VGG's `features`, is opened, and cut below by size.
     children = []
     for child in root.children:
-        opened = isinstance(child, _Group) and _is_chain(child) and len([side for side in _sides(child) if side > 1]) > 2
+        opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side for side in _sides(child) if side > 1]) > 2
         if opened:
             aliases[child.name] = child.children[0]
         children += child.children if opened else [child]
     _adopt(root, children)
-    if not _is_chain(root) or all(isinstance(child, _Group) for child in root.children):
+    if not _is_chain(root):
+        _bundle_ends(root)
+        return
+    if all(isinstance(child, _Group) for child in root.children):
         return
     runs, run = [], []
 
@@ -775,11 +812,13 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             runs.append([child])
             before = side
             continue
-        if not in_head and (side == 1 or layer is not None and layer.kind in ("flatten", "fc")) and i:
+        ends = layer is not None and (layer.kind in ("flatten", "fc") or layer.label.startswith(("average pool to", "global")))
+        if not in_head and (side == 1 or ends) and i:
             close()
             in_head = True
         elif not in_head and i > blocks_begin and before is not None and side < before and resizes(child) and not (
-                layer is not None and layer.kind == "pool"):
+                layer is not None and layer.kind == "pool") and not all(
+                isinstance(thing, _Layer) and thing.kind in STRIPS for thing in run):
             close()
         elif not in_head and i == blocks_begin and run and not stages:
             close()
@@ -794,26 +833,73 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
                 close()
         before = side
     close()
-    children, number = [], 0
+    for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them, or with what they follow
+        if all(isinstance(thing, _Layer) and thing.kind in STRIPS for thing in runs[i]):
+            if i + 1 < len(runs) and not (len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], _Group)):
+                runs[i + 1] = runs.pop(i) + runs[i]
+    children = []
     has_stages = bool(stages) or blocks_begin < len(root.children)
     for i, run in enumerate(runs):
         if len(run) == 1 and isinstance(run[0], _Group):
             children.append(run[0])
             continue
-        heavy = [thing for thing in run if isinstance(thing, _Group) or thing.kind not in STRIPS]
-        if not heavy and children and isinstance(children[-1], _Group) and children[-1].label in ("stage", "stem"):
-            _adopt(children[-1], children[-1].children + run)
-            continue
         is_head = _side(run[-1]) == 1 and i == len(runs) - 1
-        role = "head" if is_head else "stem" if i == 0 and has_stages and not any(isinstance(t, _Group) for t in run) else "stage"
-        group = _Group(_run_name(run), role, "", root)
+        plain = not any(isinstance(thing, _Group) for thing in run)
+        role = "head" if is_head else "stem" if i == 0 and has_stages and plain else "transition" if stages and plain else "stage"
+        group = _Group(_run_name(run, root), role, "", root)
         _adopt(group, run)
         children.append(group)
     _adopt(root, children)
 
 
-def _run_name(run: list) -> str:
-    """One name for a run of modules: "features.0-2", "conv1-maxpool"."""
+def _bundle_ends(root: _Group) -> None:
+    """Layers before the first and behind the last group of a network that is no chain, as stem and head."""
+    groups = [i for i, child in enumerate(root.children) if isinstance(child, _Group)]
+    if not groups:
+        return
+    _, readers = _edges_between(root)
+    first = next((i for i in range(groups[0]) if len(readers[root.children[i]]) != 1), groups[0])
+    runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]), ("head", root.children[groups[-1] + 1 :])]
+    children = []
+    for role, run in runs:
+        if role and len(run) > 1 and not any(layer.kind in JOINS for layer in run):
+            group = _Group(_run_name(run, root), role, "", root)
+            _adopt(group, run)
+            run = [group]
+        children += run
+    _adopt(root, children)
+
+
+def _name_stages(parts: list[Part]) -> None:
+    """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; what holds no block keeps its class."""
+    number = 0
+    tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
+    for part in tops:
+        last = part.name.rsplit(".", 1)[-1]
+        holds_blocks = part.details.pop("block", False) or any(parts[child].details.get("block") for child in part.children)
+        if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
+            part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head", "classifier") else part.label
+        elif holds_blocks or part.label in (*CONTAINERS, "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
+            number += 1
+            part.label = f"stage {number}"
+        else:
+            part.label = part.label.strip("_")
+    for part in parts:
+        part.details.pop("block", None)
+
+
+def _run_name(run: list, root: _Group) -> str:
+    """One name for a run of modules: "stem" if it is all of it, else "features.0-2", "conv1-maxpool"."""
+    layers = [layer for thing in run for layer in (thing.layers() if isinstance(thing, _Group) else [thing])]
+    names = list(dict.fromkeys(layer.name for layer in layers if layer.name)) or ["functions"]
+    common = names[0].split(".")
+    for name in names:
+        parts = name.split(".")
+        common = [a for a, b in zip(common, parts) if a == b and common[: common.index(a)] == parts[: common.index(a)]]
+    if common and ".".join(common) != names[0]:
+        prefix = ".".join(common)
+        if sum(layer.name.startswith(prefix + ".") for layer in root.layers()) == len(layers):
+            return prefix
     names = list(dict.fromkeys(thing.name for thing in run if thing.name)) or ["functions"]
     first, last = names[0], names[-1]
     if first == last:
