@@ -836,7 +836,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them, or with what they follow
         if all(isinstance(thing, _Layer) and thing.kind in STRIPS for thing in runs[i]):
             if i + 1 < len(runs) and not (len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], _Group)):
-                runs[i + 1] = runs.pop(i) + runs[i]
+                runs[i : i + 2] = [runs[i] + runs[i + 1]]
     children = []
     has_stages = bool(stages) or blocks_begin < len(root.children)
     for i, run in enumerate(runs):
@@ -1022,14 +1022,9 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> S
         inner = _structure(diagram, thing, by_layers=True, nested=False)
         return Box(thing, inner if nested else None, summary(inner))
 
-    _join_shared_ends(edges)
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}
     return _finish(series, parent_of)
-
-
-def _join_shared_ends(edges) -> None:
-    """Several things that end in the output, or begin at the input, end or begin there; nothing to do but keep them."""
 
 
 def _reduce(edges: list, thing_of) -> Series:
