@@ -750,6 +750,19 @@ def _chain_height(group: _Group) -> int:
     return group.height
 
 
+def _has_blocks_in_a_row(group: _Group) -> bool:
+    """Whether a group inside works on what another group inside made: layers of a dense block, not branches of a module."""
+    reads, _ = _edges_between(group)
+    behind = set()  # children that read a group, directly or through layers
+    for child in group.children:
+        sources = [source for source in reads[child] if source is not None]
+        if any(isinstance(source, _Group) or source in behind for source in sources):
+            behind.add(child)
+            if isinstance(child, _Group):
+                return True
+    return False
+
+
 def _side(thing) -> int:
     """Rows of the map that a part gives out; 1 for vectors."""
     shape = (thing.layers()[-1] if isinstance(thing, _Group) else thing).output_shape
@@ -799,7 +812,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
         return thing.__class__ is _Layer and thing.kind in ("conv", "pool") or isinstance(thing, _Group)
 
     stages = {child for child in root.children if isinstance(child, _Group) and (
-        _chain_height(child) >= 1 or sum(isinstance(inner, _Group) for inner in child.children) > 1)}
+        _chain_height(child) >= 1 or _has_blocks_in_a_row(child))}
     blocks_begin = next((i for i, child in enumerate(root.children) if isinstance(child, _Group) and _side(child) > 1),
                         len(root.children))
     before = None
