@@ -11,9 +11,10 @@ modules; where a module is one long chain, such as VGG's `features`, it is cut w
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 
 from torch import nn
 
@@ -23,6 +24,7 @@ from .trace import Call, InputSize, Step, Trace, no_collection, trace
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
 
+MOST_IN_BLOCK = 24  # convolutions that a block may have to be drawn layer by layer
 JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212", "maximum": "max"}
 STRIPS = ("norm", "act", "drop", "scale", "flatten", "pad")  # drawn small, on the layer that they belong to
 HEAVY = ("conv", "fc", "pool", "attention")
@@ -115,17 +117,15 @@ class Diagram:
             layers = _structure(self, part, by_layers=True, nested=False)
             if len(layers.items) <= MOST_LAYERS and all(isinstance(item, (Unit, Repeat)) for item in layers.items):
                 return layers
-        frames = zoom == "block" and any(self._is_block(self.parts[child]) for child in part.children)
+        frames = zoom == "block" and bool(part.details.get("stage"))
+        if zoom == "block" and not frames and any(not self.parts[child].is_layer for child in part.children):
+            if sum(layer.kind in HEAVY for layer in self.layers(part)) > MOST_IN_BLOCK:
+                zoom = "stage"  # such as a searched cell: its separable convolutions in a few words each
         return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames)
 
     def zoom_of(self, part: Part) -> str:
-        """The zoom at which a part is best drawn: the whole as a network, groups of groups as a stage, the rest as a block."""
-        if part.parent is None:
-            return "network"
-        return "stage" if any(self._is_block(self.parts[child]) for child in part.children) else "block"
-
-    def _is_block(self, part: Part) -> bool:
-        return not part.is_layer and sum(layer.kind not in STRIPS for layer in self.layers(part)) > 1
+        """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a block."""
+        return "network" if part.parent is None else "stage" if part.details.get("stage") else "block"
 
 
 def diagram(model: nn.Module, input_size: InputSize, *, title: str = "") -> Diagram:
@@ -431,7 +431,10 @@ class _Builder:
             parts.append(part)
             if isinstance(thing, _Group):
                 part.code = thing.code
-                part.details = {"block": True} if thing.is_block else {}
+                if parent == 0 and _is_stage(thing):
+                    part.details["stage"] = True
+                elif parent == 0 and thing.is_block:
+                    part.details["block"] = True
                 part.children = [add(child, part.id) for child in thing.children]
                 inside = [parts[child] for child in part.children]
                 for key in ("params", "macs", "other", "activations"):
@@ -763,6 +766,12 @@ def _has_blocks_in_a_row(group: _Group) -> bool:
     return False
 
 
+def _is_stage(group: _Group) -> bool:
+    """Whether the group is a row of blocks, with or without something that passes by."""
+    return _chain_height(group) >= 1 or _has_blocks_in_a_row(group) or (
+        group.label in ("stage", "stem", "head") and any(isinstance(child, _Group) for child in group.children))
+
+
 def _side(thing) -> int:
     """Rows of the map that a part gives out; 1 for vectors."""
     shape = (thing.layers()[-1] if isinstance(thing, _Group) else thing).output_shape
@@ -811,8 +820,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     def resizes(thing):
         return thing.__class__ is _Layer and thing.kind in ("conv", "pool") or isinstance(thing, _Group)
 
-    stages = {child for child in root.children if isinstance(child, _Group) and (
-        _chain_height(child) >= 1 or _has_blocks_in_a_row(child))}
+    stages = {child for child in root.children if isinstance(child, _Group) and _is_stage(child)}
     blocks_begin = next((i for i, child in enumerate(root.children) if isinstance(child, _Group) and _side(child) > 1),
                         len(root.children))
     before = None
@@ -889,16 +897,13 @@ def _name_stages(parts: list[Part]) -> None:
     tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
-        holds_blocks = part.details.pop("block", False) or any(parts[child].details.get("block") for child in part.children)
         if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
             part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head", "classifier") else part.label
-        elif holds_blocks or part.label in (*CONTAINERS, "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
+        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS, "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
             number += 1
             part.label = f"stage {number}"
         else:
             part.label = part.label.strip("_")
-    for part in parts:
-        part.details.pop("block", None)
 
 
 def _run_name(run: list, root: _Group) -> str:
@@ -1057,11 +1062,12 @@ def _reduce(edges: list, thing_of) -> Series:
             targets.setdefault(edge[1], []).append(edge)
         for target, same in targets.items():
             if len(same) > 1:
-                branches = []
+                branches, same = [], _without_doubles(same, out[node], into[target])
                 for edge in same:
                     inside = edge[2].items
                     branches += inside[0].branches if len(inside) == 1 and isinstance(inside[0], Parallel) else [edge[2]]
-                same[0][2] = Series([Parallel(branches)])
+                if len(same) > 1:
+                    same[0][2] = Series([Parallel(branches)])
                 for edge in same[1:]:
                     _take(out[node], edge)
                     _take(into[target], edge)
@@ -1081,6 +1087,15 @@ def _reduce(edges: list, thing_of) -> Series:
     ordered = sorted(left, key=lambda edge: (edge[0], edge[1] if edge[1] >= 0 else math.inf))
     graph = Graph([thing_of(node) for node in nodes], [(number[a], number[b], series) for a, b, series in ordered])
     return Series(_split_graph(graph))
+
+
+def _without_doubles(same: list, leaving: list, entering: list) -> list:
+    """The edges without all plain lines but one."""
+    for edge in [edge for edge in same if not edge[2].items][1:]:
+        for edges in (leaving, entering):
+            _take(edges, edge)
+        same = [other for other in same if other is not edge]
+    return same
 
 
 def _take(edges: list, edge) -> None:
@@ -1235,6 +1250,7 @@ def fold(items: list) -> list:
         body = items[i : i + period]
         only_joins = all(isinstance(item, Unit) and item.layers[0].kind not in HEAVY for item in body)
         if times > 1 and not only_joins:
+            body = [_spanned(item, last) for item, last in zip(body, items[i + (times - 1) * period : i + times * period])]
             copies = [[part for item in items[i + turn * period : i + (turn + 1) * period] for part in item.parts()]
                       for turn in range(times)]
             out.append(Repeat(times, Series(body), copies))
@@ -1245,14 +1261,48 @@ def fold(items: list) -> list:
     return out
 
 
+def _spanned(first, last):
+    """A concatenation that grows from turn to turn, with the channels after the last turn; everything else as it is."""
+    if isinstance(first, Unit) and first.layers[0].kind == "concatenate" and (
+            first.layers[0].output_shape != last.layers[0].output_shape):
+        grown = replace(first.layers[0], details={"last": last.layers[0].output_shape[0]})
+        return Unit([grown])
+    return first
+
+
+def _leaves(items: Iterable) -> Iterator:
+    """The units and boxes below these items."""
+    for item in items:
+        if isinstance(item, (Unit, Box)):
+            yield item
+        elif isinstance(item, Repeat):
+            yield from list(_leaves(item.body.items)) * item.times
+        elif isinstance(item, Parallel):
+            yield from _leaves(found for branch in item.branches for found in branch.items)
+        else:
+            yield from _leaves([*item.nodes, *(found for _, _, branch in item.edges for found in branch.items)])
+
+
+def rows_of(unit: Unit) -> list[tuple[Part, str]]:
+    """The layers of a unit with their labels; a depthwise convolution and the 1x1 right behind it as one, separable."""
+    rows = []
+    for part in unit.layers:
+        if rows and rows[-1][0].details.get("depthwise") and part.kind == "conv":
+            kernel, stride = rows[-1][0].details["kernel"], rows[-1][0].details["stride"]
+            rows[-1] = (part, f"{by(kernel)} separable conv, {part.details['out']:,}{_stride(stride)}")
+        else:
+            rows.append((part, part.label))
+    return rows
+
+
 def summary(series: Series) -> tuple[str, ...]:
     """A block in a few words, a line for each layer of its longest branch, and how its branches are joined."""
     lines = []
     for item in series.items:
         if isinstance(item, Unit):
-            for layer in item.layers:
-                if layer.kind in HEAVY or layer.kind not in STRIPS and layer.kind not in JOINS and layer.kind != "split":
-                    lines.append(layer.label)
+            for layer, label in rows_of(item):
+                if layer.kind not in STRIPS and layer.kind not in JOINS and layer.kind != "split":
+                    lines.append(label)
         elif isinstance(item, Parallel):
             inside = sorted((summary(branch) for branch in item.branches if branch.items), key=len)
             if len(inside) > 2:
@@ -1263,7 +1313,11 @@ def summary(series: Series) -> tuple[str, ...]:
             inner = summary(item.body)
             lines += [f"{item.times} \u00d7 ({inner[0]})"] if len(inner) == 1 else [f"{item.times} \u00d7 {len(inner)} layers"]
         elif isinstance(item, Graph):
-            lines.append(f"a graph of {len(item.nodes)} nodes")
+            inside = [found for _, _, branch in item.edges for found in branch.items] + item.nodes
+            things = [found.part.label if isinstance(found, Box) else found.layers[0].label for found in _leaves(inside)
+                      if isinstance(found, Box) or found.layers[0].kind in HEAVY]
+            lines += [f"{things.count(thing)} \u00d7 ({thing})" for thing in dict.fromkeys(things)]
         elif isinstance(item, Box):
             lines.append(item.part.label)
-    return tuple(lines)
+    runs = [(line, len(list(run))) for line, run in groupby(lines)]
+    return tuple(line if count == 1 else f"{count} \u00d7 ({line})" for line, count in runs)
