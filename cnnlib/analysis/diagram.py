@@ -1314,9 +1314,12 @@ def summary(series: Series) -> tuple[str, ...]:
             lines += [f"{item.times} \u00d7 ({inner[0]})"] if len(inner) == 1 else [f"{item.times} \u00d7 {len(inner)} layers"]
         elif isinstance(item, Graph):
             inside = [found for _, _, branch in item.edges for found in branch.items] + item.nodes
-            things = [found.part.label if isinstance(found, Box) else found.layers[0].label for found in _leaves(inside)
-                      if isinstance(found, Box) or found.layers[0].kind in HEAVY]
-            lines += [f"{things.count(thing)} \u00d7 ({thing})" for thing in dict.fromkeys(things)]
+            labels = [[found.part.label] if isinstance(found, Box) else [
+                label for part, label in rows_of(found) if part.kind in HEAVY][-1:] for found in _leaves(inside)]
+            things = [label for found in labels for label in found]
+            for thing in dict.fromkeys(things):
+                count = things.count(thing)
+                lines.append(f"{count} \u00d7 ({thing})" if count > 1 else thing)
         elif isinstance(item, Box):
             lines.append(item.part.label)
     runs = [(line, len(list(run))) for line, run in groupby(lines)]

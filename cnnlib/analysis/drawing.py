@@ -949,6 +949,12 @@ def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
             f'<desc id="d{key}">{html.escape(scene.words, quote=False)}</desc>{style}{text}</svg>')
 
 
+def fit_rules(name: str) -> str:
+    """Style of the frame of a drawing on a page: never wider than its own pixels, never wider than the page."""
+    return (f"<style>.{name}{{container-type:inline-size;max-width:100%;overflow-x:auto}}"
+            f".{name} svg{{display:block;max-width:100%;height:auto;margin:0 auto}}</style>")
+
+
 @dataclass
 class Drawing:
     """SVG for wide and for narrow places; in notebooks and on pages the one that fits is shown."""
@@ -967,15 +973,15 @@ class Drawing:
         return path
 
     def _repr_html_(self) -> str:
-        rule = ("<style>.nd-fit{container-type:inline-size;max-width:100%;overflow-x:auto}.nd-fit svg{display:block;"
-                "max-width:100%;height:auto;margin:0 auto}.nd-fit svg+svg{display:none}@container(max-width:%dpx)"
-                "{.nd-fit svg:has(+svg){display:none}.nd-fit svg+svg{display:block;max-width:%s}}</style>")
         if self.wide == self.narrow or self.wide.width <= NARROW:
-            return rule.replace("%dpx", "0px").replace("%s", "100%") + f'<div class="nd-fit">{self.svg}</div>'
+            return f'<div class="nd-fit">{fit_rules("nd-fit")}{self.svg}</div>'
         limit = round(min(self.wide.width, WIDE) * 0.8)
-        least = "none" if self.narrow.width > 1.3 * NARROW else "100%"  # beyond that it scrolls by itself
-        return (rule.replace("%d", str(limit)).replace("%s", least)
-                + f'<div class="nd-fit">{self.svg}{svg_of(self.narrow, sheet=False)}</div>')
+        least = round(0.75 * self.narrow.width)  # where even this is too wide, it scrolls by itself
+        name = f"nd-fit{limit}-{least}"
+        rules = fit_rules(name) + (
+            f"<style>.{name} svg+svg{{display:none;min-width:{least}px}}@container(max-width:{limit}px)"
+            f"{{.{name} svg:has(+svg){{display:none}}.{name} svg+svg{{display:block}}}}</style>")
+        return f'<div class="{name}" tabindex="0">{rules}{self.svg}{svg_of(self.narrow, sheet=False)}</div>'
 
     def __repr__(self) -> str:
         return f"Drawing({self.wide.title}, {number(self.wide.width)} x {number(self.wide.height)})"
