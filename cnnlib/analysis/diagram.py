@@ -522,6 +522,8 @@ def describe(layer: _Layer) -> None:
     elif len(weights) == 1:
         out = weights[0].outputs[0].shape[-1]
         layer.kind, layer.label = "fc", f"fully connected, {out:,}" if len(weights[0].outputs[0].shape) == 2 else f"linear, {out:,}"
+        if weights[0].op == "linear":
+            layer.details = {"in": weights[0].args[0].shape[-1], "out": out, "bias": weights[0].args[2] is not None}
     elif heavy:
         layer.kind, layer.label = "other", name or layer.step.replace("_", " ") if len(heavy) > 1 else "matrix product"
     elif not computing or computing in (["cat"], ["stack"]) and len(nodes[0].inputs) == 1:
@@ -539,7 +541,7 @@ def describe(layer: _Layer) -> None:
 
 
 def _describe_convolution(layer, node):
-    x, weight, _, stride, _, dilation, transposed = node.args[:7]
+    x, weight, bias, stride, padding, dilation, transposed = node.args[:7]
     groups = node.args[8]
     kernel = tuple(weight.shape[2:])
     channels = node.outputs[0].shape[1]
@@ -555,8 +557,9 @@ def _describe_convolution(layer, node):
     if any(length != 1 for length in dilation):
         label += f", dilated {dilation[0]}"
     layer.kind, layer.label = "conv", label
-    layer.details = {"kernel": list(kernel), "stride": list(stride), "groups": groups, "in": x.shape[1], "out": channels,
-                     "depthwise": 1 < groups == x.shape[1]}
+    layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding), "dilation": list(dilation),
+                     "groups": groups, "in": x.shape[1], "out": channels, "bias": bias is not None,
+                     "transposed": bool(transposed), "depthwise": 1 < groups == x.shape[1]}
 
 
 def _describe_view(layer, ops, name):
@@ -603,7 +606,8 @@ def _describe_single(layer, op, node, name):
         kernel = sizes[0] if sizes else (node.args[1],) * (len(shape) - 2)
         stride = sizes[1] if len(sizes) > 1 and sizes[1] else kernel
         layer.kind, layer.label = "pool", f"{by(kernel)} {word} pool{_stride(stride)}"
-        layer.details = {"kernel": list(kernel), "stride": list(stride)}
+        layer.details = {"kernel": list(kernel), "stride": list(stride),
+                         "padding": list(sizes[2]) if len(sizes) > 2 and sizes[2] else [0] * len(kernel)}
     elif "adaptive" in op:
         word = "max" if "max" in op else "average"
         space = shape[2:]

@@ -929,16 +929,27 @@ def element(shape: list) -> str:
     return f'<path class="{name}" d="{path_of(kind, shape[2])}"/>'
 
 
+def strokes(items: Iterable[Item]) -> tuple[str, str]:
+    """All lines as the data of one path, and all arrow heads as that of another."""
+    lines, tips = [], []
+    for item in items:
+        if item.kind == "line":
+            for kind, _, points in item.shapes:
+                if kind == "p":
+                    pairs = [f"{number(x)} {number(y)}" for x, y in zip(points[::2], points[1::2])]
+                    tips.append("M" + "L".join(pairs) + "Z")
+                else:
+                    lines.append(path_of(kind, points))
+    return "".join(lines), "".join(tips)
+
+
 def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
     """The scene as one SVG element; lines first, then parts in forward order."""
-    items = sorted(scene.items, key=lambda item: item.kind != "line")
-    body = []
-    for item in items:
-        inner = "".join(map(element, item.shapes))
-        if item.kind == "line":
-            body.append(inner)
-        else:
+    body = [f'<path class="{name}" d="{data}"/>' for name, data in zip(("line", "tip"), strokes(scene.items)) if data]
+    for item in scene.items:
+        if item.kind != "line":
             mark = f" {item.mark}" if item.mark else ""
+            inner = "".join(map(element, item.shapes))
             body.append(f'<g class="k-{COLOUR_OF.get(item.kind, item.kind)}{mark}">{inner}</g>')
     text = "".join(body)
     key = f"{zlib.crc32((scene.title + text).encode()):08x}"
