@@ -163,7 +163,7 @@ def _plain(one: Scene, base: int) -> dict:
 
     items = [[-1 if item.part is None else item.part - base, COLOUR_OF.get(item.kind, item.kind), short(item.shapes)]
              for item in one.items if item.kind != "line"]
-    return {"size": short([one.width, one.height]), "lines": list(strokes(one.items)), "items": items, "words": one.words[:600]}
+    return {"size": short([one.width, one.height]), "lines": list(strokes(one.items)), "items": items, "words": one.words[:300]}
 
 
 def _photograph(height: int, width: int) -> str:

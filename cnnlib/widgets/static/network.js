@@ -129,6 +129,15 @@ function render({ model, el }) {
     if (name !== "main") node.setAttribute("class", name);
     return node;
   };
+  // All of a solid and its text takes a press, the room between them too.
+  const ground = (shapes) => {
+    const points = shapes.filter(([kind]) => kind === "p").flatMap(([, , list]) => list);
+    const texts = shapes.filter(([kind]) => kind === "t" || kind === "u");
+    const xs = [...points.filter((_, i) => i % 2 === 0), ...texts.flatMap(([kind, , x]) => (kind === "t" ? [x - 40, x + 40] : [x, x + 80]))];
+    const ys = [...points.filter((_, i) => i % 2), ...texts.flatMap(([, , , y]) => [y - 8, y + 8])];
+    const [x, y] = [Math.min(...xs), Math.min(...ys)];
+    return svg("rect", { class: "cx-ground", x, y, width: Math.max(...xs) - x, height: Math.max(...ys) - y });
+  };
   const described = (row) => [row.label, row.output.length && `output ${shape(row.output)}`,
     row.params && plural(row.params, "parameter"), row.times > 1 && `${row.times} times`, row.opens && "opens"].filter(Boolean).join(", ");
 
@@ -149,7 +158,7 @@ function render({ model, el }) {
     for (const [id, colour, shapes] of scene.items) {
       const row = rows.get(id);
       const frame = colour === "group" && shapes[0][1] !== "box";
-      const item = svg("g", { class: `k-${colour}` }, shapes.map(make));
+      const item = svg("g", { class: `k-${colour}` }, row && shapes[0][0] === "p" && ground(shapes), shapes.map(make));
       node.append(item);
       if (!row || frame) continue;
       item.classList.add("cx-part");
