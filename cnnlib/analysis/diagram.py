@@ -575,7 +575,7 @@ def _describe_view(layer, ops, name):
         if math.prod(last) == math.prod(before) and len(node.outputs) == 1:
             layer.kind = "pass"
         elif len(before) == 4 and len(last) == 4 and any(
-                node.op == "slice" and len(node.args) > 4 and node.args[4] > 1 for node in layer.nodes):
+                node.op == "slice" and len(node.args) > 4 and (node.args[4] or 1) > 1 for node in layer.nodes):
             layer.kind, layer.label = "other", f"subsample{_stride([-(-a // b) for a, b in zip(before[2:], last[2:])])}"
         else:
             layer.kind, layer.label = "split", "split"
@@ -955,9 +955,10 @@ class Box:
     part: Part
     inner: "Series | None"
     summary: tuple
+    looks: tuple  # what is inside, whether it is drawn or not: only what is the same throughout is a repeat
 
     def key(self):
-        return ("box", self.part.label, self.summary)
+        return ("box", self.part.label, self.looks)
 
     def parts(self) -> list[Part]:
         return [self.part]
@@ -1042,7 +1043,7 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> S
         if thing.is_layer:
             return Unit([thing])
         inner = _structure(diagram, thing, by_layers=True, nested=False)
-        return Box(thing, inner if nested else None, summary(inner))
+        return Box(thing, inner if nested else None, summary(inner), inner.key())
 
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}

@@ -1044,7 +1044,7 @@ def _flat(series: Series) -> list[tuple[tuple, list[int]]]:
         if isinstance(item, Unit):
             out += [((part.kind, part.label, part.output_shape), [part.id]) for part in item.layers]
         elif isinstance(item, Box):
-            layers = ((item.part.label, item.summary, item.part.output_shape), [item.part.id])
+            layers = ((*item.key(), item.part.output_shape), [item.part.id])
             out += [layers] if item.inner is None else _flat(item.inner)
         elif isinstance(item, Repeat):
             out += [((f"x {item.times}", *map(str, key)), ids) for key, ids in _flat(item.body)]
