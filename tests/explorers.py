@@ -6,6 +6,7 @@ from cnnlib.widgets import (
     ConvolutionArithmetic,
     CostTableExplorer,
     InceptionDesigner,
+    NetworkExplorer,
     ReceptiveFieldExplorer,
     StackDesigner,
 )
@@ -16,6 +17,7 @@ EXAMPLES = {
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
     "inception": lambda: InceptionDesigner(),
+    "network": lambda: NetworkExplorer("resnet50"),
     "map": lambda: ArchitectureMap(),
     "stack": lambda: StackDesigner("AlexNet's beginning"),
 }

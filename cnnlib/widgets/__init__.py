@@ -5,10 +5,11 @@ from .convolution import ConvolutionArithmetic
 from .cost_table import CostTableExplorer
 from .inception import InceptionDesigner
 from .map import ArchitectureMap
+from .network import NetworkExplorer
 from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
 __all__ = [
     "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "InceptionDesigner",
-    "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+    "NetworkExplorer", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]
