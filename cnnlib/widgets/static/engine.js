@@ -354,6 +354,37 @@ export function engine() {
     },
   };
 
+  // An image of any size as `height` x `width`: each value is a mean weighted by a triangle as wide as what it stands for, as PyTorch's
+  // interpolate(mode="bilinear", antialias=True) has it. `data` and the result are colour by colour.
+  function resize(data, channels, fromHeight, fromWidth, height, width) {
+    const line = (from, to) => range(to).map((i) => {
+      const scale = from / to;
+      const support = Math.max(scale, 1);
+      const centre = scale * (i + 0.5);
+      const first = Math.max(0, Math.floor(centre - support + 0.5));
+      const last = Math.min(from, Math.floor(centre + support + 0.5));
+      const parts = range(Math.max(1, last - first)).map((k) => Math.max(0, 1 - Math.abs((first + k - centre + 0.5) / support)));
+      const total = parts.reduce((a, b) => a + b, 0);
+      return [first, parts.map((part) => part / total)];
+    });
+    const [rows, columns] = [line(fromHeight, height), line(fromWidth, width)];
+    const middle = new Float32Array(channels * fromHeight * width);
+    const out = new Float32Array(channels * height * width);
+    for (let y = 0; y < channels * fromHeight; y++) columns.forEach(([first, parts], x) => {
+      let sum = 0;
+      for (let k = 0; k < parts.length; k++) sum += parts[k] * data[y * fromWidth + first + k];
+      middle[y * width + x] = sum;
+    });
+    for (let c = 0; c < channels; c++) rows.forEach(([first, parts], y) => {
+      for (let x = 0; x < width; x++) {
+        let sum = 0;
+        for (let k = 0; k < parts.length; k++) sum += parts[k] * middle[(c * fromHeight + first + k) * width + x];
+        out[(c * height + y) * width + x] = sum;
+      }
+    });
+    return out;
+  }
+
   // --- one network ---
 
   let [graph, weights, values] = [null, null, []];
@@ -615,5 +646,5 @@ export function engine() {
     return { height: cells, width: cells, map };
   }
 
-  return { load, run, explain, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
+  return { load, run, resize, explain, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
 }
