@@ -9,11 +9,13 @@
   const models = new Map(); // model id -> Model, shared by all views of it
   const modules = new Map(); // text of a module -> promise of what it exports
   const styles = new Set();
+  const files = new URL("live/", document.currentScript.src).href; // what explorers may fetch lies beside this script
 
   // As much of a Backbone model as anywidget promises: get, set, on, off, save_changes, send.
   class Model {
     constructor(state) {
       this.state = state;
+      this.files = files;
       this.listeners = [];
     }
     get(name) {
