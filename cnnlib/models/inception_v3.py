@@ -188,4 +188,4 @@ def initialize(model: InceptionV3) -> None:
 VARIANTS = (Variant("inception_v3", "the released network, at 299x299", input_size=(3, 299, 299),
                     twin="torchvision.inception_v3"),)
 
-register(InceptionV3, VARIANTS, cite="szegedy2016inceptionv3", year=2015)
+register(InceptionV3, VARIANTS, cite="szegedy2016", year=2015)
