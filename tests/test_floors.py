@@ -11,7 +11,7 @@ FLOORS = (
     ("layers", "vision"),
     ("published",),
     ("registry",),
-    ("models", "analysis", "data", "features", "compression"),
+    ("models", "analysis", "data", "features", "compression", "segmentation"),
     ("train", "plots", "transfer"),
     ("widgets", "notebook"),
 )
