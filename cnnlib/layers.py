@@ -118,6 +118,36 @@ class DropPath(nn.Module):
         return f"probability={self.probability:g}"
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Normalize the channels of each pixel: (N, C, H, W) -> the same (Ba et al., Layer Normalization, 2016)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+def standardized(weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """(out_channels, ...) weights of mean 0 and variance 1 over all inputs of a channel; `eps` is added to the variance.
+
+    Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019.
+    """
+    variance, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
+    return (weight - mean) * (variance + eps).rsqrt()
+
+
+def linear_rates(last: float, depths: Sequence[int]) -> list[float]:
+    """A drop-path rate for each of sum(depths) blocks, growing linearly from 0 in the first to `last` in the last.
+
+    Raises `ValueError` unless 0 <= last < 1.
+    """
+    if not 0 <= last < 1:
+        raise ValueError(f"drop_path_rate={last!r} is not in [0, 1)")
+    return [last * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
+
+
 # What residual families share: shortcuts, stages, stems; their blocks are in their files
 
 
@@ -236,5 +266,17 @@ def initialize_he_fan_in(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def initialize_truncated(model: nn.Module, std: float = 0.02) -> None:
+    """Weights of convolutions and fully connected layers from N(0, std^2) cut off at +-2, biases 0.
+
+    It does not look at a layer's size: the habit comes from transformers, and normalization makes up for it.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -11,7 +11,7 @@ FLOORS = (
     ("layers", "running", "vision", "photographs"),
     ("published",),
     ("registry",),
-    ("models", "analysis", "data", "features", "compression"),
+    ("models", "analysis", "data", "features", "compression", "segmentation"),
     ("train", "plots", "transfer"),
     ("widgets", "notebook"),
 )
