@@ -118,7 +118,7 @@ class DropPath(nn.Module):
         return f"probability={self.probability:g}"
 
 
-# Residual families
+# What residual families share: shortcuts, stages, stems; their blocks are in their files
 
 
 class PaddedShortcut(nn.Module):
