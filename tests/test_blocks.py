@@ -74,6 +74,8 @@ def test_resnet(stride):
               lambda b, x: (three_convolutions(b, x, strides) + around(b, x, stride)).relu(), 8)
     check(resnet.BasicBlock(4, 4, shortcut="C"),
           lambda b, x: (two_convolutions(b, x, 1) + conv(x, b.shortcut)).relu(), 4)
+    check(resnet.Bottleneck(8, 2, shortcut="C"),
+          lambda b, x: (three_convolutions(b, x, (1, 1)) + conv(x, b.shortcut)).relu(), 8)
 
 
 @STRIDES
@@ -128,6 +130,8 @@ def test_senet(stride):
         assert block.branch[0].conv.out_channels == (4 if deep else 8)
         assert stride == 1 or block.shortcut.conv.kernel_size == ((3, 3) if deep else (1, 1))
         assert block.excite.squeeze.out_channels == 2 * stride
+    wider = senet.SEBottleneck(8, 16, cardinality=1, group_width=4, projection_size=3)
+    assert wider.shortcut.conv.kernel_size == (1, 1), "only a shortcut that halves sees 3x3"
 
 
 @STRIDES

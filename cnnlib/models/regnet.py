@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
             *excite,
             ConvNormAct(out_channels, out_channels, 1, activation=None),
         )
-        self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
+        self.activation = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.activation(self.branch(x) + self.shortcut(x))
