@@ -274,6 +274,8 @@ def test_a_new_address_reaches_chapters_and_pages(chapter, tmp_path, monkeypatch
     old = notebooks.repository()["url"]
     page = tmp_path / "index.md"
     page.write_text(f"[here]({old}#top)")
+    for name in ("pyproject.toml", "CITATION.cff"):
+        (tmp_path / name).write_text((notebooks.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
     monkeypatch.setattr(notebooks, "repository", lambda: {"url": "https://example.org/book", "branch": "draft"})
     wanted = notebooks.setup_cell()
@@ -283,6 +285,7 @@ def test_a_new_address_reaches_chapters_and_pages(chapter, tmp_path, monkeypatch
     assert page.read_text() == "[here](https://example.org/book#top)"
     assert notebooks.read(chapter).cells[1].source == wanted.source
     assert old not in chapter.read_text()
+    assert all(old not in (tmp_path / name).read_text() for name in ("pyproject.toml", "CITATION.cff"))
 
 
 def nbval(folder, *options):
