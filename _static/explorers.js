@@ -9,11 +9,13 @@
   const models = new Map(); // model id -> Model, shared by all views of it
   const modules = new Map(); // text of a module -> promise of what it exports
   const styles = new Set();
+  const files = new URL("live/", document.currentScript.src).href; // what explorers may fetch lies beside this script
 
   // As much of a Backbone model as anywidget promises: get, set, on, off, save_changes, send.
   class Model {
     constructor(state) {
       this.state = state;
+      this.files = files;
       this.listeners = [];
     }
     get(name) {
@@ -86,21 +88,27 @@
   // The state stands in the page's head. Places are found while the page is still being read, so that there is room
   // for an explorer before what follows it is drawn.
   const shown = new Set();
+  const starting = [];
   let states = null;
   function showNew() {
     for (const place of document.querySelectorAll(VIEW)) {
       states ??= JSON.parse(document.querySelector(STATE)?.textContent ?? "{}").state ?? {};
       if (shown.has(place) || !place.textContent) continue;
       shown.add(place);
-      show(place, states).catch((error) => console.error("An explorer could not start:", error));
+      starting.push(show(place, states).catch((error) => console.error("An explorer could not start:", error)));
     }
   }
   const observer = new MutationObserver(showNew);
   observer.observe(document.documentElement, { childList: true, subtree: true });
-  const finish = () => {
-    showNew();
-    observer.disconnect();
-  };
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);
-  else finish();
+  // Formulas wait for this, but never long: to typeset a page keeps a phone busy for seconds.
+  window.explorersReady = new Promise((resolve) => {
+    const finish = () => {
+      showNew();
+      observer.disconnect();
+      Promise.all(starting).then(resolve);
+      setTimeout(resolve, 3000);
+    };
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);
+    else finish();
+  });
 })();

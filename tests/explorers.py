@@ -5,7 +5,10 @@ from cnnlib.widgets import (
     BlockDesigner,
     ConvolutionArithmetic,
     CostTableExplorer,
+    FollowPhotograph,
     InceptionDesigner,
+    NetworkExplorer,
+    NormalizationAxes,
     ReceptiveFieldExplorer,
     StackDesigner,
 )
@@ -13,9 +16,13 @@ from cnnlib.widgets import (
 EXAMPLES = {
     "block": lambda: BlockDesigner(),
     "convolution": lambda: ConvolutionArithmetic(7, 3, 1),
+    "pixels": lambda: ConvolutionArithmetic(10, 3, padding=1, row=2, column=4, mode="convolution"),
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
+    "follow": lambda: FollowPhotograph("zfnet_cifar", "vgg11_animals", layer=3),
     "inception": lambda: InceptionDesigner(),
+    "network": lambda: NetworkExplorer("resnet50"),
     "map": lambda: ArchitectureMap(),
+    "normalization": lambda: NormalizationAxes("group"),
     "stack": lambda: StackDesigner("AlexNet's beginning"),
 }

@@ -37,7 +37,7 @@ def test_every_network_is_on_the_map():
     for name, row in rows.items():
         for ours, theirs in {"params": "params", "macs": "macs", "activations": "activations", "field": "receptive_field"}.items():
             assert row[ours] == int(ZOO[name][theirs])
-    families = [family for group in explorer.data["groups"].values() for family in group]
+    families = [family for group in dict(explorer.data["groups"]).values() for family in group]
     assert sorted(families) == sorted({row["family"] for row in ZOO.values()}), "each family in one group"
     assert len(json.dumps(explorer.data)) <= MOST_DATA
 
@@ -83,7 +83,7 @@ def test_measurements_stand_apart_with_their_spread(measured):
     assert ours["resnet20"][:5] == ("resnet20", 62.0, None, 60.0, 64.0) and "mean of 3 seeds" in ours["resnet20"][5]
     assert ours["resnet20 stochastic depth"][:5] == ("resnet20", 58.0, None, None, None)
     assert not set(ours) - {"resnet20", "resnet20 stochastic depth", "nin_cifar"}
-    assert "milliseconds" in measured().data["quantities"] and "on A processor, 1 thread," in measured().data["clock"]
+    assert "milliseconds" in dict(measured().data["quantities"]) and "on A processor, 1 thread," in measured().data["clock"]
 
 
 def test_records_that_are_not_there_are_left_out(monkeypatch):
@@ -93,7 +93,7 @@ def test_records_that_are_not_there_are_left_out(monkeypatch):
     monkeypatch.setattr(module_of_map, "load_result", missing)
     explorer = ArchitectureMap()
     assert [entry["name"] for entry in explorer.data["sources"]] == ["papers", "torchvision", "cifar10"]
-    assert "milliseconds" not in explorer.data["quantities"]
+    assert "milliseconds" not in dict(explorer.data["quantities"])
     with pytest.raises(ValueError, match="source='measured'.*'papers'"):
         ArchitectureMap("measured")
 

@@ -99,7 +99,9 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     generator = torch.Generator().manual_seed(seed)
     variances = {f"{name}.running_var" for name, module in model.named_modules() if hasattr(module, "running_var")}
-    scale = 1.0 if len(variances) <= 150 else 0.5  # the sums of a very deep residual network would saturate its gates
+    # sums of many branches, and products, would saturate gates (ByobNet is timm's name of RepVGG and MobileOne)
+    many = len(variances) > 150 or type(model).__name__ in ("StarNet", "RepVGG", "MobileOne", "ByobNet")
+    scale = 0.5 if many else 1.0
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if not tensor.is_floating_point():

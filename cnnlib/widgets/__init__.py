@@ -3,12 +3,15 @@
 from .block import BlockDesigner
 from .convolution import ConvolutionArithmetic
 from .cost_table import CostTableExplorer
+from .follow import FollowPhotograph
 from .inception import InceptionDesigner
 from .map import ArchitectureMap
+from .network import NetworkExplorer
+from .normalization import NormalizationAxes
 from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
 __all__ = [
-    "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "InceptionDesigner",
-    "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+    "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph", "InceptionDesigner",
+    "NetworkExplorer", "NormalizationAxes", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]

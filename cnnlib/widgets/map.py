@@ -81,7 +81,8 @@ class ArchitectureMap(Explorer):
         known = [family for group in GROUPS.values() for family in group]
         extra = sorted({row[1] for row in networks} - set(known))  # families of yours
         groups = {**GROUPS, **({"Others": extra} if extra else {})}
-        data = {"columns": COLUMNS, "networks": networks, "sources": sources, "groups": groups, "quantities": quantities, "clock": clock,
+        data = {"columns": COLUMNS, "networks": networks, "sources": sources, "groups": [*groups.items()], "quantities": [*quantities.items()],
+                "clock": clock,
                 "sizes": [name for name in SIZES if name in ("", *quantities)]}
         super().__init__(data, source=source, x=x, y=y, size=size, scale=scale,
                          families=[*known, *extra] if families is None else list(families), network=network)
@@ -95,8 +96,8 @@ class ArchitectureMap(Explorer):
     def _check(self, proposal):
         allowed = {
             "source": [entry["name"] for entry in self.data["sources"]],
-            "x": list(self.data["quantities"]),
-            "y": list(self.data["quantities"]),
+            "x": [name for name, _ in self.data["quantities"]],
+            "y": [name for name, _ in self.data["quantities"]],
             "size": self.data["sizes"],
             "scale": ["log", "linear"],
         }
@@ -110,7 +111,7 @@ class ArchitectureMap(Explorer):
 
     @traitlets.validate("families")
     def _check_families(self, proposal):
-        known = [family for group in self.data["groups"].values() for family in group]
+        known = [family for _, group in self.data["groups"] for family in group]
         for family in proposal.value:
             check_choice("families", family, known)
         return proposal.value

@@ -53,7 +53,7 @@ class StackDesigner(Explorer):
                  bias: bool | None = None):
         preset = PRESETS[check_choice("layers", layers, list(PRESETS))] if isinstance(layers, str) else {
             "input": (3, 224), "bias": True, "layers": layers}
-        super().__init__({"presets": PRESETS, "limits": LIMITS, "most": MOST_LAYERS},
+        super().__init__({"presets": [*PRESETS.items()], "limits": LIMITS, "most": MOST_LAYERS},
                          layers=[dict(layer) for layer in preset["layers"]],
                          input_size=list(preset["input"] if input_size is None else input_size),
                          bias=preset["bias"] if bias is None else bias)

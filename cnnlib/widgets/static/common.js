@@ -66,6 +66,19 @@ function put(model, values) {
 
 // --- controls: each is an element whose `sync` shows the model's value ---
 
+// A slider that a swipe does not turn: as soon as the browser takes the finger for scrolling, the value from before is back.
+function sliderInput(attributes, choose) {
+  let before = null;
+  const slider = html("input", { type: "range", step: 1, ...attributes, input: choose,
+    pointerdown: () => { before = slider.value; },
+    pointercancel: (event) => {
+      if (before === null || slider.value === before) return;
+      slider.value = before;
+      choose(event);
+    } });
+  return slider;
+}
+
 // A whole number: a field to type it in and a slider. `limits()` gives [least, most].
 function numberControl(model, name, label, limits) {
   const id = freshId();
@@ -75,7 +88,7 @@ function numberControl(model, name, label, limits) {
     if (Number.isInteger(value) && value >= least && value <= most) put(model, { [name]: value });
   };
   const field = html("input", { type: "number", id, step: 1, input: choose, change: () => node.sync() });
-  const slider = html("input", { type: "range", step: 1, "aria-label": label, input: choose });
+  const slider = sliderInput({ "aria-label": label }, choose);
   const node = html("div", { class: "cx-number" }, html("label", { for: id }, label), field, slider);
   node.sync = () => {
     const [least, most] = limits();
@@ -131,10 +144,13 @@ function download(name, text, type) {
 
 // --- the frame of an explorer ---
 
-// Title, way back to the example, controls, body; `update` runs now and after changes of the model. Returns the
-// clean-up that `render` must return.
-function mount({ model, el }, { name, title, controls, body, update, end }) {
-  const back = button("Back to the example", () => put(model, model.get("data").example), { class: "cx-link" });
+// Title, way back to the example, controls, body; `update` runs now and after changes of the model; `stop` ends what goes on by
+// itself, before the way back and at the end. Returns the clean-up that `render` must return.
+function mount({ model, el }, { name, title, controls, body, update, stop, end }) {
+  const back = button("Back to the example", () => {
+    stop?.();
+    put(model, model.get("data").example);
+  }, { class: "cx-link" });
   const root = html("section", { class: `cx cx-${name}`, "aria-label": title },
     html("div", { class: "cx-head" }, html("span", { class: "cx-title" }, title), back),
     html("div", { class: "cx-body" }, html("div", { class: "cx-controls" }, controls), body));
@@ -156,6 +172,7 @@ function mount({ model, el }, { name, title, controls, body, update, end }) {
   return () => {
     alive = false;
     model.off("change", soon);
+    stop?.();
     end?.();
     root.remove();
   };

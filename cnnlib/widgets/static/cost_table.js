@@ -119,10 +119,9 @@ function render({ model, el }) {
         html("button", { type: "button", "data-sort": measure, click: () => sortBy(measure) }, title + (direction?.[1] ?? "")),
         html("small", {}, unit));
     });
-    const cells = (row) => shown().map((measure) => html("td", {
-      class: "cx-figure", title: `${(100 * row[measure] / (total[measure] || 1)).toFixed(1)}% of the network's`,
-    }, figure(measure, entry, row[measure]), html("span", { class: `cx-bar cx-bar-${measure}`,
-      style: `width: ${(100 * row[measure] / (largest[measure] || 1)).toFixed(2)}%` })));
+    const cells = (row) => shown().map((measure) => html("td", { class: "cx-figure" }, figure(measure, entry, row[measure]),
+      html("small", { class: "cx-share" }, `${(100 * row[measure] / (total[measure] || 1)).toFixed(1)}%`),
+      html("span", { class: `cx-bar cx-bar-${measure}`, style: `width: ${(100 * row[measure] / (largest[measure] || 1)).toFixed(2)}%` })));
     const body = html("tbody");
     waiting.push({ body, rows: rows.map((row) => () => html("tr", {},
       html("th", { scope: "row" }, row.name || "(model)", html("small", { class: "cx-slim" }, `${row.kind}, ${row.shape}`)),

@@ -64,27 +64,28 @@ const SHAPES = [ // of about equal area; the family's place in its group chooses
 const SPECIAL = [(r) => star(5, 0.5)(1.5 * r), (r) => polygon(6)(1.12 * r), (r) => around([[-r, -r], [r, -r], [-r, r], [r, r]])];
 
 function render({ model, el }) {
-  const data = model.get("data");
+  const data = model.get("data"); // groups and quantities are pairs, in order: a notebook's file sorts the names in an object
+  const titles = Object.fromEntries(data.quantities);
   const groupOf = {};
   const shapeOf = {};
-  Object.values(data.groups).forEach((families, group) => families.forEach((family, i) => {
+  data.groups.forEach(([, families], group) => families.forEach((family, i) => {
     groupOf[family] = group % 4;
     shapeOf[family] = (group === 3 ? SPECIAL : SHAPES)[i % (group === 3 ? 3 : 7)];
   }));
   const groupClass = (family) => `cx-mark cx-group-${groupOf[family]}`;
   const number = (mark, name) => (name === "year" ? String(mark.year) : ACCURACIES.includes(name) ? `${mark[name]}%`
     : name === "milliseconds" ? `${Number(mark[name].toPrecision(3))} ms` : short(mark[name]));
-  const plain = (name) => data.quantities[name].replace(/ \(.*/, "").toLowerCase();
+  const plain = (name) => titles[name].replace(/ \(.*/, "").toLowerCase();
   const get = (name) => model.get(name);
 
   // --- controls ---
 
-  const axes = Object.entries(data.quantities);
+  const axes = data.quantities;
   const controls = [
     selectControl(model, "source", "Accuracy from", data.sources.map(({ name, title }) => [name, title])),
     selectControl(model, "y", "Upwards", axes),
     selectControl(model, "x", "To the right", axes),
-    selectControl(model, "size", "Area of a mark", data.sizes.map((name) => [name, name ? data.quantities[name] : "all alike"])),
+    selectControl(model, "size", "Area of a mark", data.sizes.map((name) => [name, name ? titles[name] : "all alike"])),
     radioControl(model, "scale", "Counts on a scale", [["log", "logarithmic"], ["linear", "linear"]]),
   ];
   const nameId = freshId();
@@ -101,9 +102,9 @@ function render({ model, el }) {
   controls.push(chooser);
 
   const boxes = {};
-  const everyone = Object.values(data.groups).flat();
+  const everyone = data.groups.flatMap(([, families]) => families);
   const choose = (families) => put(model, { families: everyone.filter((family) => families.includes(family)) });
-  const legend = html("div", { class: "cx-families" }, Object.entries(data.groups).map(([title, families]) =>
+  const legend = html("div", { class: "cx-families" }, data.groups.map(([title, families]) =>
     html("fieldset", {}, html("legend", {}, title), families.map((family) => {
       boxes[family] = html("input", { type: "checkbox",
         change: () => choose(everyone.filter((one) => boxes[one].checked)) });
@@ -181,8 +182,8 @@ function render({ model, el }) {
         text(tickText(y, value), { x: frame.left - 6, y: Number(at) + 4, "text-anchor": "end" }));
     }
     nodes.push(svg("path", { class: "cx-axis", d: `M${frame.left} ${frame.top}V${frame.bottom}H${frame.right}` }),
-      text(data.quantities[x], { class: "cx-name", x: frame.right, y: frame.bottom + 35, "text-anchor": "end" }),
-      text(data.quantities[y], { class: "cx-name", x: 0, y: 0, "text-anchor": "end",
+      text(titles[x], { class: "cx-name", x: frame.right, y: frame.bottom + 35, "text-anchor": "end" }),
+      text(titles[y], { class: "cx-name", x: 0, y: 0, "text-anchor": "end",
         transform: `translate(12 ${frame.top}) rotate(-90)` }));
     if (best.length > 1) {
       const step = best.map(({ left, top }, i) => (i === 0 ? `M${left} ${top}` : y === accuracy ? `H${left}V${top}` : `V${top}H${left}`));
@@ -204,7 +205,7 @@ function render({ model, el }) {
     hover(null);
 
     const chosen = shown.find(({ label }) => label === get("network"));
-    drawing.setAttribute("aria-label", `${data.quantities[y]} against ${data.quantities[x]}: ${plural(shown.length, "network")}`);
+    drawing.setAttribute("aria-label", `${titles[y]} against ${titles[x]}: ${plural(shown.length, "network")}`);
     if (chosen) drawing.setAttribute("aria-activedescendant", chosen.id);
     else drawing.removeAttribute("aria-activedescendant");
     drawing.classList.toggle("cx-chosen", Boolean(chosen));

@@ -49,8 +49,7 @@ function render({ model, el }) {
   const list = html("select", { id: listId, size: 9, change: () => walk(list.selectedIndex) },
     layers.map(({ name, kind }) => html("option", { value: name }, `${footprints[name] ? "\u25cf " : ""}${name}: ${kind}`)));
   const listBox = html("div", { class: "cx-select" }, html("label", { for: listId }, "Layer, in forward order"), list);
-  const slider = html("input", { type: "range", min: 0, max: layers.length - 1, step: 1, "aria-label": "Layer",
-    input: () => walk(slider.valueAsNumber) });
+  const slider = sliderInput({ min: 0, max: layers.length - 1, "aria-label": "Layer" }, () => walk(slider.valueAsNumber));
   listBox.append(slider);
   listBox.sync = () => {
     list.selectedIndex = index();

@@ -44,7 +44,8 @@ export function compareWithOne(layers, input, bias) {
 }
 
 function render({ model, el }) {
-  const { presets, limits, most } = model.get("data");
+  const { limits, most, ...data } = model.get("data");
+  const presets = Object.fromEntries(data.presets); // in order: a notebook's file sorts the names in an object
   const copy = () => model.get("layers").map((layer) => ({ ...layer }));
   const setLayers = (layers) => put(model, { layers });
 

@@ -1,0 +1,161 @@
+"""Follow one photograph through a trained network: every layer's maps, every unit's sum, and what the answer rests on."""
+
+import base64
+import functools
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import traitlets
+from safetensors.torch import load_file
+from torch import nn
+
+from cnnlib.data import book_file, load_result
+from cnnlib.registry import create_model, list_models
+
+from .base import Explorer, WrongValue, check_choice, check_count, module, style
+from .live import export
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+OVERLAYS = ("nothing", "Grad-CAM", "occlusion")
+THUMBNAIL, LARGEST = 48, 256  # pixels of a photograph on the page, and of its file beside the page
+
+
+def _committed(name: str) -> tuple[dict, dict]:
+    """Weights of `data/weights`, and mean and standard deviation of the training images' channels."""
+    weights = {key: tensor.float() for key, tensor in load_file(book_file(f"weights/{name}.safetensors")).items()}
+    return weights, {"mean": weights.pop("mean").tolist(), "std": weights.pop("std").tolist(), "input_size": (3, 32, 32)}
+
+
+def _zfnet() -> tuple[nn.Module, dict]:
+    weights, settings = _committed("zfnet_cifar")
+    model = create_model("zfnet_cifar", **load_result("zfnet")["runs"]["7x7 stride 2, then 2"]["recipe"]["model_args"])
+    model.load_state_dict(weights)
+    return model, {**settings, "classes": CIFAR10}
+
+
+def _vgg() -> tuple[nn.Module, dict]:
+    weights, settings = _committed("vgg11_animals")
+    model = create_model("vgg11_cifar_bn", num_classes=6, **load_result("transfer")["recipe"]["network"])
+    model.load_state_dict(weights)
+    return model, {**settings, "classes": ("bird", "cat", "deer", "dog", "frog", "horse")}
+
+
+def _efficientnet_lite0() -> tuple[nn.Module, dict]:
+    from torchvision.models import EfficientNet_B0_Weights
+
+    model = create_model("efficientnet_lite0", weights="IMAGENET1K")
+    return model, {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": (3, 224, 224), "precision": "int8",
+                   "classes": EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]}
+
+
+# Name -> what it is, and a function that gives the trained network and what `export` needs beside it.
+NETWORKS: dict[str, tuple[str, Callable]] = {
+    "zfnet_cifar": ("ZFNet for small images, trained on CIFAR-10", _zfnet),
+    "vgg11_animals": ("a narrow VGG-11 with batch norm, trained on six animals", _vgg),
+    "efficientnet_lite0": ("EfficientNet-Lite0, trained on ImageNet: 1,000 classes", _efficientnet_lite0),
+}
+PHOTOGRAPHS = {"chelsea": "a cat", "astronaut": "an astronaut", "coffee": "a cup of coffee", "rocket": "a rocket"}
+
+
+def offered() -> list[str]:
+    """The networks whose code and weights are at hand."""
+    return [name for name in NETWORKS if name != "efficientnet_lite0" or name in list_models()]
+
+
+@functools.cache
+def file(name: str) -> bytes:
+    """The file `name` beside the page: `<network>.json`, `<network>.safetensors` or `<photograph>.jpg`.
+
+    Raises `ValueError` for any other name.
+    """
+    stem, _, ending = name.rpartition(".")
+    if stem in PHOTOGRAPHS and ending == "jpg":
+        return _jpeg(stem, LARGEST)
+    if stem in offered() and ending in ("json", "safetensors"):
+        model, settings = NETWORKS[stem][1]()
+        size = settings.pop("input_size")
+        graph, weights = export(model.eval(), size, name=stem, **settings)
+        return json.dumps(graph, separators=(",", ":")).encode() if ending == "json" else weights
+    raise ValueError(f"there is no file {name!r}; networks are {', '.join(offered())}, photographs {', '.join(PHOTOGRAPHS)}")
+
+
+def write_files(folder: str | Path) -> None:
+    """Every file that pages may ask for, into a folder; a built book has it as `_static/live`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{network}.{ending}" for network in offered() for ending in ("json", "safetensors")]
+    for name in [*names, *(f"{photograph}.jpg" for photograph in PHOTOGRAPHS)]:
+        (folder / name).write_bytes(file(name))
+
+
+def _jpeg(photograph: str, side: int) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(book_file(f"images/{photograph}.jpg")).convert("RGB").resize((side, side), Image.Resampling.BOX).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+class FollowPhotograph(Explorer):
+    """Choose a photograph, one of yours or the camera's picture, and see what a trained network makes of it.
+
+        FollowPhotograph("zfnet_cifar")
+        FollowPhotograph("zfnet_cifar", "vgg11_animals", photograph="rocket", overlay="Grad-CAM")
+
+    Names are keys of `NETWORKS`. Weights come only when the reader asks for them: from files beside a built page, or from the kernel in a
+    notebook. Traits: `network`, `photograph` (or "own"), `layer` (a node of the graph), `channel`, `unit` as [row, column],
+    `overlay` of the picture, `target` (the class that it explains, -1 for the likeliest), and `off`, what is switched off: "7:3" is
+    channel 3 of node 7, "7<1" the second input of node 7.
+    Raises `ValueError` for an unknown network or photograph and for a value that a trait does not take.
+    """
+
+    _esm = module("engine", "follow")
+    _css = style("follow")
+    network = traitlets.Unicode().tag(sync=True)
+    photograph = traitlets.Unicode().tag(sync=True)
+    layer = traitlets.Any().tag(sync=True)
+    channel = traitlets.Any().tag(sync=True)
+    unit = traitlets.List().tag(sync=True)
+    overlay = traitlets.Unicode().tag(sync=True)
+    target = traitlets.Any().tag(sync=True)
+    off = traitlets.List().tag(sync=True)
+
+    def __init__(self, *networks: str, photograph: str = "chelsea", layer: int = 1, channel: int = 0, unit: Sequence[int] = (0, 0),
+                 overlay: str = "nothing"):
+        if not networks:
+            raise ValueError("networks is empty; name at least one of " + ", ".join(offered()))
+        entries = [[check_choice("network", name, offered()), NETWORKS[name][0], len(file(f"{name}.safetensors"))] for name in networks]
+        check_choice("photograph", photograph, list(PHOTOGRAPHS))
+        pictures = [[name, title, "data:image/jpeg;base64," + base64.b64encode(_jpeg(name, THUMBNAIL)).decode("ascii")]
+                    for name, title in PHOTOGRAPHS.items()]
+        super().__init__({"networks": entries, "photographs": pictures}, network=networks[0], photograph=photograph, layer=layer,
+                         channel=channel, unit=list(unit), overlay=overlay, target=-1, off=[])
+        self.on_msg(self._answer)
+
+    def _answer(self, _, content: dict, buffers: list) -> None:
+        """A view in a notebook asks for a file."""
+        try:
+            self.send({"file": content["ask"]}, [file(content["ask"])])
+        except (ValueError, OSError) as error:
+            self.send({"file": content["ask"], "error": str(error)})
+
+    @property
+    def summary(self) -> str:
+        return ", ".join(name for name, _, _ in self.data["networks"])
+
+    @traitlets.validate("network", "photograph", "overlay")
+    def _check_choice(self, proposal):
+        allowed = {"network": [name for name, _, _ in self.data["networks"]], "photograph": [*PHOTOGRAPHS, "own"], "overlay": OVERLAYS}
+        return check_choice(proposal.trait.name, proposal.value, allowed[proposal.trait.name])
+
+    @traitlets.validate("layer", "channel", "target")
+    def _check_count(self, proposal):
+        return check_count(proposal.trait.name, proposal.value, -1 if proposal.trait.name == "target" else 0, 100_000)
+
+    @traitlets.validate("unit")
+    def _check_unit(self, proposal):
+        if len(proposal.value) != 2:
+            raise WrongValue(f"unit={proposal.value!r}; it must be [row, column]")
+        return [check_count(name, value, 0, 4096) for name, value in zip(("row", "column"), proposal.value)]

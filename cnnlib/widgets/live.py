@@ -1,0 +1,313 @@
+"""Networks for the page: the traced graph as JSON and the weights as safetensors, which `static/engine.js` runs.
+
+`export` follows one forward pass (`cnnlib.analysis.trace`), folds every batch normalization into the convolution before it,
+computes what depends on weights alone, and refuses by name an operation that the engine lacks.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from cnnlib.analysis.trace import Step, trace
+
+PRECISIONS = ("float32", "float16", "int8")
+SAME = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "detach", "alias", "dropout",
+        "expand", "_to_copy", "_reshape_alias"}
+ACTIVATIONS = {"relu", "silu", "sigmoid", "tanh", "hardsigmoid", "hardswish", "gelu", "hardtanh", "leaky_relu"}
+BINARY = {"add", "sub", "mul", "div"}
+
+
+def export(model: nn.Module, input_size: Sequence[int], *, mean: Sequence[float], std: Sequence[float], classes: Sequence[str],
+           name: str = "", precision: str = "float16") -> tuple[dict, bytes]:
+    """The graph of `model` as plain JSON, and its weights as a file of safetensors; the page shows `classes` by name.
+
+    `mean` and `std` are those of the channels of its training images, for pixels from 0 to 1. `precision` is that in which matrices and
+    kernels are stored: "float32", "float16", or "int8" with one scale for each output channel; single numbers for
+    a channel stay float32. Raises `ValueError` for an operation that the engine lacks, with the module, and for a network that
+    does not end in one row of scores for these classes.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}; choose one of {', '.join(map(repr, PRECISIONS))}")
+    if model.training:
+        raise ValueError("the network is in training mode; call its eval() first")
+    graph = _Graph(model, input_size)
+    scores = graph.nodes[-1]["shape"]
+    if scores != [1, len(classes)]:
+        raise ValueError(f"the network gives scores of shape {tuple(scores)}, but there are {len(classes)} classes")
+    channels = input_size[0]
+    if len(mean) != channels or len(std) != channels:
+        raise ValueError(f"mean and std have {len(mean)} and {len(std)} numbers; the input has {channels} channels")
+    plain = {"name": name or type(model).__name__, "mean": list(map(float, mean)), "std": list(map(float, std)), "classes": list(classes),
+             "precision": precision, "nodes": graph.nodes}
+    return plain, save(_stored(graph.weights, precision))
+
+
+def write(folder: str | Path, name: str, *args, **options) -> None:
+    """`export(*args, name=name, **options)` as `name.json` and `name.safetensors` in a folder."""
+    graph, weights = export(*args, name=name, **options)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(graph, separators=(",", ":")), encoding="utf-8")
+    (folder / f"{name}.safetensors").write_bytes(weights)
+
+
+def _stored(weights: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
+    stored = {}
+    for name, weight in weights.items():
+        if precision == "float32" or weight.dim() < 2:
+            stored[name] = weight.float()
+        elif precision == "float16":
+            stored[name] = weight.half()
+        else:
+            scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+            stored[name] = (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8)
+            stored[f"{name}.scale"] = scale.float()
+    return {name: weight.contiguous() for name, weight in stored.items()}
+
+
+class _Graph:
+    """Nodes and weights of a traced network; `place` and `constants` say which node, or tensor, stands for a value."""
+
+    def __init__(self, model: nn.Module, input_size: Sequence[int]):
+        record = trace(model, input_size)
+        if len(record.inputs) != 1 or len(record.outputs) != 1:
+            raise ValueError(f"the network has {len(record.inputs)} inputs and {len(record.outputs)} outputs; the engine takes one of each")
+        self.parameters = {name: tensor.detach() for name, tensor in record.parameters.values()}
+        self.nodes = [{"op": "input", "layer": "", "from": [], "shape": [1, *input_size]}]
+        self.weights = {}
+        self.place = {id(record.inputs[0]): 0}
+        self.constants = {}
+        self.uses = {}
+        for node in record.nodes():
+            for value in node.inputs:
+                self.uses[id(value)] = self.uses.get(id(value), 0) + 1
+        for step in record.steps:
+            if isinstance(step, Step):
+                self.step = step
+                self.layer = step.call.name if step.call else ""
+                if step.kind == "local_response_norm":
+                    self.local_response_norm(step.nodes)
+                else:
+                    for node in step.nodes:
+                        self.add(node)
+        last = self.place.get(id(record.outputs[0]))
+        if last != len(self.nodes) - 1:
+            raise ValueError("the network's output is not the last thing that it computes")
+
+    def refuse(self, what: str) -> ValueError:
+        return ValueError(f"in module {self.layer!r} ({self.step.call.kind}): the engine of the page lacks {what}")
+
+    def constant(self, value) -> Tensor | None:
+        """The tensor of a value that no input went into: a parameter, a buffer of the module, or what was computed of them."""
+        if id(value) in self.constants:
+            return self.constants[id(value)]
+        if value.role == "parameter":
+            return self.parameters[value.parameters[0]]
+        if value.role in ("buffer", "constant"):
+            fitting = [buffer for buffer in self.step.call.module.buffers(recurse=False) if tuple(buffer.shape) == tuple(value.shape)]
+            if len(fitting) == 1:
+                return fitting[0]
+            raise self.refuse(f"tensors that are no parameter, here one of shape {tuple(value.shape)}")
+        return None
+
+    def put(self, value, op: str, inputs: Sequence, **settings) -> None:
+        self.place[id(value)] = self.node(op, [self.place[id(one)] for one in inputs], value.shape, **settings)
+
+    def node(self, op: str, places: list[int], shape: Sequence[int], **settings) -> int:
+        """The number of a new node; of its only input, if it would change nothing."""
+        if op in ("reshape", "slice") and list(shape) == self.nodes[places[0]]["shape"]:
+            return places[0]
+        self.nodes.append({"op": op, "layer": self.layer, "from": places, "shape": list(shape), **settings})
+        return len(self.nodes) - 1
+
+    def keep(self, tensor: Tensor, kind: str, place: int | None = None) -> str:
+        name = f"{len(self.nodes) if place is None else place}.{kind}"
+        self.weights[name] = tensor.detach().float()
+        return name
+
+    def add(self, node) -> None:
+        op = node.op.removesuffix("_")
+        args, out = node.args, node.outputs
+        if node.inputs and not any(id(value) in self.place for value in node.inputs):
+            self.constants[id(out[0])] = self.computed(node)
+            return
+        x = node.inputs[0]
+        if op == "convolution":
+            self.convolution(args, x, out[0])
+        elif op == "linear" or op == "addmm":
+            weight, bias = args[1], args[2] if len(args) > 2 else None
+            if op == "addmm":
+                x, weight, bias = args[1], args[2], args[0]
+            weight = self.constant(weight)
+            settings = {"weight": self.keep(weight.T if op == "addmm" else weight, "weight")}
+            if bias is not None:
+                settings["bias"] = self.keep(self.constant(bias), "bias")
+            self.put(out[0], "linear", [x], **settings)
+        elif op in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
+            self.batch_norm(node)
+        elif op == "native_layer_norm":
+            if len(args[1]) != 1:
+                raise self.refuse("layer normalization over more than the last axis")
+            settings = {kind: self.keep(self.constant(value), kind) for kind, value in zip(("weight", "bias"), args[2:4]) if value is not None}
+            self.put(out[0], "layer_norm", [x], eps=args[4], **settings)
+        elif op == "max_pool2d_with_indices" or op == "max_pool2d":
+            kernel, stride, padding, dilation = (_pair(value) for value in (*args[1:2], args[2] or args[1], *args[3:5]))
+            self.put(out[0], "maxpool", [x], kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+        elif op == "avg_pool2d":
+            kernel, stride, padding = _pair(args[1]), _pair(args[2] or args[1]), _pair(args[3])
+            self.put(out[0], "avgpool", [x], kernel=kernel, stride=stride, padding=padding, pad=bool(args[5]),
+                     **({"divisor": args[6]} if args[6] else {}))
+        elif op in ("_adaptive_avg_pool2d", "adaptive_avg_pool2d"):
+            self.put(out[0], "adaptive", [x])
+        elif op == "mean":
+            axes = list(range(len(x.shape))) if len(args) < 2 or args[1] is None else [args[1]] if isinstance(args[1], int) else list(args[1])
+            self.put(out[0], "mean", [x], axes=axes)
+        elif op in ACTIVATIONS:
+            self.activation(op, args, x, out[0])
+        elif op in BINARY:
+            self.binary(op, args, x, out[0])
+        elif op == "cat":
+            self.put(out[0], "cat", args[0], axis=args[1] or 0)
+        elif op == "stack":
+            axis = (args[1] or 0) % len(out[0].shape)
+            one = [*out[0].shape[:axis], 1, *out[0].shape[axis + 1:]]
+            places = [self.node("reshape", [self.place[id(value)]], one) for value in args[0]]
+            self.place[id(out[0])] = self.node("cat", places, out[0].shape, axis=axis)
+        elif op == "permute":
+            self.put(out[0], "permute", [x], order=[axis % len(x.shape) for axis in args[1]])
+        elif op in ("transpose", "t"):
+            order = list(range(len(x.shape)))
+            one, other = args[1:3] if op == "transpose" else (0, 1)
+            order[one], order[other] = order[other], order[one]
+            self.put(out[0], "permute", [x], order=order)
+        elif op == "slice":
+            axis, start, step = args[1], args[2] or 0, args[4] or 1
+            self.put(out[0], "slice", [x], axis=axis, start=start + (x.shape[axis] if start < 0 else 0), step=step)
+        elif op in ("split", "split_with_sizes", "chunk"):
+            start = 0
+            for value in out:
+                axis = args[2] or 0
+                self.put(value, "slice", [x], axis=axis, start=start, step=1)
+                start += value.shape[axis]
+        elif op == "constant_pad_nd":
+            self.pad(args[1], float(args[2] or 0), x, out[0])
+        elif op == "_softmax" or op == "softmax":
+            if args[1] % len(x.shape) != len(x.shape) - 1:
+                raise self.refuse(f"softmax over axis {args[1]}; it takes the last")
+            self.put(out[0], "softmax", [x])
+        elif op in SAME and math.prod(x.shape) == math.prod(out[0].shape):
+            self.put(out[0], "reshape", [x])
+        else:
+            raise self.refuse(node.op)
+
+    def computed(self, node) -> Tensor:
+        """What a node gives whose inputs are weights alone."""
+        known = {id(value): self.constant(value) for value in node.inputs}
+
+        def real(thing):
+            return known[id(thing)] if id(thing) in known else type(thing)(map(real, thing)) if isinstance(thing, (tuple, list)) else thing
+
+        with torch.no_grad():
+            return getattr(torch.ops.aten, node.op.removesuffix("_"))(*map(real, node.args))
+
+    def pad(self, amounts, fill, x, out) -> None:
+        """A negative amount takes away; amounts come in pairs, from the last axis on."""
+        dim, place, shape = len(x.shape), self.place[id(x)], list(x.shape)
+        before, after = ([0] * (dim - len(amounts) // 2) + list(amounts[side::2])[::-1] for side in (0, 1))
+        for axis in range(dim):
+            if before[axis] < 0 or after[axis] < 0:
+                shape[axis] += min(before[axis], 0) + min(after[axis], 0)
+                place = self.node("slice", [place], shape, axis=axis, start=max(-before[axis], 0), step=1)
+        if any(amount > 0 for amount in (*before, *after)):
+            place = self.node("pad", [place], out.shape, before=[max(amount, 0) for amount in before],
+                              fill=fill if math.isfinite(fill) else "-Infinity" if fill < 0 else "Infinity")
+        self.place[id(out)] = place
+
+    def convolution(self, args, x, out) -> None:
+        weight, bias = self.constant(args[1]), None if args[2] is None else self.constant(args[2])
+        if args[6] or weight is None or weight.dim() != 4:
+            raise self.refuse("transposed convolution" if args[6] else f"convolution by a weight of shape {tuple(args[1].shape)}")
+        stride, padding, dilation = map(_pair, args[3:6])
+        self.put(out, "conv", [x], weight=self.keep(weight, "weight"), kernel=list(weight.shape[2:]), stride=stride, padding=padding,
+                 dilation=dilation, groups=args[8])
+        if bias is not None:
+            self.nodes[-1]["bias"] = self.keep(bias, "bias", len(self.nodes) - 1)
+
+    def batch_norm(self, node) -> None:
+        """Folded into the convolution before it, if nothing else reads that; else a scale and a shift for each channel."""
+        x, out, norm = node.inputs[0], node.outputs[0], self.step.call.module
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
+            raise self.refuse("batch normalization without running statistics")
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight.detach()
+        shift = -norm.running_mean * scale + (0 if norm.bias is None else norm.bias.detach())
+        before = self.nodes[self.place[id(x)]]
+        if before["op"] == "conv" and self.uses[id(x)] == 1 and "folded" not in before:
+            weight = self.weights[before["weight"]]
+            self.weights[before["weight"]] = (weight * scale.view(-1, 1, 1, 1)).float()
+            if "bias" in before:
+                shift = shift + self.weights[before["bias"]] * scale
+            before["bias"] = before["weight"].replace("weight", "bias")
+            self.weights[before["bias"]] = shift.float()
+            before["folded"] = self.layer
+            self.place[id(out)] = self.place[id(x)]
+        else:
+            self.put(out, "affine", [x], weight=self.keep(scale, "weight"), bias=self.keep(shift, "bias"))
+
+    def activation(self, op, args, x, out) -> None:
+        """The record of an activation may lack its settings; then they are those of the module, or of the function's name."""
+        module, settings = self.step.call.module, {}
+        if op in ("hardtanh", "leaky_relu"):
+            if len(args) > 1:
+                numbers = args[1:]
+            elif isinstance(module, nn.Hardtanh):
+                numbers = module.min_val, module.max_val
+            elif isinstance(module, nn.LeakyReLU):
+                numbers = [module.negative_slope]
+            elif self.step.kind.strip("_") == "relu6":
+                numbers = 0, 6
+            else:
+                raise self.refuse(f"{op} as a function; call it as a module")
+            settings = {"settings": list(map(float, numbers))}
+        approximate = args[1] if len(args) > 1 else getattr(module, "approximate", "none")
+        if op == "gelu" and approximate not in (None, "none"):
+            raise self.refuse(f"gelu with approximate={approximate!r}")
+        self.put(out, "act", [x], kind=op, **settings)
+
+    def binary(self, op, args, x, out) -> None:
+        one, other = args[:2]
+        alpha = {"alpha": args[2]} if len(args) > 2 and args[2] not in (None, 1) else {}
+        if op == "div" and len(args) > 2:
+            raise self.refuse("division with rounding")
+        if isinstance(other, (int, float)):
+            self.put(out, "binary", [one], kind=op, scalar=other, **alpha)
+        elif id(one) in self.place and id(other) in self.place:
+            self.put(out, "binary", [one, other], kind=op, **alpha)
+        else:
+            if id(one) not in self.place:
+                if op not in ("add", "mul") or alpha:
+                    raise self.refuse(f"{op} of a weight and a value, in this order")
+                one, other = other, one
+            constant = self.constant(other)
+            self.put(out, "binary", [one], kind=op, constant=self.keep(constant, "constant"), constant_shape=list(constant.shape), **alpha)
+
+    def local_response_norm(self, nodes) -> None:
+        """Its pieces are squares, a mean over neighbouring channels, times alpha, plus k, to the power beta."""
+        by_op = {}
+        for node in nodes:
+            by_op.setdefault(node.op, []).append(node)
+        size = by_op.get("avg_pool3d", by_op.get("avg_pool2d"))[0].args[1][0]
+        alpha = next(node.args[1] for node in by_op["mul"] if isinstance(node.args[1], float))
+        self.put(nodes[-1].outputs[0], "lrn", [nodes[-1].inputs[0]], size=size, alpha=alpha, k=float(by_op["add"][0].args[1]),
+                 beta=float(by_op["pow"][0].args[1]))
+
+
+def _pair(value) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values

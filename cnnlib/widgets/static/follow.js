@@ -1,0 +1,445 @@
+// One photograph through a trained network, in the page: maps, units, sums, and what happens when a part is switched off.
+
+const MOST_MAPS = 256; // of a layer, shown at once
+const CELLS = 8; // of occlusion, along each side
+const TERMS = 3; // channels of a sum that are written out, those that matter most
+const NAMES = { conv: "convolution", linear: "fully connected", maxpool: "max pooling", avgpool: "average pooling", adaptive: "average pooling",
+  affine: "batch norm", cat: "concatenation", mean: "mean", lrn: "local response norm", layer_norm: "layer norm", permute: "reordering",
+  reshape: "reshaping", pad: "padding", slice: "a part", input: "the picture" };
+export const nameOf = ({ op, kind, groups, shape }) => (op === "act" ? { hardtanh: "ReLU6", relu: "ReLU", silu: "SiLU", gelu: "GELU" }[kind] ?? kind
+  : op === "binary" ? { add: "addition", mul: "multiplication (gate)", sub: "subtraction", div: "division" }[kind]
+  : op === "conv" && groups > 1 ? (groups === shape[1] ? "depthwise convolution" : `convolution in ${groups} groups`) : NAMES[op] ?? op);
+
+// Terms of a convolution by input channel, those with the largest sums first: [{channel, sum, terms}]; others each by itself.
+export function groupedTerms({ terms, kernel, channels }) {
+  if (!kernel) return terms.map((term, i) => ({ channel: i, sum: term.value * term.weight, terms: [term] }))
+    .sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+  const size = kernel[0] * kernel[1];
+  return channels.map((channel, k) => {
+    const own = terms.slice(k * size, (k + 1) * size);
+    return { channel, terms: own, sum: own.reduce((sum, term) => sum + term.value * term.weight, 0) };
+  }).sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+}
+
+// The engine in a worker, or, where a page allows none, beside the page's own work: `ask(name, ...arguments)` promises the result.
+function startEngine() {
+  const waiting = new Map();
+  let serial = 0;
+  let worker = null;
+  try {
+    const url = URL.createObjectURL(new Blob([`const own = (${engine})(); onmessage = ({ data: [id, name, rest] }) => {
+      try { postMessage([id, own[name](...rest)]); } catch (error) { postMessage([id, null, error.message]); } };`], { type: "text/javascript" }));
+    worker = new Worker(url);
+    worker.onmessage = ({ data: [id, result, error] }) => {
+      const [resolve, reject] = waiting.get(id);
+      waiting.delete(id);
+      if (error) reject(new Error(error));
+      else resolve(result);
+    };
+  } catch {
+    worker = null;
+  }
+  const own = worker ? null : engine();
+  const ask = (name, ...rest) => (own ? Promise.resolve().then(() => own[name](...rest))
+    : new Promise((resolve, reject) => {
+      waiting.set(serial, [resolve, reject]);
+      worker.postMessage([serial++, name, rest]);
+    }));
+  return { ask, end: () => worker?.terminate() };
+}
+
+// A file beside the page, or from the notebook's kernel.
+async function fetchFile(model, name) {
+  if (model.files) { // a built page
+    if (location.protocol === "file:") {
+      throw new Error("This page was opened as a file, and a browser lets no such page read the network's weights. Open the book at its address on the web, or run: make serve.");
+    }
+    const answer = await fetch(new URL(name, model.files));
+    if (!answer.ok) throw new Error(`The file ${name} is missing beside this page.`);
+    return answer.arrayBuffer();
+  }
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error("No kernel answers: run the cell that made this explorer.")), 20000);
+    const hear = (message, buffers) => {
+      if (message.file !== name) return;
+      clearTimeout(timer);
+      model.off("msg:custom", hear);
+      if (message.error) reject(new Error(message.error));
+      else resolve(buffers[0] instanceof ArrayBuffer ? buffers[0] : buffers[0].buffer.slice(buffers[0].byteOffset, buffers[0].byteOffset + buffers[0].byteLength));
+    };
+    model.on("msg:custom", hear);
+    model.send({ ask: name });
+  });
+}
+
+function render({ model, el }) {
+  const data = model.get("data");
+  const get = (name) => model.get(name);
+  const sizes = Object.fromEntries(data.networks.map(([name, , bytes]) => [name, bytes]));
+  const { ask, end } = startEngine();
+  let graph = null; // of the network that is loaded
+  let picture = null; // a square canvas of the photograph
+  let pixels = null;
+  let answer = []; // probabilities
+  let whole_ = null; // those of the whole network, while something is switched off
+  let overlay = null;
+  let shown = {}; // what the views of a layer show
+
+  // --- controls ---
+
+  const start = button("", () => open());
+  start.sync = () => {
+    start.hidden = graph?.name === get("network");
+    start.textContent = `Fetch and run this network (${(sizes[get("network")] / 1e6).toFixed(1)} MB)`;
+  };
+  const network = data.networks.length > 1 && selectControl(model, "network", "Network", data.networks.map(([name, title]) => [name, title]));
+  const photographs = html("fieldset", { class: "cx-photographs" }, html("legend", {}, "Photograph"),
+    data.photographs.map(([name, title, href]) => html("button", { type: "button", "data-photograph": name, "aria-label": title,
+      click: () => put(model, { photograph: name }) }, html("img", { src: href, alt: "", width: 48, height: 48 }))));
+  photographs.sync = () => photographs.querySelectorAll("button").forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.photograph === get("photograph"))));
+  const upload = html("input", { type: "file", accept: "image/*", class: "cx-hidden", "aria-label": "A picture of your own",
+    change: () => upload.files[0] && own(upload.files[0]) });
+  const camera = button("Camera", useCamera);
+  const yours = html("div", { class: "cx-row" }, button("A picture of your own", () => upload.click()), upload, camera);
+  const view = selectControl(model, "overlay", "Over the picture", ["nothing", "Grad-CAM", "occlusion"].map((name) => [name, name]));
+  const limits = { channel: () => [0, (graph?.nodes[node()].shape[1] ?? 1) - 1], row: () => [0, side(2) - 1], column: () => [0, side(3) - 1] };
+  const place = (axis) => ({ get: () => unit()[axis], save_changes: () => model.save_changes(),
+    set: (_, value) => model.set("unit", axis ? [unit()[0], value] : [value, unit()[1]]) });
+  const numbers = [numberControl(model, "channel", "Channel", limits.channel), numberControl(place(0), "row", "Unit row", limits.row),
+    numberControl(place(1), "column", "Unit column", limits.column)];
+  const controls = [network, photographs, yours, start].filter(Boolean);
+
+  const node = () => (graph ? Math.min(get("layer"), graph.nodes.length - 1) : 0);
+  const side = (axis) => graph?.nodes[node()].shape[axis] ?? 1;
+  const unit = () => [2, 3].map((axis) => Math.min(get("unit")[axis - 2], side(axis) - 1));
+  const channel = () => Math.min(get("channel"), limits.channel()[1]);
+  const element = () => (channel() * side(2) + unit()[0]) * side(3) + unit()[1];
+
+  // --- drawing ---
+
+  const canvas = (label, click) => html("canvas", { role: "img", "aria-label": label, ...(click && { click }) });
+  const scene = canvas("The photograph", (event) => pick(event));
+  const map = canvas("One map", (event) => pick(event));
+  const mosaic = canvas("All maps of the layer", (event) => {
+    const box = mosaic.getBoundingClientRect();
+    const across = Math.ceil(Math.sqrt(Math.min(MOST_MAPS, side(1))));
+    const index = Math.floor(((event.clientY - box.top) / box.height) * Math.ceil(Math.min(MOST_MAPS, side(1)) / across)) * across
+      + Math.floor(((event.clientX - box.left) / box.width) * across);
+    put(model, { channel: Math.min(index, limits.channel()[1]) });
+  });
+  function pick(event) {
+    const box = event.target.getBoundingClientRect();
+    put(model, { unit: [[event.clientY - box.top, box.height, 2], [event.clientX - box.left, box.width, 3]].map(([at, length, axis]) =>
+      Math.max(0, Math.min(side(axis) - 1, Math.floor((at / length) * side(axis))))) });
+  }
+
+  // Values as colours: zero is white, the largest blue, the most negative orange.
+  function paint(target, values, count, height, width, gap = 1) {
+    const across = Math.ceil(Math.sqrt(count));
+    const down = Math.ceil(count / across);
+    target.width = across * (width + gap) - gap;
+    target.height = down * (height + gap) - gap;
+    const image = new ImageData(target.width, target.height);
+    for (let c = 0; c < count; c++) {
+      let largest = 1e-9;
+      for (let i = c * height * width; i < (c + 1) * height * width; i++) largest = Math.max(largest, Math.abs(values[i]));
+      for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+        const value = values[(c * height + y) * width + x] / largest;
+        const [r, g, b] = value < 0 ? [213, 94, 0] : [0, 114, 178];
+        const at = 4 * ((Math.floor(c / across) * (height + gap) + y) * target.width + (c % across) * (width + gap) + x);
+        image.data.set([r, g, b].map((colour) => 255 + (colour - 255) * Math.abs(value)).concat(255), at);
+      }
+    }
+    target.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  async function drawScene() {
+    const wide = 448;
+    Object.assign(scene, { width: wide, height: wide });
+    const pen = scene.getContext("2d");
+    if (picture) pen.drawImage(picture, 0, 0, wide, wide);
+    if (overlay && get("overlay") !== "nothing") {
+      const { height, width, map: values } = overlay;
+      const [low, high] = [get("overlay") === "Grad-CAM" ? 0 : Math.min(...values), Math.max(...values)];
+      const shade = html("canvas", { width, height });
+      const image = new ImageData(width, height);
+      values.forEach((value, i) => {
+        const share = high > low ? (value - low) / (high - low) : 1;
+        image.data.set([0, 0, 0, 200 * (1 - share)], 4 * i); // dark where nothing speaks for the class
+        if (get("overlay") === "occlusion") image.data.set([0, 0, 0, 200 * share], 4 * i); // dark where hiding changes nothing
+      });
+      shade.getContext("2d").putImageData(image, 0, 0);
+      pen.drawImage(shade, 0, 0, wide, wide);
+    }
+    if (!graph || !shown.field) return;
+    const [, , H, W] = graph.nodes[0].shape;
+    const [[top, bottom], [left, right]] = shown.field;
+    for (const [style, line] of [["white", 5], ["#d55e00", 3]]) {
+      Object.assign(pen, { strokeStyle: style, lineWidth: line });
+      pen.strokeRect((left / W) * wide, (top / H) * wide, ((right - left + 1) / W) * wide, ((bottom - top + 1) / H) * wide);
+    }
+  }
+
+  // --- what is asked for ---
+
+  const status = html("p", { role: "status", class: "cx-status" }, "Nothing has been fetched yet: the page fetches the network when you ask for it.");
+  const fail = (error) => {
+    status.classList.add("cx-wrong");
+    status.textContent = error.message;
+  };
+  async function open() {
+    const name = get("network");
+    status.classList.remove("cx-wrong");
+    status.textContent = `Fetching ${name} \u2026`;
+    try {
+      const [text, weights] = await Promise.all([fetchFile(model, `${name}.json`), fetchFile(model, `${name}.safetensors`)]);
+      const next = JSON.parse(new TextDecoder().decode(text));
+      await ask("load", next, weights);
+      graph = next;
+      buildLayers();
+      await choosePhotograph(true);
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  const holding = {};
+  async function choosePhotograph(force) {
+    const name = get("photograph");
+    if (!graph || (!force && holding.name === name && name !== "own")) return;
+    try {
+      if (name === "own" ? !holding.own : holding.name !== name) holding.bitmap = await createImageBitmap(new Blob([await fetchFile(model, `${name}.jpg`)]));
+      if (name === "own") holding.bitmap = holding.own;
+      holding.name = name;
+      const { width, height } = holding.bitmap;
+      const square = Math.min(width, height);
+      const scale = Math.min(1, 1024 / square);
+      const wide = Math.round(square * scale);
+      picture = html("canvas", { width: wide, height: wide });
+      const pen = picture.getContext("2d", { willReadFrequently: true });
+      pen.drawImage(holding.bitmap, (width - square) / 2, (height - square) / 2, square, square, 0, 0, wide, wide);
+      const { data: bytes } = pen.getImageData(0, 0, wide, wide);
+      const colours = Float32Array.from({ length: 3 * wide * wide }, (_, i) => bytes[4 * (i % (wide * wide)) + Math.floor(i / (wide * wide))] / 255);
+      const [, channels, H, W] = graph.nodes[0].shape;
+      pixels = await ask("resize", colours, channels, wide, wide, H, W);
+      await compute();
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  let computed = "";
+  async function compute() {
+    const begin = performance.now();
+    const off = get("off");
+    if (off.length) whole_ = await ask("run", pixels, []);
+    answer = await ask("run", pixels, off);
+    if (!off.length) whole_ = null;
+    shown.milliseconds = performance.now() - begin;
+    computed = key();
+    await explainOverlay();
+    await showLayer();
+    thumbnails();
+  }
+  const key = () => `${graph?.name} ${get("photograph")} ${holding.serial ?? 0} ${get("off").join()}`;
+  const target = () => (get("target") >= 0 && get("target") < answer.length ? get("target") : answer.indexOf(Math.max(...answer)));
+
+  async function explainOverlay() {
+    const now = `${computed} ${get("overlay")} ${target()}`;
+    if (overlay?.key === now) return;
+    overlay = null;
+    if (get("overlay") === "Grad-CAM") overlay = await ask("gradCam", target()).catch((error) => void fail(error));
+    if (get("overlay") === "occlusion") overlay = await ask("occlusion", pixels, target(), CELLS, get("off"));
+    if (overlay) overlay.key = now;
+  }
+
+  async function showLayer() {
+    const id = node();
+    const [values, told, field] = await Promise.all([ask("value", id), ask("explain", id, element()), ask("field", id, element())]);
+    shown = { ...shown, id, values, told, field };
+    shown.others = await Promise.all(graph.nodes[id].from.map((from) => ask("value", from)));
+    draw();
+  }
+
+  // --- the views ---
+
+  const layers = html("div", { class: "cx-strip", role: "group", "aria-label": "Layers in forward order" });
+  const detail = html("div", { class: "cx-detail", hidden: true });
+  const answers = html("div", { class: "cx-answers", role: "group", "aria-label": "The answer" });
+  const sum = html("div", { class: "cx-sum" });
+  const inputs = html("div", { class: "cx-inputs" });
+  const switches = html("div", { class: "cx-row cx-switches" });
+  const title = html("h4", {});
+  detail.append(html("div", { class: "cx-two" },
+    html("figure", {}, scene, html("figcaption", {}, "The picture, and what the unit sees of it"), view), answers),
+  html("div", { class: "cx-layer" }, title, html("div", { class: "cx-maps" },
+    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one")), html("figure", {}, map, html("figcaption", {}, "This map: press a unit")), inputs)),
+  html("div", { class: "cx-controls" }, numbers), switches, sum);
+  detail.sync = () => [...numbers, view].forEach((control) => control.sync());
+  controls.push(detail); // its parts are controls, but it stands below
+
+  let cards = [];
+  function buildLayers() {
+    cards = graph.nodes.map((one, id) => {
+      const small = html("canvas", { "aria-hidden": "true", width: 1, height: 1 });
+      return html("button", { type: "button", "data-node": id, click: () => put(model, { layer: id }) }, small,
+        html("span", {}, nameOf(one)), html("small", {}, one.shape.slice(1).join("\u00d7")));
+    });
+    layers.replaceChildren(...cards);
+    detail.hidden = false;
+  }
+  async function thumbnails() {
+    for (const [id, { shape }] of graph.nodes.entries()) {
+      const values = await ask("value", id);
+      const [, C, H = 1, W = 1] = shape;
+      const small = cards[id]?.querySelector("canvas");
+      if (!small) return;
+      if (shape.length === 4) paint(small, values, Math.min(C, 9), H, W);
+      else paint(small, values, 1, Math.ceil(Math.sqrt(C)), Math.floor(Math.sqrt(C)) || 1);
+    }
+  }
+
+  const text = (number) => (Math.abs(number) < 5e-4 ? "0" : number.toFixed(3)).replace("-", "\u2212");
+  const percent = (share) => `${(100 * share).toFixed(1)}%`;
+  const toggle = (what) => put(model, { off: get("off").includes(what) ? get("off").filter((one) => one !== what) : [...get("off"), what] });
+  const describe = (what) => {
+    const [, id, mark, number] = /^(\d+)([:<])(\d+)$/.exec(what);
+    const one = graph.nodes[id];
+    return mark === ":" ? `channel ${number} of ${nameOf(one)} ${one.layer}` : `${pathName(one, Number(number))} into ${nameOf(one)} ${one.layer}`;
+  };
+  // What goes into a node with several inputs: the path that begins last is the branch, the one that only passes is the shortcut.
+  function pathName(one, i) {
+    if (one.kind !== "add") return `branch ${i + 1}`;
+    const shortcut = one.from.indexOf(Math.min(...one.from));
+    return i === shortcut ? "the shortcut x" : "the branch F(x)";
+  }
+
+  function draw() {
+    const { id, values, told } = shown;
+    const one = graph.nodes[id];
+    const [, C, H = 1, W = 1] = one.shape;
+    title.textContent = `${nameOf(one)}${one.layer ? `, ${one.layer}` : ""}: ${one.shape.slice(1).join("\u00d7")}${one.folded ? ", its batch norm folded into the weights" : ""}`;
+    cards.forEach((card, i) => card.setAttribute("aria-pressed", String(i === id)));
+    paint(mosaic, values, Math.min(C, MOST_MAPS), H, W);
+    paint(map, values.subarray(channel() * H * W, (channel() + 1) * H * W), 1, H, W);
+    map.setAttribute("aria-label", `Channel ${channel()} of ${nameOf(one)}, ${H} by ${W} units`);
+    const pen = map.getContext("2d");
+    pen.strokeStyle = "#000";
+    pen.lineWidth = Math.max(0.15, W / 60);
+    pen.strokeRect(unit()[1], unit()[0], 1, 1);
+    // F(x) beside x: the inputs of the same shape, for the same channel.
+    inputs.replaceChildren(...(one.from.length < 2 ? [] : one.from.map((from, i) => {
+      const shape = graph.nodes[from].shape;
+      if (String(shape) !== String(one.shape)) return null;
+      const other = html("canvas", { role: "img", "aria-label": pathName(one, i) });
+      paint(other, shown.others[i].subarray(channel() * H * W, (channel() + 1) * H * W), 1, H, W);
+      return html("figure", {}, other, html("figcaption", {}, pathName(one, i)));
+    }).filter(Boolean)));
+
+    const silent = get("off");
+    const choices = [...(one.op === "conv" ? [`${id}:${channel()}`] : []), ...(one.from.length > 1 ? one.from.map((_, i) => `${id}<${i}`) : [])];
+    switches.replaceChildren(...[...new Set([...choices, ...silent])].map((what) =>
+      button(`${silent.includes(what) ? "Switch on again" : "Switch off"}: ${describe(what)}`, () => toggle(what), { "aria-pressed": String(silent.includes(what)) })));
+
+    const order = answer.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
+    if (!order.some(([, i]) => i === target())) order[4] = [answer[target()], target()];
+    answers.replaceChildren(html("strong", {}, "The answer"), ...order.map(([share, i]) => html("button", { type: "button",
+      "aria-pressed": String(i === target()), click: () => put(model, { target: i }) },
+    html("span", {}, graph.classes[i]), html("span", {}, percent(share), whole_ && html("small", {}, ` was ${percent(whole_[i])}`)),
+    html("span", { class: "cx-bar cx-bar-macs", style: `width: ${percent(share)}` }))), html("p", { class: "cx-soft" },
+      "Press a class: the picture is explained for it. Probabilities add up to 1 whatever the picture shows; what is none of the classes gets one, too."));
+
+    sum.replaceChildren(...drawSum(one, told));
+    const [[top, bottom], [left, right]] = shown.field;
+    status.classList.remove("cx-wrong");
+    status.textContent = `${graph.classes[target()]} ${percent(answer[target()])}${whole_ ? ` instead of ${percent(whole_[target()])}, with ${plural(silent.length, "part")} switched off` : ""}. `
+      + `${nameOf(one)}, channel ${channel()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}.`;
+    drawScene();
+  }
+
+  function drawSum(one, told) {
+    if (one.op === "input") return [html("p", {}, `The pixel less the mean of the training images, divided by their deviation: ${text(told.result)}.`)];
+    if (told.rule === "act") return [html("p", {}, `${nameOf(one)}(${text(told.terms[0].value)}) = ${text(told.result)}`)];
+    if (told.rule === "softmax") return [html("p", {}, "The exponential of this score, divided by the sum of those of all.")];
+    if (told.rule === "max") return [html("p", {}, `The largest of ${told.terms.map((term) => text(term.value)).join(", ")} is ${text(told.result)}.`)];
+    const groups = groupedTerms(told);
+    const written = groups.slice(0, told.kernel ? TERMS : 8);
+    const rest = groups.slice(written.length);
+    const restSum = rest.reduce((total, group) => total + group.sum, 0);
+    const parts = [...written.map((group) => group.sum), ...(rest.length ? [restSum] : []), ...(told.bias ? [told.bias] : [])];
+    const fromName = (term) => nameOf(graph.nodes[term.from]);
+    const line = html("p", { class: "cx-total" }, `${parts.map(text).join(" + ")} = `, html("strong", {}, text(told.result)),
+      rest.length ? ` (${plural(rest.length, told.kernel ? "further channel" : "further term")}: ${text(restSum)}${told.bias ? `; the last is the bias ${text(told.bias)}` : ""})`
+        : told.bias ? ` (the last is the bias ${text(told.bias)})` : "");
+    const tables = told.kernel && told.kernel[0] * told.kernel[1] <= 49 && written.map((group) => html("table", {},
+      html("caption", {}, `channel ${group.channel}: ${text(group.sum)}`),
+      html("tbody", {}, Array.from({ length: told.kernel[0] }, (_, i) => html("tr", {}, group.terms.slice(i * told.kernel[1], (i + 1) * told.kernel[1])
+        .map((term) => html("td", { class: term.at < 0 && "cx-outside" }, html("span", {}, text(term.value)), html("small", {}, `\u00d7 ${text(term.weight)}`))))))));
+    return [html("p", {}, told.kernel ? `What made it: values of ${fromName(told.terms[0])} times weights, ${plural(told.terms.length, "term")}, the ${written.length > 1 ? `${written.length} channels that matter most` : "channel"} written out:`
+      : written.map((group) => `${text(group.terms[0].value)} \u00d7 ${text(group.terms[0].weight)}`).join(" + ") + (rest.length ? " + \u2026" : "")),
+    tables && html("div", { class: "cx-kernels", tabindex: 0, role: "region", "aria-label": "Values times weights" }, tables), line].filter(Boolean);
+  }
+
+  // --- one's own picture ---
+
+  async function own(blob) {
+    try {
+      holding.own = await createImageBitmap(blob);
+      holding.serial = (holding.serial ?? 0) + 1;
+      put(model, { photograph: "own" });
+      if (!graph) status.textContent = "Your picture is ready; it stays in this page. Now fetch the network.";
+      else await choosePhotograph(true);
+    } catch {
+      fail(new Error("That file is no picture that this browser can read."));
+    }
+  }
+  let stream = null;
+  const video = html("video", { autoplay: true, playsinline: true, muted: true, hidden: true, "aria-label": "What the camera sees" });
+  const stopCamera = () => {
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null;
+    video.hidden = true;
+    camera.textContent = "Camera";
+  };
+  async function useCamera() {
+    if (stream) {
+      const frame = await createImageBitmap(video);
+      stopCamera();
+      return own(frame);
+    }
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      Object.assign(video, { srcObject: stream, hidden: false });
+      camera.textContent = "Take the picture";
+    } catch {
+      fail(new Error("There is no camera here, or this page may not use it."));
+    }
+  }
+
+  let seen = "";
+  function update() {
+    if (!graph) return;
+    if (graph.name !== get("network")) {
+      detail.hidden = true;
+      return;
+    }
+    detail.hidden = false;
+    if (get("photograph") !== holding.name) choosePhotograph();
+    else if (computed && computed !== key() && pixels) compute().catch(fail);
+    else if (computed) explainOverlay().then(showLayer).catch(fail);
+    seen = key();
+  }
+
+  const private_ = html("p", { class: "cx-soft" }, "Everything is computed in this page: no picture leaves it.");
+  const unmount = mount({ model, el }, { name: "follow", title: "Follow one photograph", controls, update, stop: stopCamera, end,
+    body: [video, private_, status, layers, detail] });
+  const root = el.querySelector(".cx");
+  root.addEventListener("dragover", (event) => event.preventDefault());
+  root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files[0]) own(event.dataTransfer.files[0]);
+  });
+  return unmount;
+}
+
+export default { render };
