@@ -1,6 +1,7 @@
 """Which files are in the wheel; all else stands in pyproject.toml.
 
-The tables, records and pictures of `data/` that the package reads come along as `cnnlib/book`, where `cnnlib.data.book_file` finds them.
+The tables, records and pictures of `data/` that the package reads come along as `cnnlib/book`, where
+`cnnlib.data.book_file` finds them.
 """
 
 from setuptools import find_packages, setup

@@ -45,6 +45,34 @@ def test_help_lists_every_target():
         "help", "book", "serve", "test", "chapters", "pages", "lint", "clean"}
 
 
+@pytest.mark.parametrize("tool", [("ruff", "check", "--no-cache"), ("mypy",)], ids=lambda tool: tool[0])
+def test_linter_and_type_checker_find_nothing(tool, tmp_path):
+    cache = ("--cache-dir", str(tmp_path)) if tool == ("mypy",) else ()
+    done = subprocess.run([sys.executable, "-m", *tool, *cache, *(() if cache else (".",))], cwd=ROOT, capture_output=True,
+                          text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_linter_and_type_checker_would_find_it(tmp_path):
+    """The configuration is lenient, and still sees a name that is not there, a call that does not fit, a long line."""
+    wrong = tmp_path / "cnnlib" / "registry.py"
+    wrong.parent.mkdir()
+    wrong.write_text("def f(a: int) -> int:\n    return b\n\n\nf(1, 2)\n# " + 120 * "x" + "\n")
+    config = ROOT / "pyproject.toml"
+    ruff = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--config", config, "."], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)
+    assert "F821" in ruff.stdout and "E501" in ruff.stdout, ruff.stdout + ruff.stderr
+    mypy = subprocess.run([sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache", wrong],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "[name-defined]" in mypy.stdout and "[call-arg]" in mypy.stdout, mypy.stdout + mypy.stderr
+
+
+def test_every_test_has_a_limit_of_time(request, pytestconfig):
+    timeout = pytest.importorskip("pytest_timeout")
+    assert 0 < timeout._get_item_settings(request.node).timeout <= 600
+    assert pytestconfig.getini("faulthandler_exit_on_timeout") and float(pytestconfig.getini("faulthandler_timeout")) > 3600
+
+
 def test_pins_are_exact_and_sorted_once():
     lines = [line for line in text("requirements.txt").splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[0-9][0-9a-z.]*", line) for line in lines)
