@@ -42,7 +42,7 @@ def test_help_lists_every_target():
     shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True,
                            timeout=60)
     assert set(re.findall(r"make ([a-z]+)", shown.stdout)) == TARGETS == {
-        "help", "book", "serve", "test", "chapters", "pages", "lint", "clean"}
+        "help", "book", "serve", "test", "chapters", "pages", "lint", "bounds", "clean"}
 
 
 @pytest.mark.parametrize("tool", [("ruff", "check", "--no-cache"), ("mypy",)], ids=lambda tool: tool[0])
@@ -92,8 +92,9 @@ def test_pins_meet_the_bounds_of_the_package():
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflow_calls_the_make_commands(path):
     jobs = yaml.safe_load(path.read_text())["jobs"]
-    commands = [step["run"].partition("#")[0].strip() for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert commands and set(commands) <= {"make book", "make test", ".ci/run"}
+    commands = [step["run"].partition("#")[0].strip() for job in jobs.values() for step in job.get("steps", []) if "run" in step]
+    commands = [command.partition(" VERSIONS=")[0] for command in commands]
+    assert commands and set(commands) <= {"make book", "make test", "make bounds", ".ci/run"}
 
 
 def test_workflows_test_publish_and_come_back_weekly():
@@ -102,6 +103,11 @@ def test_workflows_test_publish_and_come_back_weekly():
     assert {"push", "pull_request"} <= set(triggers["test"])
     assert triggers["book"]["push"]["branches"] == [notebooks.repository()["branch"]]
     assert triggers["weekly"]["schedule"]
+    assert documents["weekly"]["jobs"]["bounds"]["strategy"]["matrix"]["versions"] == ["lowest", "newest"]
+    jobs = documents["book"]["jobs"]
+    assert jobs["publish"]["needs"] == "test" and jobs["test"]["uses"] == "./.github/workflows/test.yml"
+    assert "workflow_call" in triggers["test"], "publishing waits for the tests"
+    assert triggers["test"]["push"]["branches-ignore"] == triggers["book"]["push"]["branches"], "which then run once"
     assert any("deploy-pages" in step.get("uses", "") for step in documents["book"]["jobs"]["publish"]["steps"])
 
 

@@ -9,6 +9,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import bounds
 import notebooks
 import pytest
 import yaml
@@ -91,3 +92,13 @@ def test_version_and_addresses_are_the_same_everywhere():
     named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
     weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text())["jobs"]["chapters"]["strategy"]["matrix"]
     assert sorted(named) == sorted(weekly["python"]) and PROJECT["requires-python"] == f">={min(named)}"
+
+
+def test_lowest_versions_are_pinned_and_newest_are_not():
+    lowest, newest = map(bounds.requirements, ("lowest", "newest"))
+    assert len(lowest) == len(newest) and set(PROJECT["dependencies"]) <= set(newest)
+    for low, high in zip(lowest, newest, strict=True):
+        (pin,), version = Requirement(low).specifier, Requirement(low).specifier
+        assert pin.operator == "==" and Requirement(high).specifier.contains(pin.version), (low, version)
+    with pytest.raises(ValueError, match="'oldest'; choose 'lowest'"):
+        bounds.requirements("oldest")
