@@ -1,7 +1,9 @@
 """The two commands, the pins, the workflows and the README say the same; nothing names one machine."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -139,3 +141,58 @@ def test_nothing_names_one_machine_or_a_package_registry():
         if match and path.name not in ("lint_chapters.py", "test_chapters.py"):  # they name such paths to refuse them
             found[path.relative_to(ROOT).as_posix()] = match[0]
     assert not found
+
+
+PYTHON_STAND_IN = """#!/bin/sh
+echo "$@" >> log
+case "$*" in
+  "-m venv"*) [ -e without-venv ] && { mkdir -p .venv/bin; exit 1; }
+    rm -rf .venv; mkdir -p .venv/bin; cp python .venv/bin/python;;
+esac
+"""
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """A folder with a space in its name, the Makefile in it, and a stand-in for Python that notes what it is asked."""
+    folder = tmp_path / "a book"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "python").write_text(PYTHON_STAND_IN)
+    (folder / "python").chmod(0o755)
+
+    def make():
+        done = subprocess.run(["make", ".venv/.installed", "PYTHON=./python"], cwd=folder, capture_output=True, text=True,
+                              timeout=60)
+        return done, (folder / "log").read_text()
+
+    make.folder = folder
+    return make
+
+
+def test_set_up_makes_the_environment_once(set_up):
+    done, asked = set_up()
+    assert done.returncode == 0 and asked.count("-m venv --clear .venv") == 1, done.stderr
+    assert "--requirement requirements.txt" in asked and "--no-deps --no-build-isolation --editable ." in asked
+    (set_up.folder / "requirements.txt").touch()
+    os.utime(set_up.folder / ".venv" / ".installed", (0, 0))
+    done, asked = set_up()
+    assert asked.count("-m venv") == 1 and asked.count("--requirement") == 2, "what is sound is kept"
+
+
+def test_set_up_mends_a_half_made_environment(set_up):
+    half = set_up.folder / ".venv" / "bin" / "python"
+    half.parent.mkdir(parents=True)
+    half.write_text("#!/bin/sh\necho No module named pip >&2\nexit 1\n")
+    half.chmod(0o755)
+    done, asked = set_up()
+    assert done.returncode == 0 and "-m venv --clear .venv" in asked and "--requirement requirements.txt" in asked, done.stderr
+
+
+def test_set_up_names_the_package_that_is_missing_and_leaves_nothing_half_made(set_up):
+    (set_up.folder / "without-venv").touch()
+    done, asked = set_up()
+    assert done.returncode != 0 and "apt-get install python3-venv" in done.stdout
+    assert not (set_up.folder / ".venv").exists() and "--requirement" not in asked
+    assert "python3-venv" in text("README.md")
