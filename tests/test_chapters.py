@@ -1,5 +1,6 @@
 """The chapters keep the rules; and the tools that say so notice each breach."""
 
+import copy
 import json
 import os
 import shutil
@@ -140,6 +141,16 @@ def test_a_failing_cell_leaves_the_file_as_it_was(chapter):
     well, line = execute.renew(chapter)
     assert not well and "ZeroDivisionError" in line
     assert chapter.read_bytes() == before
+
+
+def test_equal_cells_get_ids_of_their_own_and_pieces_of_a_stream_are_joined():
+    pieces = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in
+              [("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")]]
+    cells = [nbformat.v4.new_code_cell("print()", outputs=copy.deepcopy(pieces)) for _ in range(3)]
+    tidied = notebooks.tidy(nbformat.v4.new_notebook(cells=cells), "a chapter")
+    ids = [cell.id for cell in tidied.cells]
+    assert ids[1:] == [f"{ids[0]}-2", f"{ids[0]}-3"]
+    assert [(one.name, one.text) for one in tidied.cells[0].outputs] == [("stdout", "ab"), ("stderr", "c"), ("stdout", "d")]
 
 
 def test_widget_ids_come_from_their_order(executed):
