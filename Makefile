@@ -8,6 +8,7 @@ BOOK := _build/html/index.html
 BUILT := _build/.built
 WORKERS ?= 2
 PORT ?= 8000
+VERSIONS ?= lowest
 
 CHAPTERS := $(sort $(wildcard chapters/[0-9A-Za-z]*.ipynb))
 SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(CHAPTERS) $(wildcard _static/* _ext/*.py)
@@ -15,7 +16,7 @@ SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(
 # One thread a process: chapters run side by side, and sums come out the same on every machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help book serve test chapters pages lint clean
+.PHONY: help book serve test chapters pages lint bounds clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,11 +42,18 @@ pages: $(INSTALLED)  ## renew what is generated, without running a chapter
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)
 
+bounds:  ## the package's tests beside the lowest or the newest versions that it allows (VERSIONS=lowest)
+	$(PYTHON) -m venv --clear .venv-$(VERSIONS)
+	.venv-$(VERSIONS)/bin/python tools/bounds.py $(VERSIONS) > .venv-$(VERSIONS)/bounds.txt
+	.venv-$(VERSIONS)/bin/python -m pip install --quiet --requirement .venv-$(VERSIONS)/bounds.txt .
+	cd tests && PYTHONPATH=../tools ../.venv-$(VERSIONS)/bin/python -m pytest -q -m "not slow" -c ../pyproject.toml --rootdir .. \
+	  test_models.py test_analysis_cost.py test_analysis_fields.py test_analysis_memory.py test_data.py test_train.py test_notebook.py
+
 clean:  ## remove the built book; .venv stays
 	rm -rf _build
 
 # The environment: made once, renewed when a pin or the package's own metadata changes.
-$(INSTALLED): requirements.txt pyproject.toml
+$(INSTALLED): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
 	  rm -rf $(VENV); \

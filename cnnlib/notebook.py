@@ -36,7 +36,8 @@ class Source:
     """
 
     def __init__(self, *things: object):
-        files = dict.fromkeys(Path(inspect.getsourcefile(inspect.unwrap(thing))) for thing in things)  # not a decorator's
+        written = map(inspect.unwrap, things)  # not a decorator's
+        files = dict.fromkeys(Path(inspect.getsourcefile(thing)) for thing in written)
         self.files = [file.relative_to(Path(cnnlib.__file__).parents[1]).as_posix() for file in files]
         self.code = "\n\n".join(textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in things)
 
@@ -50,8 +51,8 @@ class Source:
 class Table:
     """A small table by columns; whole numbers get thousands separators, tuples an x.
 
-    Prints as aligned text, shows itself as a table in a notebook. `note` stands below it. Raises `ValueError` for columns
-    of different lengths.
+    Prints as aligned text, shows itself as a table in a notebook. `note` stands below it. Raises `ValueError` for
+    columns of different lengths.
 
         Table({"layer": ["CONV1", "POOL1"], "parameters": [34944, 0]})
     """
@@ -90,7 +91,7 @@ def _text(value: object) -> str:
 
 
 class Check:
-    """The verdict on an answer; true if it is right. `hint` says what is wrong with one that is not, where that is known."""
+    """The verdict on an answer; true if it is right. `hint` says what is wrong with another, where that is known."""
 
     def __init__(self, right: bool | None, hint: str = ""):
         self.right, self.hint = right, hint
@@ -104,13 +105,15 @@ class Check:
         return "Right." if self.right else f"Not yet: {self.hint or 'compute it once more'}."
 
 
-def check(answer: object, truth: object, *, tolerance: float | None = None, usual: Mapping[str, object] | None = None) -> Check:
-    """Compare a reader's answer with the computed truth, in whatever form it comes: a number, a tensor, an array, a list.
+def check(
+    answer: object, truth: object, *, tolerance: float | None = None, usual: Mapping[str, object] | None = None
+) -> Check:
+    """Compare a reader's answer with the computed truth, in whatever form it comes: a number, a tensor, a list.
 
-    Without a `tolerance` (relative) whole numbers must be exact, others agree to 0.1%; a number of three digits or more is
-    right, too, if the truth rounds to it (whole numbers: from 100,000 on). Shapes and order count. `usual` holds wrong answers
-    that are often given, by the sentence that says what they are: `usual={"these are FLOPs": 2 * macs}`. `None` means that there
-    is no answer yet; nothing that a reader writes raises an error.
+    Without a `tolerance` (relative) whole numbers must be exact, others agree to 0.1%; a number of three digits or
+    more is right, too, if the truth rounds to it (whole numbers: from 100,000 on). Shapes and order count. `usual`
+    holds wrong answers that are often given, by the sentence that says what they are: `usual={"these are FLOPs": 2 *
+    macs}`. `None` means that there is no answer yet; nothing that a reader writes raises an error.
     """
     if answer is None:
         return Check(None)
@@ -202,7 +205,8 @@ def _difference(answer: object, truth: object, tolerance: float | None) -> str:
         return "the answer is one value, not several"
     elif isinstance(truth, bool) and not isinstance(answer, bool):
         return f"the answer is True or False, not {_kind(answer)}"
-    elif isinstance(truth, (int, float)) and (isinstance(answer, bool) or not isinstance(answer, (int, float, torch.Tensor))):
+    elif isinstance(truth, (int, float)) and (
+            isinstance(answer, bool) or not isinstance(answer, (int, float, torch.Tensor))):
         return f"the answer is a number, not {_kind(answer)}"
     elif isinstance(truth, str) and not isinstance(answer, str):
         return f"the answer is a name in quotes, not {_kind(answer)}"
@@ -216,7 +220,8 @@ def _kind(value: object) -> str:
 def progress(recipe: Recipe, **options) -> list[dict[str, float]]:
     """Carry out `fit(recipe, **options)` and return its rows; meanwhile show a bar and the curves so far.
 
-    They vanish at the end, together with what the cell showed before, so that nothing of them is saved with the notebook.
+    They vanish at the end, together with what the cell showed before, so that nothing of them is saved with the
+    notebook.
     Where nobody watches, as in scripts and in notebooks that a tool executes, nothing is shown.
     """
     if not _is_watched():
@@ -235,8 +240,9 @@ def progress(recipe: Recipe, **options) -> list[dict[str, float]]:
                 drawn["time"] = now
                 rate, left = number * batches.batch_size / (now - start), (now - start) * (len(batches) / number - 1)
                 figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-                screen.update(HTML(f"<progress value={number} max={len(batches)}></progress> epoch {batches.epoch + 1} of "
-                                   f"{recipe.epochs}: {figures}, {rate:,.0f} images/s, {left:.0f} s left{drawn['curves']}"))
+                screen.update(HTML(
+                    f"<progress value={number} max={len(batches)}></progress> epoch {batches.epoch + 1} of "
+                    f"{recipe.epochs}: {figures}, {rate:,.0f} images/s, {left:.0f} s left{drawn['curves']}"))
 
     try:
         for row in fit(recipe, progress=bar, **options):

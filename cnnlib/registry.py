@@ -104,7 +104,7 @@ def create_model(name: str, *, weights: str | None = None, **overrides) -> nn.Mo
 
 
 class _WithoutInitialization(TorchFunctionMode):
-    """Sets no values: tensors on the meta device have none, and PyTorch takes most of a network's building time to set them."""
+    """Sets no values: tensors on the meta device have none, and PyTorch takes most of the building time to set them."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         fills = getattr(function, "__name__", "") in ("uniform_", "normal_", "zero_", "fill_")

@@ -1,5 +1,6 @@
 """The chapters keep the rules; and the tools that say so notice each breach."""
 
+import copy
 import json
 import os
 import shutil
@@ -142,6 +143,16 @@ def test_a_failing_cell_leaves_the_file_as_it_was(chapter):
     assert chapter.read_bytes() == before
 
 
+def test_equal_cells_get_ids_of_their_own_and_pieces_of_a_stream_are_joined():
+    pieces = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in
+              [("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")]]
+    cells = [nbformat.v4.new_code_cell("print()", outputs=copy.deepcopy(pieces)) for _ in range(3)]
+    tidied = notebooks.tidy(nbformat.v4.new_notebook(cells=cells), "a chapter")
+    ids = [cell.id for cell in tidied.cells]
+    assert ids[1:] == [f"{ids[0]}-2", f"{ids[0]}-3"]
+    assert [(one.name, one.text) for one in tidied.cells[0].outputs] == [("stdout", "ab"), ("stderr", "c"), ("stdout", "d")]
+
+
 def test_widget_ids_come_from_their_order(executed):
     notebook = notebooks.read(executed)
     state = notebook.metadata.widgets[notebooks.WIDGET_STATE]["state"]
@@ -274,6 +285,8 @@ def test_a_new_address_reaches_chapters_and_pages(chapter, tmp_path, monkeypatch
     old = notebooks.repository()["url"]
     page = tmp_path / "index.md"
     page.write_text(f"[here]({old}#top)")
+    for name in ("pyproject.toml", "CITATION.cff"):
+        (tmp_path / name).write_text((notebooks.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
     monkeypatch.setattr(notebooks, "repository", lambda: {"url": "https://example.org/book", "branch": "draft"})
     wanted = notebooks.setup_cell()
@@ -283,6 +296,7 @@ def test_a_new_address_reaches_chapters_and_pages(chapter, tmp_path, monkeypatch
     assert page.read_text() == "[here](https://example.org/book#top)"
     assert notebooks.read(chapter).cells[1].source == wanted.source
     assert old not in chapter.read_text()
+    assert all(old not in (tmp_path / name).read_text() for name in ("pyproject.toml", "CITATION.cff"))
 
 
 def nbval(folder, *options):

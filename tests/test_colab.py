@@ -17,6 +17,24 @@ import notebooks
 import pytest
 
 KEPT = ("torch", "torchvision", "numpy")
+STUB = """
+import types
+
+enabled = []
+_widgets = types.SimpleNamespace(_installed_url="https://example.org/manager.js")
+
+
+def enable_custom_widget_manager():
+    enabled.append(True)
+"""  # anywidget calls it, once, before it shows an explorer
+EXPLORER = """
+from google.colab import output
+from cnnlib.widgets import ConvolutionArithmetic
+
+bundle, metadata = ConvolutionArithmetic(227, 11, 4)._repr_mimebundle_()
+assert output.enabled == [True], "anywidget did not ask Colab for its widget manager, once"
+assert "custom_widget_manager" in str(metadata), metadata
+"""
 RUN = """
 import sys
 import nbclient, nbformat
@@ -51,12 +69,14 @@ def colab(tmp_path_factory):
     packages = folder / "packages"
     packages.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "cnnlib" not in entry.name:
+        if "cnnlib" not in entry.name and entry.name != "google":
             (packages / entry.name).symlink_to(entry)
-    stub = packages / "google" / "colab"
+    stub = packages / "google" / "colab"  # in a folder of its own, never in this environment's `google`, which protobuf brings
     stub.mkdir(parents=True)
-    (stub / "__init__.py").touch()
-    (stub / "output.py").write_text("def enable_custom_widget_manager():\n    pass\n")
+    for entry in Path(sysconfig.get_path("purelib"), "google").glob("*"):
+        (packages / "google" / entry.name).symlink_to(entry)
+    (stub / "__init__.py").write_text("from google.colab import output\n")  # there from the start of a kernel
+    (stub / "output.py").write_text(STUB)
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=300)
     python = folder / "env" / "bin" / "python"
@@ -103,3 +123,9 @@ def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
     assert versions(colab, tmp_path, environment) == before
     place = subprocess.run([colab, "-c", "import cnnlib; print(cnnlib.__file__)"], **run).stdout
     assert place.startswith(str(colab.parents[1])), "the chapter used a package that the set-up cell did not install"
+
+
+def test_explorers_ask_colab_for_its_widget_manager(colab, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(notebooks.ROOT)}
+    done = subprocess.run([colab, "-c", EXPLORER], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,9 @@
 """The two commands, the pins, the workflows and the README say the same; nothing names one machine."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -42,7 +44,35 @@ def test_help_lists_every_target():
     shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True,
                            timeout=60)
     assert set(re.findall(r"make ([a-z]+)", shown.stdout)) == TARGETS == {
-        "help", "book", "serve", "test", "chapters", "pages", "lint", "clean"}
+        "help", "book", "serve", "test", "chapters", "pages", "lint", "bounds", "clean"}
+
+
+@pytest.mark.parametrize("tool", [("ruff", "check", "--no-cache"), ("mypy",)], ids=lambda tool: tool[0])
+def test_linter_and_type_checker_find_nothing(tool, tmp_path):
+    cache = ("--cache-dir", str(tmp_path)) if tool == ("mypy",) else ()
+    done = subprocess.run([sys.executable, "-m", *tool, *cache, *(() if cache else (".",))], cwd=ROOT, capture_output=True,
+                          text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_linter_and_type_checker_would_find_it(tmp_path):
+    """The configuration is lenient, and still sees a name that is not there, a call that does not fit, a long line."""
+    wrong = tmp_path / "cnnlib" / "registry.py"
+    wrong.parent.mkdir()
+    wrong.write_text("def f(a: int) -> int:\n    return b\n\n\nf(1, 2)\n# " + 120 * "x" + "\n")
+    config = ROOT / "pyproject.toml"
+    ruff = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--config", config, "."], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)
+    assert "F821" in ruff.stdout and "E501" in ruff.stdout, ruff.stdout + ruff.stderr
+    mypy = subprocess.run([sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache", wrong],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "[name-defined]" in mypy.stdout and "[call-arg]" in mypy.stdout, mypy.stdout + mypy.stderr
+
+
+def test_every_test_has_a_limit_of_time(request, pytestconfig):
+    timeout = pytest.importorskip("pytest_timeout")
+    assert 0 < timeout._get_item_settings(request.node).timeout <= 600
+    assert pytestconfig.getini("faulthandler_exit_on_timeout") and float(pytestconfig.getini("faulthandler_timeout")) > 3600
 
 
 def test_pins_are_exact_and_sorted_once():
@@ -64,8 +94,9 @@ def test_pins_meet_the_bounds_of_the_package():
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflow_calls_the_make_commands(path):
     jobs = yaml.safe_load(path.read_text())["jobs"]
-    commands = [step["run"].partition("#")[0].strip() for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert commands and set(commands) <= {"make book", "make test", ".ci/run"}
+    commands = [step["run"].partition("#")[0].strip() for job in jobs.values() for step in job.get("steps", []) if "run" in step]
+    commands = [command.partition(" VERSIONS=")[0] for command in commands]
+    assert commands and set(commands) <= {"make book", "make test", "make bounds", ".ci/run"}
 
 
 def test_workflows_test_publish_and_come_back_weekly():
@@ -74,6 +105,11 @@ def test_workflows_test_publish_and_come_back_weekly():
     assert {"push", "pull_request"} <= set(triggers["test"])
     assert triggers["book"]["push"]["branches"] == [notebooks.repository()["branch"]]
     assert triggers["weekly"]["schedule"]
+    assert documents["weekly"]["jobs"]["bounds"]["strategy"]["matrix"]["versions"] == ["lowest", "newest"]
+    jobs = documents["book"]["jobs"]
+    assert jobs["publish"]["needs"] == "test" and jobs["test"]["uses"] == "./.github/workflows/test.yml"
+    assert "workflow_call" in triggers["test"], "publishing waits for the tests"
+    assert triggers["test"]["push"]["branches-ignore"] == triggers["book"]["push"]["branches"], "which then run once"
     assert any("deploy-pages" in step.get("uses", "") for step in documents["book"]["jobs"]["publish"]["steps"])
 
 
@@ -105,3 +141,58 @@ def test_nothing_names_one_machine_or_a_package_registry():
         if match and path.name not in ("lint_chapters.py", "test_chapters.py"):  # they name such paths to refuse them
             found[path.relative_to(ROOT).as_posix()] = match[0]
     assert not found
+
+
+PYTHON_STAND_IN = """#!/bin/sh
+echo "$@" >> log
+case "$*" in
+  "-m venv"*) [ -e without-venv ] && { mkdir -p .venv/bin; exit 1; }
+    rm -rf .venv; mkdir -p .venv/bin; cp python .venv/bin/python;;
+esac
+"""
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """A folder with a space in its name, the Makefile in it, and a stand-in for Python that notes what it is asked."""
+    folder = tmp_path / "a book"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "python").write_text(PYTHON_STAND_IN)
+    (folder / "python").chmod(0o755)
+
+    def make():
+        done = subprocess.run(["make", ".venv/.installed", "PYTHON=./python"], cwd=folder, capture_output=True, text=True,
+                              timeout=60)
+        return done, (folder / "log").read_text()
+
+    make.folder = folder
+    return make
+
+
+def test_set_up_makes_the_environment_once(set_up):
+    done, asked = set_up()
+    assert done.returncode == 0 and asked.count("-m venv --clear .venv") == 1, done.stderr
+    assert "--requirement requirements.txt" in asked and "--no-deps --no-build-isolation --editable ." in asked
+    (set_up.folder / "requirements.txt").touch()
+    os.utime(set_up.folder / ".venv" / ".installed", (0, 0))
+    done, asked = set_up()
+    assert asked.count("-m venv") == 1 and asked.count("--requirement") == 2, "what is sound is kept"
+
+
+def test_set_up_mends_a_half_made_environment(set_up):
+    half = set_up.folder / ".venv" / "bin" / "python"
+    half.parent.mkdir(parents=True)
+    half.write_text("#!/bin/sh\necho No module named pip >&2\nexit 1\n")
+    half.chmod(0o755)
+    done, asked = set_up()
+    assert done.returncode == 0 and "-m venv --clear .venv" in asked and "--requirement requirements.txt" in asked, done.stderr
+
+
+def test_set_up_names_the_package_that_is_missing_and_leaves_nothing_half_made(set_up):
+    (set_up.folder / "without-venv").touch()
+    done, asked = set_up()
+    assert done.returncode != 0 and "apt-get install python3-venv" in done.stdout
+    assert not (set_up.folder / ".venv").exists() and "--requirement" not in asked
+    assert "python3-venv" in text("README.md")

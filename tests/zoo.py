@@ -2,7 +2,7 @@
 
 import csv
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ with (Path(__file__).parents[1] / "data" / "zoo.csv").open(encoding="utf-8", new
     TABLE = {row["name"]: row for row in csv.DictReader(_file)}  # tests/test_zoo_table.py compares it with the networks
 
 
-@lru_cache(maxsize=None)
+@cache
 def on_meta(name: str) -> nn.Module:
     """The network on the meta device, built once; leave it as it is."""
     with torch.device("meta"):
@@ -36,7 +36,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[int,
     return counter.get_total_flops() // 2, logits.shape
 
 
-@lru_cache(maxsize=None)
+@cache
 def macs_and_shape(name: str) -> tuple[int, torch.Size]:
     """`count_macs` of a network of ours at its own input size, counted once."""
     return count_macs(on_meta(name), find_variant(name).input_size)
@@ -76,7 +76,7 @@ def is_quick(name: str, most_params: float = 8e6, most_modules: int = 450) -> bo
     return params <= most_params and modules <= most_modules
 
 
-@lru_cache(maxsize=None)
+@cache
 def smallest_input(name: str) -> tuple[int, int, int]:
     """The smallest of a few image sizes that the network takes in training, found on the meta device."""
     channels, *own = find_variant(name).input_size

@@ -11,6 +11,7 @@ can or should see it.
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("cnnlib", "tests", "tools", "data", "chapters", "pyproject.toml", "requirements.txt", "references.bib", "_toc.yml",
-          "_config.yml", "index.md", "README.md")
+          "_config.yml", "index.md", "README.md", "CITATION.cff")
 
 
 def read_faults(path: Path) -> list[dict]:
@@ -41,7 +42,7 @@ def is_caught(fault: dict, tree: Path, seconds: float) -> bool:
     path = tree / fault["file"]
     right = path.read_text(encoding="utf-8")
     path.write_text(right.replace(fault["find"], fault["replace"]), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *fault["tests"].split()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *shlex.split(fault["tests"])]
     try:
         done = subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
                               capture_output=True, text=True, timeout=seconds)

@@ -1,4 +1,4 @@
-"""Write the public address and branch of `_config.yml` into the set-up cell of every chapter, and into the pages' links.
+"""Write the public address and branch of `_config.yml` into the set-up cell of every chapter, into the pages' links and the package's.
 
     python tools/set_repository.py
 """
@@ -26,7 +26,8 @@ def main() -> None:
             if notebooks.is_setup_cell(cell):
                 cell.source = wanted
         path.write_text(notebooks.dumps(notebooks.tidy(notebook, path.stem)), encoding="utf-8")
-    for path in [*notebooks.ROOT.glob("*.md"), *notebooks.CHAPTERS.glob("*.md")]:
+    for path in [*notebooks.ROOT.glob("*.md"), *notebooks.CHAPTERS.glob("*.md"),
+                 *(notebooks.ROOT / name for name in ("pyproject.toml", "CITATION.cff"))]:
         text = path.read_text(encoding="utf-8")
         if old and old in text:
             path.write_text(text.replace(old, new["url"]), encoding="utf-8")

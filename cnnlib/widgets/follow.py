@@ -43,11 +43,11 @@ def _vgg() -> tuple[nn.Module, dict]:
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, dict]:
-    from torchvision.models import EfficientNet_B0_Weights
+    from cnnlib.vision import torchvision
 
     model = create_model("efficientnet_lite0", weights="IMAGENET1K")
     return model, {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": (3, 224, 224), "precision": "int8",
-                   "classes": EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]}
+                   "classes": torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]}
 
 
 # Name -> what it is, and a function that gives the trained network and what `export` needs beside it.
