@@ -131,6 +131,28 @@ def test_optimizers(changes, rule, fused):
     assert_equal(trained(batches, fused=fused, **changes)[0], by_hand(batches, rule)[0], 2e-5)
 
 
+class Skipping(nn.Module):
+    """Uses its second layer from the second step on."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.count = nn.Linear(48, 5), nn.Linear(48, 5), 0
+
+    def forward(self, x):
+        self.count += 1
+        return self.first(x.flatten(1)) + (self.second(x.flatten(1)) if self.count > 1 else 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+def test_a_layer_that_is_used_late(optimizer):
+    batches = some_batches()
+    fused, plain = (trained(batches, model=Skipping(), optimizer=optimizer, lr=0.01, momentum=0.9, fused=fused)[0]
+                    for fused in (True, False))
+    assert_equal(fused, plain)
+    assert not torch.equal(fused["second.weight"], Skipping().second.weight)
+
+
 def test_clipping_by_the_norm_of_all_gradients_together():
     limit, norms = 0.3, []
 

@@ -28,7 +28,7 @@ from cnnlib.train.checkpoint import (
     tested_weights,
     try_to_write,
 )
-from cnnlib.train.optimization import Average, Schedule, make_optimizer
+from cnnlib.train.optimization import Average, Schedule, make_optimizer, start_momentum
 from cnnlib.train.recipe import Recipe
 
 MOST_SKIPPED = 16  # steps without a finite loss at the start, while the scale of float16 goes down
@@ -227,6 +227,7 @@ class Run:
             self.sums = state["sums"].to(self.device)
         for name in ("model", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
+        start_momentum(self.optimizer)
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
