@@ -126,13 +126,17 @@ class Run:
         size = self.classifier.get("image_size", 32)
         self.network = compiled(distributed.parallel(model, (3, size, size)), recipe)  # what is trained
         self.tested = self.average.model if self.average else compiled(model, recipe)
-        self.step, self.sums, self.seconds = 0, torch.zeros(3, device=device), 0.0  # of the epoch that is being trained
+        self.begin_epoch()
         self.core_seconds, self.clock, self.history = 0.0, _core_seconds(), []
         self.between = True  # two steps: the state is one that can be saved
         self.path, self.best, self.stop = None, -1.0, None  # the file; its best accuracy; the signal that asks to stop
         self.save_seconds, self.saved, self.steps_per_epoch = float("inf"), time.monotonic(), 0
 
     # one epoch
+
+    def begin_epoch(self) -> None:
+        """Nothing has been done yet of the epoch that comes."""
+        self.step, self.sums, self.seconds = 0, torch.zeros(3, device=self.device), 0.0
 
     def steps(
         self, batches: Batches | FileBatches, progress: Callable[[Iterable, dict], Iterable] | None
@@ -199,7 +203,7 @@ class Run:
         """Take the epoch's row, let the schedule see it, start the next epoch, and save."""
         self.rows.append(row)
         self.schedule.see(row["test_accuracy"])
-        self.step, self.sums, self.seconds = 0, torch.zeros_like(self.sums), 0.0
+        self.begin_epoch()
         if self.path:
             self.save(best=row["test_accuracy"] > self.best)
             self.best = max(self.best, row["test_accuracy"])
