@@ -282,8 +282,7 @@ class Run:
                 self.log(f"{path} is gone: going on from {found[0].name}, after epoch {len(self.rows)}")
         else:
             self.remember({})
-        done = torch.tensor([len(self.rows), self.step])
-        if distributed.summed(done.clone()).tolist() != (distributed.processes() * done).tolist():
+        if not distributed.agree(len(self.rows) * max(1, self.steps_per_epoch) + self.step):
             raise ValueError(f"the processes found different checkpoints {path}: it must lie where all of them can read it")
 
     def go_on(self, path: Path, state: Mapping[str, object]) -> None:
