@@ -131,6 +131,28 @@ def test_optimizers(changes, rule, fused):
     assert_equal(trained(batches, fused=fused, **changes)[0], by_hand(batches, rule)[0], 2e-5)
 
 
+class Skipping(nn.Module):
+    """Uses its second layer from the second step on."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.count = nn.Linear(48, 5), nn.Linear(48, 5), 0
+
+    def forward(self, x):
+        self.count += 1
+        return self.first(x.flatten(1)) + (self.second(x.flatten(1)) if self.count > 1 else 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+def test_a_layer_that_is_used_late(optimizer):
+    batches = some_batches()
+    fused, plain = (trained(batches, model=Skipping(), optimizer=optimizer, lr=0.01, momentum=0.9, fused=fused)[0]
+                    for fused in (True, False))
+    assert_equal(fused, plain)
+    assert not torch.equal(fused["second.weight"], Skipping().second.weight)
+
+
 def test_clipping_by_the_norm_of_all_gradients_together():
     limit, norms = 0.3, []
 
@@ -406,3 +428,60 @@ def test_the_mean_is_tested_where_there_is_one():
         logits = twin(images)
     assert plain["trainset_loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-4)
     assert plain["trainset_accuracy"] == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+
+
+# photographs in files
+
+
+def test_strength_of_random_changes_is_drawn_anew(monkeypatch):
+    from cnnlib import vision
+
+    seen = []
+
+    class Recorder:
+        def __init__(self, num_ops, magnitude):
+            seen.append((num_ops, magnitude))
+
+        def __call__(self, image):
+            return image
+
+    monkeypatch.setattr(vision.transforms_v2(), "RandAugment", Recorder)
+    torch.manual_seed(0)
+    for _ in range(500):
+        vision.NoisyRandAugment(27, 1.5)(None)
+    strengths = np.array([magnitude for _, magnitude in seen])
+    assert {count for count, _ in seen} == {1} and len(seen) == 1000, "two changes an image, each of its own strength"
+    assert strengths.mean() == pytest.approx(27, abs=0.2) and strengths.std() == pytest.approx(1.5, abs=0.2) and strengths.max() <= 30
+    seen.clear()
+    vision.NoisyRandAugment(9)(None)
+    assert seen == [(1, 9), (1, 9)]
+
+
+def test_erasing_with_noise():
+    from cnnlib.vision import NoiseErasing
+
+    torch.manual_seed(0)
+    image = torch.full((3, 64, 64), 200, dtype=torch.uint8)
+    assert torch.equal(NoiseErasing(0.0)(image), image)
+    pixels = torch.cat([(erased := NoiseErasing(1.0)(image))[:, (erased != image).any(0)] for _ in range(200)], dim=1).float() / 255
+    torch.testing.assert_close(pixels.mean(1), torch.tensor([0.485, 0.456, 0.406]), atol=0.01, rtol=0)
+    assert (pixels.std(1) - torch.tensor([0.229, 0.224, 0.225])).abs().max() < 0.02, "noise, cut off at black and white"
+
+
+def test_recipe_of_convnext_is_its_authors():
+    from PIL import Image
+
+    from cnnlib.data import ImageFiles
+    from cnnlib.train import named
+
+    recipe = named("convnext")
+    assert (recipe.randaugment, recipe.randaugment_std) == (27, 1.5), "9 and 0.5 on a scale of 10"
+    assert recipe.erase_noise and recipe.bicubic and recipe.erase == 0.25 and recipe.weight_decay == 0.05
+    change = ImageFiles.augmentation(32, min_area=1.0, flip=False, bicubic=True)
+    plain = ImageFiles.augmentation(32, min_area=1.0, flip=False)
+    picture = Image.fromarray((np.random.default_rng(0).random((64, 64, 3)) * 255).astype(np.uint8))
+    torch.manual_seed(0)
+    cubic = change(picture)
+    torch.manual_seed(0)
+    assert cubic.shape == (3, 32, 32) and not torch.equal(cubic, plain(picture))
+    assert not torch.equal(ImageFiles.centre(32)(picture), ImageFiles.centre(32, bicubic=True)(picture))

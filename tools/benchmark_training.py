@@ -30,7 +30,8 @@ from cnnlib.registry import find_variant
 from cnnlib.train import Recipe, best_device
 from cnnlib.train.experiments import hardware
 from cnnlib.train.inference import synchronize
-from cnnlib.train.loop import Run, make_batches, train_epoch
+from cnnlib.train.loop import make_batches, train_epoch
+from cnnlib.train.run import Run
 from cnnlib.vision import transforms_v2
 
 
@@ -107,7 +108,12 @@ def epoch_by_hand(model, image_set, recipe, device, *, data=True):
 def our_epoch(model, image_set, recipe, device):
     batches = make_batches(recipe, (image_set, image_set.first(10)), device)[0]
     run = Run(recipe, model, device)
-    return lambda: train_epoch(run, batches)
+
+    def epoch():
+        run.begin_epoch()
+        train_epoch(run, batches)
+
+    return epoch
 
 
 def peak_macs(device: torch.device, precision: str) -> float:

@@ -131,7 +131,8 @@ def seconds_an_epoch(recipe: Recipe, *, steps: int = 3) -> float | None:
     noise = torch.randn(small.batch_size, 3, size, size), torch.randint(classes, (small.batch_size,))
     run = Run(small, make_model(replace(small, weights=""), [str(k) for k in range(classes)]), torch.device("cpu"))
     train_epoch(run, _Repeated(noise, 1))
-    start, run.step = time.process_time(), 0
+    run.begin_epoch()
+    start = time.process_time()
     train_epoch(run, _Repeated(noise, steps))
     return (time.process_time() - start) * images / (steps * small.batch_size)
 

@@ -183,6 +183,14 @@ def any_of(wish: bool) -> bool:
     return bool(summed(torch.tensor(float(wish))).item()) if active() else wish
 
 
+def agree(number: int) -> bool:
+    """Whether the number is the same in all processes; all must ask."""
+    ends = torch.tensor([number, -number])
+    if active():
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+    return bool(ends.sum() == 0)
+
+
 def share_buffers(model: nn.Module) -> None:
     """Everyone takes over the running statistics of process 0."""
     if active():

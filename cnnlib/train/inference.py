@@ -3,15 +3,13 @@
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from cnnlib.analysis.memory import _LiveBytes
-
-HALF = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from cnnlib.running import autocast, choose_precision, evaluating, name_of
 
 
 @dataclass(frozen=True)
@@ -64,27 +62,20 @@ def measure_inference(
     """
     if min(batch_size, warmup, repeats) < 1:
         raise ValueError(f"batch_size={batch_size}, warmup={warmup}, repeats={repeats}: all must be positive")
-    if precision not in HALF:
-        raise ValueError(f"precision={precision!r}; choose one of {', '.join(map(repr, HALF))}")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     device = torch.device(device) if device is not None else next(model.parameters()).device
+    precision, _ = choose_precision(precision, device)
     model = model.to(device, memory_format=layout)
     images = torch.randn(batch_size, *input_size, device=device).contiguous(memory_format=layout)
     network = torch.compile(model, dynamic=False) if compile else model
-    autocast = torch.autocast(device.type, HALF[precision]) if HALF[precision] else nullcontext()
-    training = model.training
-    model.eval()
-    try:
-        with autocast:
-            for _ in range(warmup):
-                network(images)
-            times = sorted(_seconds(network, images) * 1000 for _ in range(repeats))
-            memory = _peak(network if device.type == "cuda" else model, images)
-    finally:
-        model.train(training)
+    with evaluating(model), autocast(precision, device):
+        for _ in range(warmup):
+            network(images)
+        times = sorted(_seconds(network, images) * 1000 for _ in range(repeats))
+        memory = _peak(network if device.type == "cuda" else model, images)
     low, _, high = statistics.quantiles(times, n=4) if repeats > 1 else (times * 3)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = name_of(device) if device.type == "cuda" else device.type
     return Inference(name, precision, batch_size, statistics.median(times), (low, high), repeats, weights, memory)
 
 

@@ -13,9 +13,9 @@ from cnnlib.running import autocast, best_device, decay_groups, predict, predict
 from cnnlib.train import distributed
 from cnnlib.train.optimization import mix, total_loss
 from cnnlib.train.recipe import Recipe
-from cnnlib.train.run import Run, classifier_of, make_model, memory_format
+from cnnlib.train.run import Run, classifier_of, compiled, make_model, memory_format
 
-__all__ = ["Data", "autocast", "best_device", "decay_groups", "evaluate", "fit", "load_data", "make_batches", "make_model",
+__all__ = ["Data", "Run", "autocast", "best_device", "compiled", "decay_groups", "evaluate", "fit", "load_data", "make_batches", "make_model",
            "memory_format", "predict", "train_epoch"]
 EVALUATION_BATCH = 500
 Data = tuple[ImageSet | ImageFiles, ImageSet | ImageFiles]

@@ -28,7 +28,7 @@ from cnnlib.train.checkpoint import (
     tested_weights,
     try_to_write,
 )
-from cnnlib.train.optimization import Average, Schedule, make_optimizer
+from cnnlib.train.optimization import Average, Schedule, make_optimizer, start_momentum
 from cnnlib.train.recipe import Recipe
 
 MOST_SKIPPED = 16  # steps without a finite loss at the start, while the scale of float16 goes down
@@ -126,13 +126,17 @@ class Run:
         size = self.classifier.get("image_size", 32)
         self.network = compiled(distributed.parallel(model, (3, size, size)), recipe)  # what is trained
         self.tested = self.average.model if self.average else compiled(model, recipe)
-        self.step, self.sums, self.seconds = 0, torch.zeros(3, device=device), 0.0  # of the epoch that is being trained
+        self.begin_epoch()
         self.core_seconds, self.clock, self.history = 0.0, _core_seconds(), []
         self.between = True  # two steps: the state is one that can be saved
         self.path, self.best, self.stop = None, -1.0, None  # the file; its best accuracy; the signal that asks to stop
         self.save_seconds, self.saved, self.steps_per_epoch = float("inf"), time.monotonic(), 0
 
     # one epoch
+
+    def begin_epoch(self) -> None:
+        """Nothing has been done yet of the epoch that comes."""
+        self.step, self.sums, self.seconds = 0, torch.zeros(3, device=self.device), 0.0
 
     def steps(
         self, batches: Batches | FileBatches, progress: Callable[[Iterable, dict], Iterable] | None
@@ -199,7 +203,7 @@ class Run:
         """Take the epoch's row, let the schedule see it, start the next epoch, and save."""
         self.rows.append(row)
         self.schedule.see(row["test_accuracy"])
-        self.step, self.sums, self.seconds = 0, torch.zeros_like(self.sums), 0.0
+        self.begin_epoch()
         if self.path:
             self.save(best=row["test_accuracy"] > self.best)
             self.best = max(self.best, row["test_accuracy"])
@@ -227,6 +231,7 @@ class Run:
             self.sums = state["sums"].to(self.device)
         for name in ("model", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
+        start_momentum(self.optimizer)
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
@@ -277,8 +282,7 @@ class Run:
                 self.log(f"{path} is gone: going on from {found[0].name}, after epoch {len(self.rows)}")
         else:
             self.remember({})
-        done = torch.tensor([len(self.rows), self.step])
-        if distributed.summed(done.clone()).tolist() != (distributed.processes() * done).tolist():
+        if not distributed.agree(len(self.rows) * max(1, self.steps_per_epoch) + self.step):
             raise ValueError(f"the processes found different checkpoints {path}: it must lie where all of them can read it")
 
     def go_on(self, path: Path, state: Mapping[str, object]) -> None:

@@ -62,7 +62,7 @@ class Experiment:
         size = sum(layer[form] for layer in self.layers().values()) + self.uncompressed()
         plain = dataclasses.replace(self.recipe, precision="float32")
         batches = make_batches(plain, self.data, self.device)[1]
-        scores = predict(self.model.to(memory_format=memory_format(plain)), batches, plain, self.device)
+        scores = predict(self.model.to(memory_format=memory_format(plain)), batches, plain.precision)
         self.steps.append({"step": step, "bytes": size, "accuracy": accuracy(*scores, 1)})
         print(self.recipe.model, self.steps[-1], flush=True)
 

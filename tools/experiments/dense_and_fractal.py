@@ -52,7 +52,8 @@ def recipes() -> dict[str, Recipe]:
     order = [("fractal", 0), ("plain", 0), ("no drop-path", 0),
              ("fractal", 1), ("plain", 1), ("fractal", 2), ("plain", 2)]
     _, benchmark, _ = read_experiment(ROOT / "data/experiments/benchmark.toml")
-    plans = {f"{kind}, seed {seed}": named("modern", model=kinds[kind][0], model_args=kinds[kind][1], seed=seed, **COMMON)
+    plans = {f"{kind}, seed {seed}": named("modern", model=kinds[kind][0], model_args=kinds[kind][1], seed=seed,
+                                                  precision="bfloat16", **COMMON)
              for kind, seed in order}
     return {"dense, seed 0": benchmark["densenet_cifar, seed 0"], **plans}
 
@@ -66,7 +67,7 @@ class Tester:
 
     def figures(self, model: nn.Module) -> dict[str, float]:
         model.to(self.device, memory_format=memory_format(self.recipe))
-        logits, labels = predict(model, self.test, self.recipe, self.device)
+        logits, labels = predict(model, self.test, self.recipe.precision)
         return {"loss": nn.functional.cross_entropy(logits, labels).item(), "accuracy": accuracy(logits, labels, 1)}
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ def train_member(
     model = CellNetwork(operations=cell)
     row = list(fit(recipe, model=model, data=(training, validation), device=device))[-1]
     test_batches = make_batches(recipe, (training, test), device)[1]
-    logits, labels = predict(model.to(memory_format=memory_format(recipe)), test_batches, recipe, device)
+    logits, labels = predict(model.to(memory_format=memory_format(recipe)), test_batches, recipe.precision)
     return {"seed": seed, "train_loss": row["train_loss"], "validation_accuracy": row["test_accuracy"],
             "test_accuracy": accuracy(logits, labels, 1), "processor_seconds": time.process_time() - start}
 

@@ -125,7 +125,7 @@ def phases(images: ImageSet, recipe: Recipe, device: torch.device, plain: bool) 
             with phase("data"):
                 pixels, labels = (tensor.to(device) for tensor in next(batches))
                 pixels = pixels.contiguous(memory_format=memory_format(recipe))
-            with phase("forward"), autocast(recipe, device):
+            with phase("forward"), autocast(recipe.precision, device):
                 loss = F.cross_entropy(model(pixels), labels)
             with phase("backward"):
                 optimizer.zero_grad()
