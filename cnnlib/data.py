@@ -575,16 +575,11 @@ class ImageFiles:
         return replace(self, files=tuple(self.files[row] for row in rows.tolist()), labels=self.labels[rows])
 
     def decoded(self, image_size: int) -> ImageSet:
-        """All of them in memory, each scaled and cropped at its centre to `image_size` pixels square, by Pillow's bicubic filter."""
-        from PIL import ImageOps
-
-        images = torch.empty(len(self), 3, image_size, image_size, dtype=torch.uint8)
+        """All of them in memory, each brought to `image_size` pixels square by `square`."""
+        images, square = torch.empty(len(self), 3, image_size, image_size, dtype=torch.uint8), self.square(image_size)
 
         def read(row: int) -> None:
-            image = read_photograph(self.files[row], at_least=image_size)
-            if image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size))
-            images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            images[row] = square(read_photograph(self.files[row], at_least=image_size))
 
         with ThreadPoolExecutor(_cores()) as pool:
             try:
@@ -616,6 +611,17 @@ class ImageFiles:
             *crop, *[v2.RandomHorizontalFlip()] * flip, *[v2.ColorJitter(jitter, jitter, jitter)] * bool(jitter),
             *[v2.RandAugment(magnitude=randaugment)] * bool(randaugment), v2.PILToTensor(),
             *[v2.RandomErasing(erase)] * bool(erase)])
+
+    @staticmethod
+    def square(size: int) -> Callable:
+        """From a PIL image to the bytes (3, size, size) of its largest central square, scaled by Pillow's bicubic filter."""
+        from PIL import ImageOps
+
+        def change(image) -> Tensor:
+            image = image if image.size == (size, size) else ImageOps.fit(image, (size, size))
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+        return change
 
     @staticmethod
     def centre(size: int) -> Callable:

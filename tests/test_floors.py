@@ -13,7 +13,7 @@ FLOORS = (
     ("registry",),
     ("models", "analysis", "data", "features", "compression"),
     ("train", "plots", "transfer"),
-    ("widgets", "notebook"),
+    ("widgets", "notebook", "classify"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FLOOR_OF["cnnlib"] = FLOOR_OF["models"]  # `from cnnlib import create_model` brings the families
