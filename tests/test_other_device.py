@@ -4,9 +4,8 @@ import copy
 
 import pytest
 import torch
-from torch import nn
-
 from other_device import MixedDevices, OtherDevice
+from torch import nn
 
 
 @pytest.fixture

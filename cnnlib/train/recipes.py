@@ -57,21 +57,21 @@ RECIPES: dict[str, dict[str, object]] = {
     # warm-up and clipping a poor start. For larger batches raise lr with the root of their size.
     "modern": dict(
         epochs=30, batch_size=128, optimizer="adamw", lr=1e-3, weight_decay=0.05, clip=1.0, schedule="cosine",
-        warmup_epochs=2.0, label_smoothing=0.1, average=0.998, flip=True, crop=4, cutout=8, precision="bfloat16",
+        warmup_epochs=2.0, label_smoothing=0.1, average=0.998, flip=True, crop=4, cutout=8, precision="auto",
     ),
     # Ours: CIFAR-10 in few epochs on one GPU. A wide shallow residual network keeps a GPU busy; large steps that go down
     # in a straight line, and the mean of the weights, make up for the few epochs.
     "speedrun": dict(
         model="resnet18_cifar", data="cifar10", epochs=16, batch_size=512, lr=0.4, momentum=0.9, nesterov=True,
         weight_decay=5e-4, schedule="linear", warmup_epochs=3.0, label_smoothing=0.1, average=0.99, flip=True, crop=4,
-        cutout=8, precision="bfloat16", compile=True,
+        cutout=8, precision="auto", compile=True,
     ),
     # Ours: the same on a few CPU cores. Arithmetic is what is scarce there: one block a stage and half the width cost a
     # ninth of resnet18_cifar, and small batches give more updates for the same work. Compiling does not pay in minutes.
     "speedrun_cpu": dict(
         model="resnet18_cifar", model_args={"depths": [1, 1, 1, 1], "widths": [32, 64, 128, 256]}, data="cifar10",
         epochs=12, batch_size=128, lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule="linear",
-        warmup_epochs=2.0, label_smoothing=0.1, average=0.99, flip=True, crop=4, precision="bfloat16",
+        warmup_epochs=2.0, label_smoothing=0.1, average=0.99, flip=True, crop=4, precision="auto",
     ),
 }
 
