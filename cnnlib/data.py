@@ -103,6 +103,11 @@ class ImageSet:
         """The first `count` images; the sets here are shuffled, so this is a fair sample."""
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
+    def rows(self, rows: Tensor) -> "ImageSet":
+        """These of the images, in this order."""
+        rows = rows.to(self.images.device)
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, of the first 10,000 images' pixels scaled to [0, 1]; each (C,).
 
