@@ -426,7 +426,8 @@ class Augmentation:
 def random_windows(count: int, height: int, width: int, min_area: float, generator: torch.Generator) -> Tensor:
     """Top, left, height and width (4, count) of windows with `min_area` to all of the area and aspect 3:4 to 4:3.
 
-    Of ten draws the first that fits inside of the image is taken, and all of the image if none does, as torchvision does.
+    Of ten draws the first that fits inside of the image is taken; if none does, the largest central window of such an aspect, as
+    torchvision does.
     """
     area, turn, down, along = torch.rand(4, 10, count, generator=generator, dtype=torch.float64)
     area = (min_area + (1 - min_area) * area) * height * width
@@ -434,9 +435,12 @@ def random_windows(count: int, height: int, width: int, min_area: float, generat
     w, h = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
     first = fits.long().argmax(0, keepdim=True)  # of equal values the first
-    h = torch.where(fits.any(0), h.gather(0, first)[0], height)
-    w = torch.where(fits.any(0), w.gather(0, first)[0], width)
-    return torch.stack([(down[0] * (height - h + 1)).long(), (along[0] * (width - w + 1)).long(), h, w])
+    any_fits, h_middle, w_middle = fits.any(0), min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    h = torch.where(any_fits, h.gather(0, first)[0], h_middle)
+    w = torch.where(any_fits, w.gather(0, first)[0], w_middle)
+    top = torch.where(any_fits, (down[0] * (height - h + 1)).long(), (height - h_middle) // 2)
+    left = torch.where(any_fits, (along[0] * (width - w + 1)).long(), (width - w_middle) // 2)
+    return torch.stack([top, left, h, w])
 
 
 def resized(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, out_h: int, out_w: int) -> Tensor:
