@@ -7,8 +7,8 @@
     export("run.pt", "run.onnx")                             # ONNX, with names and normalization in its metadata
     export("run.pt", "run.pt2")                              # torch.export
 
-A photograph is brought to the network as the test images of its training were. Checkpoints of `cnnlib.train` know their classes;
-for older ones, and for weights of other origin, pass `classes`, `image_size`, `mean` and `std`.
+A photograph is brought to the network as the test images of its training were. Checkpoints of `cnnlib.train` know
+their classes; for older ones, and for weights of other origin, pass `classes`, `image_size`, `mean` and `std`.
 """
 
 import argparse
@@ -28,15 +28,16 @@ from cnnlib.registry import create_model
 from cnnlib.train.checkpoint import load_checkpoint, tested_weights
 
 BATCH = 32
-KNOWN = ("classes", "image_size", "mean", "std")  # what a checkpoint holds under "classifier", beside the library's version
+# what a checkpoint holds under "classifier", beside the library's version
+KNOWN = ("classes", "image_size", "mean", "std")
 
 
 @dataclass(frozen=True)
 class Classifier:
     """A network in evaluation mode with all that it takes to name a photograph.
 
-    `mean` and `std` are those of training, of pixels in [0, 1]; with `whole` the largest central square of a photograph is shown
-    to the network, else the middle of it as for ImageNet (see `ImageFiles.square` and `.centre`).
+    `mean` and `std` are those of training, of pixels in [0, 1]; with `whole` the largest central square of a
+    photograph is shown to the network, else the middle of it as for ImageNet (see `ImageFiles.square` and `.centre`).
     """
 
     model: nn.Module
@@ -48,7 +49,7 @@ class Classifier:
     library: str = ""
 
     def prepared(self, file: str | os.PathLike) -> Tensor:
-        """The photograph as normalized pixels (C, image_size, image_size). Raises `ValueError` that names an unreadable file."""
+        """The photograph as normalized pixels (3, image_size, image_size); `ValueError` names an unreadable file."""
         image = read_photograph(file, at_least=self.image_size)
         change = ImageFiles.square(self.image_size) if self.whole else ImageFiles.centre(self.image_size)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
@@ -59,7 +60,8 @@ class Classifier:
         """Probabilities (files, classes), on the CPU."""
         device = next(self.model.parameters()).device
         parts = [files[k:k + BATCH] for k in range(0, len(files), BATCH)]
-        logits = [self.model(torch.stack([self.prepared(file) for file in part]).to(device)).float().cpu() for part in parts]
+        logits = [self.model(torch.stack([self.prepared(file) for file in part]).to(device)).float().cpu()
+                  for part in parts]
         return torch.cat([torch.empty(0, len(self.classes)), *logits]).softmax(1)
 
 
@@ -70,14 +72,16 @@ def load_classifier(
 ) -> Classifier:
     """The classifier that a checkpoint of `cnnlib.train` holds; the other arguments replace what it says of itself.
 
-    `model` is for a run that was given a network of its own. Raises `FileNotFoundError` if there is no file, `ValueError` for one that
-    is damaged, that does not say what its classes are, or whose weights do not fit the network.
+    `model` is for a run that was given a network of its own. Raises `FileNotFoundError` if there is no file,
+    `ValueError` for one that is damaged, that does not say what its classes are, or whose weights do not fit the
+    network.
     """
     state = load_checkpoint(checkpoint)
     given = {"classes": classes, "image_size": image_size, "mean": mean, "std": std}
     known = {**(state.get("classifier") or {}), **{name: value for name, value in given.items() if value is not None}}
     if missing := [name for name in KNOWN if name not in known]:
-        raise ValueError(f"{checkpoint} does not say {', '.join(missing)}: it is older than this, or was trained without images; "
+        raise ValueError(f"{checkpoint} does not say {', '.join(missing)}: it is older than this, or was trained "
+                         f"without images; "
                          f"pass {', '.join(f'{name}=...' for name in missing)}, as the training images had them")
     recipe, names = state["recipe"], tuple(known["classes"])
     _check(names, known["image_size"], known["mean"], known["std"])
@@ -86,9 +90,11 @@ def load_classifier(
     try:
         model.load_state_dict(tested_weights(state))
     except RuntimeError as error:
-        raise ValueError(f"{checkpoint} holds other weights than {recipe['model']!r} with {len(names)} classes has; for a run that was "
+        raise ValueError(f"{checkpoint} holds other weights than {recipe['model']!r} with {len(names)} classes has; "
+                         f"for a run that was "
                          f"given its own network pass model=... ({str(error).splitlines()[-1].strip()})") from error
-    return Classifier(model.to(device).eval(), names, int(known["image_size"]), tuple(known["mean"]), tuple(known["std"]),
+    return Classifier(model.to(device).eval(), names, int(known["image_size"]), tuple(known["mean"]),
+                      tuple(known["std"]),
                       whole=not str(recipe.get("data", "")).startswith("files:"), library=str(known.get("library", "")))
 
 
@@ -96,7 +102,8 @@ def _check(classes: Sequence[str], image_size: int, mean: Sequence[float], std: 
     if not classes or len(set(classes)) < len(classes):
         raise ValueError(f"classes={list(classes)!r}: at least one, each once")
     if image_size < 1 or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"image_size={image_size!r}, mean={list(mean)!r}, std={list(std)!r}: a positive size, and three numbers each, "
+        raise ValueError(f"image_size={image_size!r}, mean={list(mean)!r}, std={list(std)!r}: a positive size, and "
+                         f"three numbers each, "
                          "std positive")
 
 
@@ -122,10 +129,10 @@ def classify(
 def export(source: str | os.PathLike | Classifier | nn.Module, path: str | os.PathLike, **known) -> Path:
     """Write the network to `path` for batches of any size: `.onnx` for ONNX, `.pt2` for `torch.export`.
 
-    It takes normalized images (N, 3, image_size, image_size), `images`, and gives `logits` (N, classes). The file tells its `classes`
-    (JSON), `image_size`, `mean`, `std` and `library`: as metadata of the ONNX model, and as the extra file `classifier.json` of a
-    `.pt2`. `source` is a checkpoint, a `Classifier`, or a network, for which `image_size` and what else is known must be given.
-    Raises `ValueError` for another ending.
+    It takes normalized images (N, 3, image_size, image_size), `images`, and gives `logits` (N, classes). The file
+    tells its `classes` (JSON), `image_size`, `mean`, `std` and `library`: as metadata of the ONNX model, and as the
+    extra file `classifier.json` of a `.pt2`. `source` is a checkpoint, a `Classifier`, or a network, for which
+    `image_size` and what else is known must be given. Raises `ValueError` for another ending.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -134,7 +141,8 @@ def export(source: str | os.PathLike | Classifier | nn.Module, path: str | os.Pa
         if missing := [name for name in KNOWN if name not in known]:
             raise ValueError(f"a network alone does not say {', '.join(missing)}; pass them")
         _check(**{name: known[name] for name in KNOWN})
-        source = Classifier(source, tuple(known["classes"]), known["image_size"], tuple(known["mean"]), tuple(known["std"]))
+        source = Classifier(source, tuple(known["classes"]), known["image_size"], tuple(known["mean"]),
+                            tuple(known["std"]))
     elif not isinstance(source, Classifier):
         source = load_classifier(source, **known)
     told = {name: json.dumps(getattr(source, name), ensure_ascii=False) for name in (*KNOWN, "library")}

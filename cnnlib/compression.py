@@ -5,11 +5,12 @@
     data = pack(weight)                                     # bytes: Huffman codes of values and of gaps between them
     assert torch.equal(unpack(data), weight)                # nothing is lost in the last step
 
-- Han, Mao, Dally. Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman Coding.
+- Han, Mao, Dally. Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman
+Coding.
   ICLR 2016, arXiv:1510.00149.
 
-**Differs from the paper:** a gap too long for its symbol is written as a symbol that stands for zeros alone, where the paper
-stores a zero weight; tables of codes are canonical, one byte for each symbol, and counted.
+**Differs from the paper:** a gap too long for its symbol is written as a symbol that stands for zeros alone, where
+the paper stores a zero weight; tables of codes are canonical, one byte for each symbol, and counted.
 """
 
 import heapq
@@ -40,8 +41,9 @@ def prune_mask(weight: Tensor, keep: float) -> Tensor:
 def cluster(values: Tensor, count: int, *, rounds: int = 50) -> tuple[Tensor, Tensor]:
     """k-means of numbers (N,): `count` or fewer centres in rising order, and the index of each number's own (N,).
 
-    Starts from centres at even distances over the range, which keeps the few large values apart (the paper's section 3.2).
-    Computed on the CPU in double precision. Raises `ValueError` where there are no numbers, or no clusters are asked for.
+    Starts from centres at even distances over the range, which keeps the few large values apart (the paper's section
+    3.2). Computed on the CPU in double precision. Raises `ValueError` where there are no numbers, or no clusters are
+    asked for.
     """
     if not len(values) or count < 1:
         raise ValueError(f"{len(values)} numbers cannot be put into {count} clusters")
@@ -220,7 +222,8 @@ def compressible(model: nn.Module) -> dict[str, nn.Module]:
 
 def _check_names(model: nn.Module, argument: str, given: dict) -> None:
     if odd := sorted(set(given) ^ set(compressible(model))):
-        raise ValueError(f"{argument} must name the layers {', '.join(compressible(model))}; these are missing or too many: {', '.join(odd)}")
+        raise ValueError(f"{argument} must name the layers {', '.join(compressible(model))}; these are missing or too "
+                         f"many: {', '.join(odd)}")
 
 
 def prune(model: nn.Module, keep: dict[str, float]) -> None:

@@ -18,7 +18,8 @@ from cnnlib.data import ImageFiles, ImageSet, split
 from cnnlib.features import PENALTIES, LinearProbe, linear_probe
 from cnnlib.running import autocast, choose_precision, decays, evaluating, predictions
 
-__all__ = ["PENALTIES", "LinearProbe", "features_at", "few", "fine_tune", "linear_probe", "normalized", "on_validation", "only",
+__all__ = ["PENALTIES", "LinearProbe", "features_at", "few", "fine_tune", "linear_probe", "normalized",
+           "on_validation", "only",
            "parameter_groups", "scores"]
 
 EVALUATION_BATCH = 500
@@ -67,7 +68,8 @@ def on_validation(
 ) -> dict[Hashable, float]:
     """What `accuracy_of(option, training, validation)` gives for each option, on one split of the training images.
 
-    Take the best, `max(found, key=found.get)`, before any test image is looked at. Of every class the same share is `held_out`.
+    Take the best, `max(found, key=found.get)`, before any test image is looked at. Of every class the same share is
+    `held_out`.
     """
     kept, away = (image_set.rows(rows) for rows in split(image_set.labels, held_out, image_set.classes, seed=seed))
     return {option: accuracy_of(option, kept, away) for option in options}
@@ -102,8 +104,8 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict]
     """Groups for an optimizer: every parameter with the rate of the longest name in `rates` that it begins with.
 
     `{"": 0.001, "head": 0.01, "stages.0": 0.0}`: ten times the rate in the head, and the first stage frozen. A
-    parameter of rate 0 is left out and gets no gradient. Biases and norms (tensors of one dimension) have no weight decay.
-    Raises `ValueError` for a name that fits no parameter, or a parameter that no name fits.
+    parameter of rate 0 is left out and gets no gradient. Biases and norms (tensors of one dimension) have no weight
+    decay. Raises `ValueError` for a name that fits no parameter, or a parameter that no name fits.
     """
     named, groups = dict(model.named_parameters()), {}
 
@@ -153,7 +155,8 @@ def fine_tune(
         with autocast(used, device):
             logits = model(batch.contiguous(memory_format=torch.channels_last))
             if step == 0 and int(labels.max()) >= logits.shape[1]:
-                raise ValueError(f"labels go up to {int(labels.max())}, but the network has {logits.shape[1]} outputs; give it a new head")
+                raise ValueError(f"labels go up to {int(labels.max())}, but the network has {logits.shape[1]} "
+                                 f"outputs; give it a new head")
             loss = F.cross_entropy(logits, labels[rows])
         optimizer.zero_grad()
         scaler.scale(loss).backward()

@@ -32,7 +32,8 @@ def photographs(tmp_path_factory):
 def run(photographs, tmp_path_factory):
     """A checkpoint of `fit`, trained on them."""
     checkpoint = tmp_path_factory.mktemp("runs") / "run.pt"
-    recipe = Recipe(model="resnet20", model_args={"num_classes": 3}, data=f"folder:{photographs}", image_size=16, epochs=6, batch_size=8,
+    recipe = Recipe(model="resnet20", model_args={"num_classes": 3}, data=f"folder:{photographs}", image_size=16,
+                    epochs=6, batch_size=8,
                     lr=0.05, label_smoothing=0.3)  # so that no probability is near 1
     rows = list(fit(recipe, checkpoint=checkpoint))
     assert rows[-1]["test_accuracy"] == 100
@@ -66,7 +67,8 @@ def test_probabilities_are_those_of_the_test_in_training(run, photographs):
 def test_the_middle_of_photographs_of_files_is_shown(run, photographs, tmp_path):
     state = load_checkpoint(run)
     save_checkpoint(tmp_path / "files.pt", known(state, recipe={**state["recipe"], "data": "files:somewhere"}))
-    whole, middle = (load_classifier(file).prepared(photographs / "red" / "0.png") for file in (run, tmp_path / "files.pt"))
+    whole, middle = (load_classifier(file).prepared(photographs / "red" / "0.png") for file in (run,
+                                                                                                tmp_path / "files.pt"))
     mean, std = (torch.tensor(state["classifier"][name]).view(-1, 1, 1) for name in ("mean", "std"))
     with Image.open(photographs / "red" / "0.png") as image:
         assert torch.allclose(whole, (data.ImageFiles.square(16)(image) / 255 - mean) / std)
@@ -87,7 +89,8 @@ def test_what_a_checkpoint_does_not_say_is_asked_for(run, photographs, tmp_path)
     old = {part: state[part] for part in PARTS}
     save_checkpoint(tmp_path / "old.pt", old)
     file = photographs / "blue" / "3.png"
-    with pytest.raises(ValueError, match=r"old.pt does not say classes, image_size, mean, std.*pass classes=\.\.\., image_size="):
+    with pytest.raises(ValueError, match=r"old.pt does not say classes, image_size, mean, std.*pass classes=\.\.\., "
+                                         r"image_size="):
         classify(tmp_path / "old.pt", [file])
     told = {name: state["classifier"][name] for name in ("classes", "image_size", "mean", "std")}
     assert classify(tmp_path / "old.pt", [file], **told) == classify(run, [file])
@@ -131,10 +134,12 @@ def test_unreadable_photographs_are_named(run, tmp_path):
 def test_command_line(run, photographs, tmp_path, capsys):
     main([str(run), str(photographs / "red" / "1.png"), str(photographs / "blue" / "1.png"), "--top", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6 and lines[0].endswith("1.png") and lines[1].endswith("%  red") and lines[4].endswith("%  blue")
+    assert len(lines) == 6 and lines[0].endswith("1.png")
+    assert lines[1].endswith("%  red") and lines[4].endswith("%  blue")
     main([str(run), "--export", str(tmp_path / "run.pt2")])
     assert (tmp_path / "run.pt2").exists() and "run.pt2" in capsys.readouterr().out
-    for arguments in ([str(run)], [str(run), "nothing.jpg"], [str(tmp_path / "no.pt"), "x.jpg"], [str(run), "--export", "run.txt"]):
+    for arguments in ([str(run)], [str(run), "nothing.jpg"], [str(tmp_path / "no.pt"), "x.jpg"], [str(run), "--export",
+                                                                                                  "run.txt"]):
         with pytest.raises(SystemExit, match="^error: "):
             main(arguments)
 
@@ -143,12 +148,14 @@ def test_command_line(run, photographs, tmp_path, capsys):
 def test_exported_answers_are_equal_for_every_batch_size(run, tmp_path, ending):
     classifier, path = load_classifier(run), tmp_path / f"run{ending}"
     assert export(run, path) == path
-    expected = {"classes": sorted(COLOURS), "image_size": 16, "mean": list(classifier.mean), "std": list(classifier.std),
+    expected = {"classes": sorted(COLOURS), "image_size": 16, "mean": list(classifier.mean),
+                "std": list(classifier.std),
                 "library": classifier.library}
     if ending == ".onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
         session = onnxruntime.InferenceSession(path)
-        told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items() if name in expected}
+        told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()
+                if name in expected}
         assert list(tmp_path.iterdir()) == [path]  # weights inside
 
         def answer(images):

@@ -1,4 +1,6 @@
-"""Compression: what the last step writes is read back bit for bit, codes are as short as theory allows, training keeps its promises."""
+"""Compression: what the last step writes is read back bit for bit, codes are as short as theory allows, training
+keeps its promises.
+"""
 
 import math
 
@@ -11,7 +13,8 @@ from other_device import OtherDevice
 from torch import nn
 
 from cnnlib.compression import (
-    LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack, prune, prune_mask,
+    LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack, prune,
+                                prune_mask,
     share, share_values, sizes, unpack,
 )
 
@@ -59,7 +62,8 @@ def test_long_gaps(zeros):
     assert torch.equal(mask_of(gaps_of(mask), len(mask)), mask)
 
 
-@pytest.mark.parametrize("shape, keep, bits", [((8, 4, 3, 3), 0.3, 5), ((64, 40), 0.02, 2), ((7,), 1.0, 8), ((5, 5), 0.01, 1)])
+@pytest.mark.parametrize("shape, keep, bits", [((8, 4, 3, 3), 0.3, 5), ((64, 40), 0.02, 2), ((7,), 1.0, 8), ((5, 5),
+                                                                                                             0.01, 1)])
 def test_tensors_come_back_bit_for_bit(shape, keep, bits):
     torch.manual_seed(0)
     weight = torch.randn(shape)
@@ -118,7 +122,8 @@ def test_training_keeps_zeros_and_shared_values():
 
 def test_networks_on_another_device_are_compressed_there():
     torch.manual_seed(0)
-    model, reference = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)) for _ in range(2))
+    model, reference = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+                        for _ in range(2))
     reference.load_state_dict(model.state_dict())
     for network in (model, reference):
         with OtherDevice() as other:

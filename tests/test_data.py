@@ -126,7 +126,8 @@ def test_statistics_are_exact_and_make_no_copy():
     torch.testing.assert_close(std, exact.std((0, 2, 3)).float(), rtol=1e-6, atol=0)
     many = ImageSet(torch.cat([images] * 10)[:10_500], torch.zeros(10_500, dtype=torch.long), ("a",), "x")
     many.images[10_000:] = 0  # the documented part is the first 10,000
-    assert torch.equal(many.statistics()[0], ImageSet(many.images[:10_000], many.labels[:10_000], ("a",), "x").statistics()[0])
+    assert torch.equal(many.statistics()[0], ImageSet(many.images[:10_000], many.labels[:10_000], ("a",),
+                                                      "x").statistics()[0])
 
 
 def test_rows_and_devices(small):
@@ -138,10 +139,12 @@ def test_rows_and_devices(small):
         assert other.has(there.rows(rows).images) and other.has(there.rows(rows).labels)
         mean, std = there.statistics()
         assert other.has(mean) and other.has(std)
-        for augmentation in (None, Augmentation(2, True, 4), Augmentation(flip=True, alternate=True, size=24, min_area=0.3, cutout=4),
+        for augmentation in (None, Augmentation(2, True, 4), Augmentation(flip=True, alternate=True, size=24,
+                                                                          min_area=0.3, cutout=4),
                              Augmentation(size=20), Augmentation(size=40)):
             for statistics in ((mean, std), small[0].statistics()):
-                pair = next(iter(Batches(there, 16, mean=statistics[0], std=statistics[1], augmentation=augmentation, shuffle=True)))
+                pair = next(iter(Batches(there, 16, mean=statistics[0], std=statistics[1], augmentation=augmentation,
+                                         shuffle=True)))
                 assert other.has(pair)
         kept, away = data.split(there.labels, 0.2, there.classes)
         assert other.has(kept) and other.has(away)
@@ -162,7 +165,8 @@ def test_a_fifth_of_each_class_is_held_out_the_same_every_time(tmp_path):
     (tmp_path / "c" / "0.png").unlink()
     for k in range(4):
         (tmp_path / "a" / f"{k}.png").unlink()
-    with pytest.raises(ValueError, match="class 'a' has 1 images; to hold out 20% of each class for testing takes at least 5"):
+    with pytest.raises(ValueError, match="class 'a' has 1 images; to hold out 20% of each class for testing takes at "
+                                         "least 5"):
         data.load(f"folder:{tmp_path}")
 
 
@@ -180,7 +184,8 @@ def test_split_takes_a_share_of_each_class_by_seed():
 
 
 @pytest.mark.parametrize("kind", ["folder", "files"])
-@pytest.mark.parametrize("parts, chosen", [(("train", "test"), "test"), (("train", "val"), "val"), (("train", "valid"), "valid"),
+@pytest.mark.parametrize("parts, chosen", [(("train", "test"), "test"), (("train", "val"), "val"), (("train", "valid"),
+                                                                                                    "valid"),
                                            (("train", "val", "test"), "val")])
 def test_parts_are_chosen_alike(tmp_path, kind, parts, chosen):
     for number, part in enumerate(parts):
@@ -205,13 +210,15 @@ def test_what_is_not_read_is_told_once_with_counts(tmp_path):
     with pytest.warns(UserWarning, match="not read below") as told:
         train, test = data.load(f"folder:{tmp_path}")
     assert train.classes == ("cat", "dog") and len(train) + len(test) == 10 and len(told) == 1
-    for part in ("1 empty class folders (empty)", "1 images beside", "2 images in folders inside", "2 .txt, 1 .cr2, 1 without"):
+    for part in ("1 empty class folders (empty)", "1 images beside", "2 images in folders inside",
+                 "2 .txt, 1 .cr2, 1 without"):
         assert part in str(told[0].message), part
 
 
 def test_images_one_level_too_deep_are_refused(tmp_path):
     folder(tmp_path / "photos", images=5)
-    with pytest.raises(ValueError, match="photos holds no images itself, but 10 in folders below it such as .*Did you mean .*photos?"):
+    with pytest.raises(ValueError, match="photos holds no images itself, but 10 in folders below it such as .*Did you "
+                                         "mean .*photos?"):
         data.load(f"folder:{tmp_path}")
     (tmp_path / "photos").rename(tmp_path / "train")  # without a val/
     with pytest.raises(ValueError, match="train holds no images itself"):
@@ -244,11 +251,12 @@ def test_cifar10_from_an_empty_folder_or_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("CNNLIB_CIFAR10", "")
     from cnnlib.vision import torchvision
 
-    asked = []
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda *options, **_: asked.append(options) or (_ for _ in ()).throw(OSError("no")))
-    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", refuse)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded .no route to host"):
         data.load("cifar10")
-    assert asked
 
 
 def test_imagenette_from_a_folder_has_readable_names(tmp_path, monkeypatch):
@@ -256,7 +264,8 @@ def test_imagenette_from_a_folder_has_readable_names(tmp_path, monkeypatch):
         folder(tmp_path / part, images=count, size=50, classes=tuple(data.IMAGENETTE), suffix="jpeg")
     monkeypatch.setenv("CNNLIB_IMAGENETTE", str(tmp_path))
     train, test = data.load("imagenette", image_size=24)
-    assert train.classes == test.classes and train.classes[:2] == ("tench", "English springer") and train.name == "Imagenette"
+    assert train.classes == test.classes and train.classes[:2] == ("tench",
+                                                                   "English springer") and train.name == "Imagenette"
     assert (len(train), len(test)) == (30, 20) and train.images.shape[1:] == (3, 24, 24)
     assert data.load("imagenette")[0].images.shape[1:] == (3, 160, 160)
     for label in range(6):  # folder number k is drawn in red of 40 k
@@ -382,7 +391,8 @@ def test_windows_are_scaled_as_torchvision_does(out):
     ours = data.resized(images, top, left, height, width, *out)
     for k in range(12):
         theirs = transforms_v2().functional.resized_crop(
-            images[k].float(), top[k].item(), left[k].item(), height[k].item(), width[k].item(), list(out), antialias=True)
+            images[k].float(), top[k].item(), left[k].item(), height[k].item(), width[k].item(), list(out),
+                                                         antialias=True)
         torch.testing.assert_close(ours[k], theirs, atol=2e-3, rtol=1e-4)
 
 
@@ -413,7 +423,8 @@ def test_photographs_get_windows_in_training_and_the_middle_in_tests():
     assert torch.equal(middle, images[:, :, 2:6, 2:6])
     assert torch.equal(Augmentation(size=5)(images, draw), images[:, :, 1:6, 1:6])
     up = Augmentation(size=16)(images, draw)
-    torch.testing.assert_close(up[:1], torch.nn.functional.interpolate(images[:1].float(), size=(16, 16), mode="bilinear"))
+    torch.testing.assert_close(up[:1], torch.nn.functional.interpolate(images[:1].float(), size=(16, 16),
+                                                                       mode="bilinear"))
     windows = Augmentation(size=4, min_area=0.2, flip=True, cutout=2)(images, draw)
     assert windows.shape == (300, 3, 4, 4) and windows.dtype == torch.float32
     assert len(windows.flatten(1).unique(dim=0)) > 150
@@ -429,7 +440,8 @@ def test_photographs_get_windows_in_training_and_the_middle_in_tests():
 
 def test_the_alternating_flip_turns_every_image_in_every_second_epoch(small):
     def epoch(number, seed=0, alternate=True):
-        training = batches(small[0], 50, shuffle=True, augmentation=Augmentation(flip=True, alternate=alternate), seed=seed)
+        training = batches(small[0], 50, shuffle=True, augmentation=Augmentation(flip=True, alternate=alternate),
+                           seed=seed)
         training.epoch = number
         order = torch.randperm(200, generator=torch.Generator().manual_seed(data.seed_of(seed, number)))
         shown = torch.empty(200, 3, 32, 32)
@@ -441,7 +453,8 @@ def test_the_alternating_flip_turns_every_image_in_every_second_epoch(small):
     plain = torch.cat([images for images, _ in batches(small[0], 50)])
     mirrored = (first == plain.flip(3)).flatten(1).all(1)
     assert ((first == plain).flatten(1).all(1) | mirrored).all() and 70 < mirrored.sum() < 130
-    assert not torch.equal(first, epoch(0, seed=1)) and not torch.equal(epoch(0, alternate=False).flip(3), epoch(1, alternate=False))
+    assert not torch.equal(first, epoch(0, seed=1)) and not torch.equal(epoch(0, alternate=False).flip(3), epoch(1,
+                                                                                                                 alternate=False))
 
 
 def test_workers_are_shared_by_the_processes_of_a_machine(small, monkeypatch):
@@ -467,7 +480,8 @@ def test_a_last_batch_smaller_than_the_processes(tmp_path):
     mean, std = files.statistics()
     parts = []
     for k in range(3):
-        batches = FileBatches(files, 7, device=torch.device("cpu"), transform=files.square(8), mean=mean, std=std, part=(k, 3))
+        batches = FileBatches(files, 7, device=torch.device("cpu"), transform=files.square(8), mean=mean, std=std,
+                              part=(k, 3))
         batches.workers = 0
         parts.append(sum(len(labels) for _, labels in batches))
     assert sum(parts) == 8

@@ -10,7 +10,8 @@ def test_a_vertical_edge_votes_for_the_horizontal_gradient():
     image = torch.zeros(1, 1, 16, 16)
     image[..., 8:] = 1
     cells = gradient_histograms(image, cell=4, directions=9).view(4, 9, 3, 3)
-    assert cells[0, 0, :, 1].min() > 0.2 and cells[0, 1:8].abs().max() < 1e-6  # direction 0, in the cells beside the edge
+    # direction 0, in the cells beside the edge
+    assert cells[0, 0, :, 1].min() > 0.2 and cells[0, 1:8].abs().max() < 1e-6
 
 
 def test_turned_by_a_right_angle_the_votes_move_by_half_a_circle():

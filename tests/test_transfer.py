@@ -70,7 +70,9 @@ def test_the_probe_is_ridge_regression_with_the_best_penalty(count, features):
     targets = 2.0 * nn.functional.one_hot(labels, 2) - 1
 
     def left_out(penalty):
-        """By the long way: leave out each image, solve again. Standardized once, with all of them, as the probe does."""
+        """By the long way: leave out each image, solve again. Standardized once, with all of them, as the probe
+        does.
+        """
         errors = []
         for i in range(count):
             kept = torch.arange(count) != i
@@ -81,7 +83,8 @@ def test_the_probe_is_ridge_regression_with_the_best_penalty(count, features):
             errors.append(((standard[i] - mean_x).double() @ weights + mean_y - targets[i]).square().mean())
         return torch.stack(errors).mean().item()
 
-    assert probe.penalty == min(PENALTIES, key=left_out) and probe.error == pytest.approx(left_out(probe.penalty), rel=1e-6)
+    assert probe.penalty == min(PENALTIES, key=left_out) and probe.error == pytest.approx(left_out(probe.penalty),
+                                                                                          rel=1e-6)
     weights, bias = probe.weights.double().requires_grad_(), probe.bias.double().requires_grad_()
     loss = (standard.double() @ weights + bias - targets).square().sum() + probe.penalty * weights.square().sum()
     loss.backward()
@@ -114,11 +117,14 @@ def test_frozen_parts_stay_and_statistics_move_unless_they_are_kept(train, keep)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(before[key], value)}
     assert any(key.startswith("head") for key in changed)
     assert {key for key in changed if key.startswith("stages")} == (
-        set() if keep else {key for key in before if key.endswith(("running_mean", "running_var", "num_batches_tracked"))})
+        set() if keep else {key for key in before if key.endswith(("running_mean", "running_var",
+                                                                   "num_batches_tracked"))})
 
 
 def test_fine_tuning_learns_and_repeats():
-    """Three colours under noise: over 40 starts the loss falls to less than a twentieth, so a quarter is no matter of last bits."""
+    """Three colours under noise: over 40 starts the loss falls to less than a twentieth, so a quarter is no matter of
+    last bits.
+    """
     generator, labels = torch.Generator().manual_seed(0), torch.arange(24) % 3
     images = torch.randn(24, 3, 8, 8, generator=generator)
     images[torch.arange(24), labels] += 2
@@ -152,7 +158,9 @@ def test_what_does_not_fit_is_named(train):
 
 
 def test_every_tuned_step_by_hand(train):
-    """Three steps of SGD with momentum, decay of weights alone, and a rate that falls along a cosine; the batches drawn as documented."""
+    """Three steps of SGD with momentum, decay of weights alone, and a rate that falls along a cosine; the batches
+    drawn as documented.
+    """
     torch.manual_seed(0)
     images, labels = torch.randn(10, 3, 4, 4), torch.arange(10) % 2
     model = nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten())
@@ -187,7 +195,8 @@ def test_options_are_judged_on_held_out_training_images(train):
         both = torch.cat([kept.images, away.images]).flatten(1)
         assert len(both.unique(dim=0)) == len(train.images.flatten(1).unique(dim=0)) == 400
     assert torch.equal(seen[0][1].images, seen[1][1].images)
-    assert not torch.equal(seen[0][1].images, on_validation("a", train, lambda o, kept, away: away, held_out=0.25, seed=4)["a"].images)
+    assert not torch.equal(seen[0][1].images, on_validation("a", train, lambda o, kept, away: away, held_out=0.25,
+                                                            seed=4)["a"].images)
 
 
 @pytest.mark.parametrize("features", [7, 90])
@@ -208,7 +217,8 @@ def test_everything_works_on_another_device(train):
     with OtherDevice() as other:
         there, mean, std = train.to(other.device), *train.statistics()
         task = few(only(there, ("disc", "bar", "ring")), 12, seed=0)
-        assert other.has(task.images) and other.has(task.labels) and torch.equal(task.labels.cpu().bincount(), torch.full((3,), 12))
+        assert other.has(task.images) and other.has(task.labels) and torch.equal(task.labels.cpu().bincount(),
+                                                                                 torch.full((3,), 12))
         images = normalized(task, mean, std)
         assert other.has(images)
         model.to(other.device)
@@ -218,5 +228,6 @@ def test_everything_works_on_another_device(train):
         assert other.has(probe(found)) and probe(found).shape == (36, 3)
         losses = fine_tune(model, images, task.labels, {"": 0.05}, steps=2, batch_size=4)
         assert len(losses) == 2 and other.has(scores(model, images)) and other.has(scores(model, images.cpu()))
-        validated = on_validation((1, 2), task, lambda option, kept, away: other.has(kept.images) and other.has(away.labels))
+        validated = on_validation((1, 2), task, lambda option, kept, away: other.has(kept.images)
+                                  and other.has(away.labels))
         assert validated == {1: True, 2: True}
