@@ -15,14 +15,14 @@ import argparse
 import copy
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cnnlib.data import ImageFiles
+from cnnlib.data import ImageFiles, centre
 from cnnlib.photographs import read_photograph
 from cnnlib.registry import create_model
 from cnnlib.train.checkpoint import load_checkpoint, tested_weights
@@ -36,8 +36,8 @@ KNOWN = ("classes", "image_size", "mean", "std")
 class Classifier:
     """A network in evaluation mode with all that it takes to name a photograph.
 
-    `mean` and `std` are those of training, of pixels in [0, 1]; with `whole` the largest central square of a
-    photograph is shown to the network, else the middle of it as for ImageNet (see `ImageFiles.square` and `.centre`).
+    `mean` and `std` are those of training, of pixels in [0, 1]; `change` brings a PIL image to bytes (3, image_size,
+    image_size), the largest central square of it if not given.
     """
 
     model: nn.Module
@@ -45,13 +45,13 @@ class Classifier:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    whole: bool = True
+    change: Callable[[object], Tensor] | None = None
     library: str = ""
 
     def prepared(self, file: str | os.PathLike) -> Tensor:
         """The photograph as normalized pixels (3, image_size, image_size); `ValueError` names an unreadable file."""
-        image = read_photograph(file, at_least=self.image_size)
-        change = ImageFiles.square(self.image_size) if self.whole else ImageFiles.centre(self.image_size)
+        image = read_photograph(file, at_least=2 * self.image_size)
+        change = self.change or ImageFiles.square(self.image_size)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (change(image) / 255 - mean) / std
 
@@ -95,7 +95,17 @@ def load_classifier(
                          f"given its own network pass model=... ({str(error).splitlines()[-1].strip()})") from error
     return Classifier(model.to(device).eval(), names, int(known["image_size"]), tuple(known["mean"]),
                       tuple(known["std"]),
-                      whole=not str(recipe.get("data", "")).startswith("files:"), library=str(known.get("library", "")))
+                      _change_in_tests(recipe, int(known["image_size"])), str(known.get("library", "")))
+
+
+def _change_in_tests(recipe: Mapping[str, object], size: int) -> Callable[[object], Tensor]:
+    """How training brings a test image to the network: a central square, its middle, or ImageNet's way for files."""
+    if str(recipe.get("data", "")).startswith("files:"):
+        return ImageFiles.centre(size, bicubic=bool(recipe.get("bicubic", False)))
+    if recipe.get("windows"):
+        whole = ImageFiles.square(size * 8 // 7)
+        return lambda image: centre(whole(image)[None], size)[0]
+    return ImageFiles.square(size)
 
 
 def _check(classes: Sequence[str], image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -618,20 +618,23 @@ class ImageFiles:
     @staticmethod
     def augmentation(
         size: int, *, resize: Sequence[int] = (), min_area: float = 0.08, flip: bool = True, jitter: float = 0.0,
-        randaugment: int = 0, erase: float = 0.0,
+        randaugment: int = 0, randaugment_std: float = 0.0, erase: float = 0.0, erase_noise: bool = False,
+                     bicubic: bool = False,
     ) -> Callable:
         """From a PIL image to random bytes (3, size, size), by torchvision's transforms; see `Recipe` for the words."""
-        from cnnlib.vision import transforms_v2
+        from cnnlib.vision import NoiseErasing, NoisyRandAugment, torchvision, transforms_v2
 
-        v2 = transforms_v2()
+        v2, modes = transforms_v2(), torchvision.transforms.InterpolationMode
         if resize and min(resize) < size:
             raise ValueError(f"resize={tuple(resize)}: images must not become smaller than the crop of {size} pixels")
-        crop = ([v2.RandomShortestSize(list(range(min(resize), max(resize) + 1))), v2.RandomCrop(size)] if resize else
-                [v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True)])
+        how = {"interpolation": modes.BICUBIC if bicubic else modes.BILINEAR, "antialias": True}
+        crop = ([v2.RandomShortestSize(list(range(min(resize), max(resize) + 1)), **how), v2.RandomCrop(size)]
+                if resize else
+                [v2.RandomResizedCrop(size, scale=(min_area, 1.0), **how)])
         return v2.Compose([
             *crop, *[v2.RandomHorizontalFlip()] * flip, *[v2.ColorJitter(jitter, jitter, jitter)] * bool(jitter),
-            *[v2.RandAugment(magnitude=randaugment)] * bool(randaugment), v2.PILToTensor(),
-            *[v2.RandomErasing(erase)] * bool(erase)])
+            *[NoisyRandAugment(randaugment, randaugment_std)] * bool(randaugment), v2.PILToTensor(),
+            *[NoiseErasing(erase) if erase_noise else v2.RandomErasing(erase)] * bool(erase)])
 
     @staticmethod
     def square(size: int) -> Callable:
@@ -645,12 +648,13 @@ class ImageFiles:
         return change
 
     @staticmethod
-    def centre(size: int) -> Callable:
+    def centre(size: int, *, bicubic: bool = False) -> Callable:
         """From a PIL image to the bytes (3, size, size) of its middle, seven eighths of the shorter side."""
-        from cnnlib.vision import transforms_v2
+        from cnnlib.vision import torchvision, transforms_v2
 
-        v2 = transforms_v2()
-        return v2.Compose([v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
+        v2, modes = transforms_v2(), torchvision.transforms.InterpolationMode
+        how = {"interpolation": modes.BICUBIC if bicubic else modes.BILINEAR, "antialias": True}
+        return v2.Compose([v2.Resize(size * 8 // 7, **how), v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def image_files(path: str | os.PathLike) -> tuple[ImageFiles, ImageFiles]:

@@ -13,6 +13,7 @@ What C++ does by itself (the backward pass, worker processes) is not watched; gr
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from unittest import mock
 
 import torch
@@ -56,12 +57,16 @@ class OtherDevice(TorchFunctionMode):
         def parameter(cls, data=None, requires_grad=True):
             return self.mark(make(cls, data, requires_grad), data is not None and data in self.there)
 
-        self.patch = mock.patch.object(nn.Parameter, "__new__", parameter)
-        self.patch.__enter__()
+        self.patches = ExitStack()
+        for place, name, played in ((nn.Parameter, "__new__", parameter),
+                                    (torch.mps, "get_rng_state", lambda: torch.get_rng_state()),
+                                    (torch.mps, "set_rng_state", lambda state: torch.set_rng_state(state)),
+                                    (torch.accelerator, "synchronize", lambda device=None: None)):
+            self.patches.enter_context(mock.patch.object(place, name, played))
         return super().__enter__()
 
     def __exit__(self, *error):
-        self.patch.__exit__(*error)
+        self.patches.close()
         return super().__exit__(*error)
 
     def mark(self, tensor: Tensor, there: bool) -> Tensor:

@@ -64,6 +64,16 @@ def test_probabilities_are_those_of_the_test_in_training(run, photographs):
     assert nn.functional.nll_loss(logs, test.labels).item() == pytest.approx(row["test_loss"], rel=1e-3)
 
 
+def test_the_middle_is_shown_where_training_showed_windows(photographs, tmp_path):
+    recipe = Recipe(model="resnet20", model_args={"num_classes": 3}, data=f"folder:{photographs}", image_size=16,
+                    epochs=1, batch_size=8,
+                    windows=True, min_area=0.5)
+    [row] = fit(recipe, checkpoint=tmp_path / "run.pt")
+    test = data.image_files(photographs)[1]
+    logs = load_classifier(tmp_path / "run.pt").probabilities(test.files).log()
+    assert nn.functional.nll_loss(logs, test.labels).item() == pytest.approx(row["test_loss"], rel=1e-3)
+
+
 def test_the_middle_of_photographs_of_files_is_shown(run, photographs, tmp_path):
     state = load_checkpoint(run)
     save_checkpoint(tmp_path / "files.pt", known(state, recipe={**state["recipe"], "data": "files:somewhere"}))

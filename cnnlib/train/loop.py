@@ -122,8 +122,9 @@ def evaluate(
 
 def load_data(recipe: Recipe) -> Data:
     """The recipe's images; of many processes one downloads them, and the others wait."""
+    size = recipe.image_size * 8 // 7 if recipe.windows else recipe.image_size
     with distributed.in_turn():
-        return load(recipe.data, image_size=recipe.image_size) if recipe.image_size else load(recipe.data)
+        return load(recipe.data, image_size=size) if size else load(recipe.data)
 
 
 def make_batches(
@@ -140,16 +141,19 @@ def make_batches(
     share = {"mean": mean, "std": std, "part": (distributed.rank(), distributed.processes())}
     training = {**share, "shuffle": True, "drop_last": True, "seed": recipe.seed}
     if isinstance(train, ImageFiles):
-        size = recipe.image_size or 224
-        change = train.augmentation(size, resize=recipe.resize, min_area=recipe.min_area, flip=recipe.flip,
-                                    jitter=recipe.jitter, randaugment=recipe.randaugment, erase=recipe.erase)
-        sets = (FileBatches(train, batch_size, device=device, transform=change, **training),
-                *(FileBatches(part, EVALUATION_BATCH, device=device, transform=part.centre(size), **share)
+        size, read = recipe.image_size or 224, {"device": device}
+        change = train.augmentation(
+            size, resize=recipe.resize, min_area=recipe.min_area, flip=recipe.flip, jitter=recipe.jitter, bicubic=recipe.bicubic,
+            randaugment=recipe.randaugment, randaugment_std=recipe.randaugment_std, erase=recipe.erase,
+            erase_noise=recipe.erase_noise)
+        sets = (FileBatches(train, batch_size, transform=change, **read, **training),
+                *(FileBatches(part, EVALUATION_BATCH, transform=part.centre(size, bicubic=recipe.bicubic), **read, **share)
                   for part in (test, train)))
         for batches in sets:
             batches.workers = distributed.workers()
         return sets
     train, test = train.to(device), test.to(device)
-    augmentation = Augmentation(recipe.crop, recipe.flip, recipe.cutout)
-    return (Batches(train, batch_size, augmentation=augmentation, **training),
-            *(Batches(part, EVALUATION_BATCH, **share) for part in (test, train)))
+    size = recipe.image_size if recipe.windows else 0
+    change = Augmentation(recipe.crop, recipe.flip, recipe.cutout, size=size, min_area=recipe.min_area if recipe.windows else 0.0)
+    return (Batches(train, batch_size, augmentation=change, **training),
+            *(Batches(part, EVALUATION_BATCH, augmentation=Augmentation(size=size), **share) for part in (test, train)))

@@ -25,7 +25,22 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "rmsprop":  # PyTorch has no fused one; `foreach` is the next best. eps is ours, for stability
         return torch.optim.RMSprop(groups, lr=recipe.lr, alpha=0.9, eps=1e-3, momentum=recipe.momentum,
                                    foreach=recipe.fused)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=recipe.fused)
+    return start_momentum(
+        torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=recipe.fused))
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Give SGD a memory of 0 wherever it has none yet, which changes no update.
+
+    PyTorch's fused kernel fails where only some parameters have one: in a network that skips parts, some get their first
+    gradient late.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 class Schedule:

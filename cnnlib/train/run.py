@@ -28,7 +28,7 @@ from cnnlib.train.checkpoint import (
     tested_weights,
     try_to_write,
 )
-from cnnlib.train.optimization import Average, Schedule, make_optimizer
+from cnnlib.train.optimization import Average, Schedule, make_optimizer, start_momentum
 from cnnlib.train.recipe import Recipe
 
 MOST_SKIPPED = 16  # steps without a finite loss at the start, while the scale of float16 goes down
@@ -88,7 +88,8 @@ def _counted(classes: Sequence[str]) -> str:
 
 def classifier_of(recipe: Recipe, train: ImageSet | ImageFiles) -> dict[str, object]:
     """What a checkpoint must say for its network to name a photograph: `classes, image_size, mean, std, library`."""
-    size = recipe.image_size or (train.images.shape[-1] if isinstance(train, ImageSet) else 224)
+    stored = train.images.shape[-1] if isinstance(train, ImageSet) else 224
+    size = recipe.image_size if recipe.windows or not isinstance(train, ImageSet) and recipe.image_size else stored
     mean, std = (values.tolist() for values in train.statistics())
     return {"classes": list(train.classes), "image_size": size, "mean": mean, "std": std, "library": library_version()}
 
@@ -177,10 +178,10 @@ class Run:
         loss, correct, images = sums.tolist()
         return (loss / images, 100 * correct / images) if images else (float("nan"), 0.0)
 
-    def check_loss(self) -> None:
-        """Raises `ValueError` if the mean loss so far is no number; skipped steps may have none for a while."""
+    def check_loss(self, *, within: bool = True) -> None:
+        """Raises `ValueError` if the mean loss so far is no number; within an epoch, skipped steps may have none for a while."""
         loss, _ = self.figures(self.sums)
-        if self.scaler.is_enabled() and not self.sums[2] and self.step < MOST_SKIPPED:
+        if within and self.scaler.is_enabled() and not self.sums[2] and self.step < MOST_SKIPPED:
             return
         if not abs(loss) < float("inf"):
             self.path = None  # such weights are not worth keeping
@@ -189,7 +190,7 @@ class Run:
 
     def figures_of_epoch(self) -> dict[str, float]:
         """`lr, train_loss, train_accuracy, seconds`, over all processes."""
-        self.check_loss()
+        self.check_loss(within=False)
         loss, accuracy = self.figures(distributed.summed(self.sums.clone()))
         return {"lr": self.optimizer.param_groups[0]["lr"], "train_loss": loss, "train_accuracy": accuracy,
                 "seconds": self.seconds}
@@ -226,6 +227,7 @@ class Run:
             self.sums = state["sums"].to(self.device)
         for name in ("model", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
+        start_momentum(self.optimizer)
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
