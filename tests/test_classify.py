@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from other_device import OtherDevice
 from PIL import Image
 from torch import nn
 
@@ -131,6 +132,17 @@ def test_a_network_of_ones_own(run, photographs, tmp_path):
     with torch.no_grad():
         expected = own(classifier.prepared(file)[None]).softmax(1)
     assert torch.allclose(classifier.probabilities([file]), expected)
+
+
+def test_a_classifier_on_another_device(run, photographs):
+    files = [photographs / name / "2.png" for name in COLOURS]
+    here = load_classifier(run).probabilities(files)
+    with OtherDevice() as other:
+        classifier = load_classifier(run, device=other.device)
+        assert other.has(classifier.model)
+        found = classifier.probabilities(files)
+        assert not other.has(found)
+    torch.testing.assert_close(found, here)
 
 
 def test_unreadable_photographs_are_named(run, tmp_path):

@@ -49,7 +49,7 @@ def test_features_are_the_layers_outputs_in_evaluation_mode(train):
         maps = model.stages[:3](images)
         hidden = model.head[:7](model.stages(images))
     assert torch.allclose(found["stages.2"], nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1))
-    assert torch.allclose(found["head.6"], hidden)
+    assert torch.allclose(found["head.6"], hidden) and not found["head.6"].requires_grad
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
 
