@@ -6,8 +6,7 @@
     assert torch.equal(unpack(data), weight)                # nothing is lost in the last step
 
 - Han, Mao, Dally. Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman
-Coding.
-  ICLR 2016, arXiv:1510.00149.
+  Coding. ICLR 2016, arXiv:1510.00149.
 
 **Differs from the paper:** a gap too long for its symbol is written as a symbol that stands for zeros alone, where
 the paper stores a zero weight; tables of codes are canonical, one byte for each symbol, and counted.

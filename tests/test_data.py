@@ -404,6 +404,8 @@ def test_windows_have_the_areas_and_aspects_of_torchvision():
     assert (height * width).min() >= 0.24 * 16_000 and (width / height).max() < 1.4 and (width / height).min() > 0.72
     torch.manual_seed(0)
     image = torch.zeros(1, 100, 160)
+    small = (height < 60) & (width < 80)
+    assert (top + height)[small].max() == 100 and (left + width)[small].max() == 160 and top[small].min() == 0
     theirs = torch.tensor([torchvision.transforms.RandomResizedCrop.get_params(image, [0.25, 1.0], [3 / 4, 4 / 3])
                            for _ in range(4000)]).double()
     ours = torch.stack([top, left, height, width], 1)
@@ -429,6 +431,8 @@ def test_photographs_get_windows_in_training_and_the_middle_in_tests():
     assert windows.shape == (300, 3, 4, 4) and windows.dtype == torch.float32
     assert len(windows.flatten(1).unique(dim=0)) > 150
     assert 100 < (windows[:, 0, 1, 3] < windows[:, 0, 1, 0]).sum() < 200  # mirrored ones
+    blanked = Augmentation(size=4, min_area=0.2, cutout=2)(torch.full((300, 3, 8, 8), 200, dtype=torch.uint8), draw)
+    assert (blanked == 0).flatten(1).any(1).all() and set((blanked[:, 0] == 0).flatten(1).sum(1).tolist()) == {1, 2, 4}
     assert Augmentation(min_area=0.5)(images, draw).shape == images.shape
     wide = Augmentation(size=8)(torch.zeros(2, 3, 6, 20, dtype=torch.uint8), draw)
     assert wide.shape == (2, 3, 8, 8)
@@ -453,8 +457,8 @@ def test_the_alternating_flip_turns_every_image_in_every_second_epoch(small):
     plain = torch.cat([images for images, _ in batches(small[0], 50)])
     mirrored = (first == plain.flip(3)).flatten(1).all(1)
     assert ((first == plain).flatten(1).all(1) | mirrored).all() and 70 < mirrored.sum() < 130
-    assert not torch.equal(first, epoch(0, seed=1)) and not torch.equal(epoch(0, alternate=False).flip(3), epoch(1,
-                                                                                                                 alternate=False))
+    assert not torch.equal(first, epoch(0, seed=1))
+    assert not torch.equal(epoch(0, alternate=False).flip(3), epoch(1, alternate=False))
 
 
 def test_workers_are_shared_by_the_processes_of_a_machine(small, monkeypatch):
@@ -473,6 +477,25 @@ def test_workers_are_shared_by_the_processes_of_a_machine(small, monkeypatch):
     monkeypatch.setenv("CNNLIB_WORKERS", "many")
     with pytest.raises(ValueError, match="CNNLIB_WORKERS='many'"):
         workers()
+
+
+def test_files_are_normalized_like_images_in_memory(tmp_path):
+    files, _ = data.image_files(folder(tmp_path, images=5, size=8))
+    mean, std = torch.tensor([0.3, 0.2, 0.1]), torch.tensor([0.5, 0.4, 0.2])
+    read = FileBatches(files, 3, device=torch.device("cpu"), transform=files.square(8), mean=mean, std=std)
+    read.workers = 0
+    for ours, theirs in zip(read, Batches(files.decoded(8), 3, mean=mean, std=std), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    images = files.decoded(8).images
+    torch.testing.assert_close(next(iter(read))[0], (images[:3] / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+
+
+@pytest.mark.parametrize("count, drop_last, expected", [(200, True, [50] * 4), (180, True, [50] * 3),
+                                                        (180, False, [50] * 3 + [30]),
+                                                        (200, False, [50] * 4)])
+def test_sizes_of_batches(small, count, drop_last, expected):
+    whole = batches(small[0].first(count), 50, drop_last=drop_last)
+    assert [len(labels) for _, labels in whole] == expected and len(whole) == len(expected)
 
 
 def test_a_last_batch_smaller_than_the_processes(tmp_path):

@@ -6,9 +6,9 @@
 EfficientNet-Lite0 with its authors' weights (`weights="IMAGENET1K"`, from a Python package, offline) tells the ten
 classes of CIFAR-10 apart, photographs that it has not seen, scaled to 96 pixels, from 10 to 1,000 of each class.
 Everything that is chosen is chosen on a fifth of the training images of seed 0, held out, and then stays for all seeds
-    and for the test: the layer of the probe, and the step
-sizes of fine-tuning and of training from scratch, each from three; the last choices are recorded with their
-accuracies. Test accuracies are of the 2,000 first test images. One record, `data/results/transfer_imagenet.json`, or
+and for the test: the layer of the probe, and the step sizes of fine-tuning and of training from scratch, each from
+three; the choices are recorded with their accuracies. Test accuracies are of the 2,000 first test images. One
+record, `data/results/transfer_imagenet.json`, or
 the one that you name, written after every run; what is recorded is skipped, so that a run may be cut off.
 """
 
@@ -55,7 +55,8 @@ class Record:
     def __init__(self, path: Path, device: torch.device, data: str):
         self.path, before = path, read_record(path)
         self.content = {
-            "description": "Linear probe, fine-tuning and training from scratch on CIFAR-10, from EfficientNet-Lite0's ImageNet weights",
+            "description": "Linear probe, fine-tuning and training from scratch on CIFAR-10, "
+                           "from EfficientNet-Lite0's ImageNet weights",
             "recipe": {"network": NETWORK, "size": SIZE, "steps": {str(n): s for n, s in STEPS.items()},
                        "batch_size": 32,
                        "layers": LAYERS, "rates": RATES, "held_out": 0.2, "test_images": TEST_IMAGES,
