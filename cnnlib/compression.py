@@ -5,11 +5,11 @@
     data = pack(weight)                                     # bytes: Huffman codes of values and of gaps between them
     assert torch.equal(unpack(data), weight)                # nothing is lost in the last step
 
-- Han, Mao, Dally. Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman Coding.
-  ICLR 2016, arXiv:1510.00149.
+- Han, Mao, Dally. Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman
+  Coding. ICLR 2016, arXiv:1510.00149.
 
-**Differs from the paper:** a gap too long for its symbol is written as a symbol that stands for zeros alone, where the paper
-stores a zero weight; tables of codes are canonical, one byte for each symbol, and counted.
+**Differs from the paper:** a gap too long for its symbol is written as a symbol that stands for zeros alone, where
+the paper stores a zero weight; tables of codes are canonical, one byte for each symbol, and counted.
 """
 
 import heapq
@@ -40,9 +40,13 @@ def prune_mask(weight: Tensor, keep: float) -> Tensor:
 def cluster(values: Tensor, count: int, *, rounds: int = 50) -> tuple[Tensor, Tensor]:
     """k-means of numbers (N,): `count` or fewer centres in rising order, and the index of each number's own (N,).
 
-    Starts from centres at even distances over the range, which keeps the few large values apart (the paper's section 3.2).
+    Starts from centres at even distances over the range, which keeps the few large values apart (the paper's section
+    3.2). Computed on the CPU in double precision. Raises `ValueError` where there are no numbers, or no clusters are
+    asked for.
     """
-    values = values.detach().double()
+    if not len(values) or count < 1:
+        raise ValueError(f"{len(values)} numbers cannot be put into {count} clusters")
+    device, values = values.device, values.detach().cpu().double()
     centres = torch.linspace(values.min().item(), values.max().item(), count, dtype=torch.float64)
     for _ in range(rounds):
         index = torch.bucketize(values, (centres[1:] + centres[:-1]) / 2)
@@ -53,7 +57,7 @@ def cluster(values: Tensor, count: int, *, rounds: int = 50) -> tuple[Tensor, Te
             break
         centres = moved
     centres = centres.float().unique()
-    return centres, torch.bucketize(values.float(), (centres[1:] + centres[:-1]) / 2)
+    return centres.to(device), torch.bucketize(values.float(), (centres[1:] + centres[:-1]) / 2).to(device)
 
 
 def share_values(weight: Tensor, bits: int) -> Tensor:
@@ -215,15 +219,32 @@ def compressible(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
 
 
+def _check_names(model: nn.Module, argument: str, given: dict) -> None:
+    if odd := sorted(set(given) ^ set(compressible(model))):
+        raise ValueError(f"{argument} must name the layers {', '.join(compressible(model))}; these are missing or too "
+                         f"many: {', '.join(odd)}")
+
+
 def prune(model: nn.Module, keep: dict[str, float]) -> None:
-    """Set all but the largest weights of every named layer to zero, and hold them there while the rest is trained."""
+    """Set all but the largest weights of every layer to zero, and hold them there while the rest is trained.
+
+    Raises `ValueError` unless `keep` names each layer of `compressible` and nothing else.
+    """
+    _check_names(model, "keep", keep)
     for name, module in compressible(model).items():
         parametrize.register_parametrization(module, "weight", Masked(prune_mask(module.weight, keep[name])))
 
 
 def share(model: nn.Module, bits: dict[str, int]) -> None:
-    """Give the weights that `prune` left in each named layer at most 2**bits values, which then train together."""
-    for name, module in compressible(model).items():
+    """Give the weights that `prune` left in each layer at most 2**bits values, which then train together.
+
+    Raises `ValueError` unless `bits` names each layer of `compressible`, and each has been pruned.
+    """
+    _check_names(model, "bits", bits)
+    layers = compressible(model)
+    if whole := [name for name, module in layers.items() if not parametrize.is_parametrized(module, "weight")]:
+        raise ValueError(f"prune() first: the weights of {', '.join(whole)} have not been pruned")
+    for name, module in layers.items():
         parametrize.remove_parametrizations(module, "weight")
         module.weight.grad = None  # of the old shape
         parametrize.register_parametrization(module, "weight", Shared(module.weight, bits[name]), unsafe=True)

@@ -103,6 +103,11 @@ class ImageSet:
         """The first `count` images; the sets here are shuffled, so this is a fair sample."""
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
+    def rows(self, rows: Tensor) -> "ImageSet":
+        """These of the images, in this order."""
+        rows = rows.to(self.images.device)
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, of the first 10,000 images' pixels scaled to [0, 1]; each (C,).
 
@@ -120,13 +125,14 @@ class ImageSet:
 def load(name: str, *, image_size: int | None = None) -> "tuple[ImageSet, ImageSet] | tuple[ImageFiles, ImageFiles]":
     """Training and test set by name: `"cifar10"`, `"imagenette"`, `"shapes"`, `"folder:PATH"`, or `"files:PATH"`.
 
-    `image_size` is for photographs: every one is scaled and cropped to that many pixels square (32 in a folder, 160 of Imagenette,
-    if not given) and kept in memory; images of `files:` are brought to a size when they are read.
+    `image_size` is for photographs: every one is scaled and cropped to that many pixels square (32 in a folder, 160
+    of Imagenette, if not given) and kept in memory; images of `files:` are brought to a size when they are read.
     Raises `ValueError` for an unknown name and `FileNotFoundError` for data that is not there.
     """
     source, _, path = name.partition(":")
     if image_size is not None and source not in ("folder", "files", "imagenette"):
-        raise ValueError(f"image_size={image_size} applies to 'imagenette', 'folder:PATH' and 'files:PATH'; {name!r} has a "
+        raise ValueError(f"image_size={image_size} applies to 'imagenette', 'folder:PATH' and 'files:PATH'; {name!r} "
+                         f"has a "
                          "size of its own")
     if name == "cifar10":
         return cifar10()
@@ -138,7 +144,8 @@ def load(name: str, *, image_size: int | None = None) -> "tuple[ImageSet, ImageS
         return image_folders(path, image_size=image_size or 32)
     if source == "files" and path:
         return image_files(path)
-    raise ValueError(f"unknown data set {name!r}; choose 'cifar10', 'imagenette', 'shapes', 'folder:PATH' or 'files:PATH'")
+    raise ValueError(f"unknown data set {name!r}; choose 'cifar10', 'imagenette', 'shapes', 'folder:PATH' or "
+                     f"'files:PATH'")
 
 
 def cifar10(root: str | os.PathLike = "~/.cache/cnnlib") -> tuple[ImageSet, ImageSet]:
@@ -175,9 +182,10 @@ def imagenette(root: str | os.PathLike = "~/.cache/cnnlib", *, image_size: int =
         "tuple[ImageSet, ImageSet] | tuple[ImageFiles, ImageFiles]"):
     """Imagenette: 9,469 training and 3,925 test photographs of ten classes of ImageNet, by Jeremy Howard (fast.ai).
 
-    Read from the folder that the environment variable CNNLIB_IMAGENETTE names, `train/<wnid>/*` and `val/<wnid>/*`. Otherwise
-    torchvision downloads it to `root`, once, in the smallest of its sizes (shorter side 160 or 320, or full) that has
-    `image_size` pixels. Raises `FileNotFoundError` or `ValueError` that says what was looked for, where, and how to get it.
+    Read from the folder that the environment variable CNNLIB_IMAGENETTE names, `train/<wnid>/*` and `val/<wnid>/*`.
+    Otherwise torchvision downloads it to `root`, once, in the smallest of its sizes (shorter side 160 or 320, or
+    full) that has `image_size` pixels. Raises `FileNotFoundError` or `ValueError` that says what was looked for,
+    where, and how to get it.
     """
     folder = os.environ.get("CNNLIB_IMAGENETTE")
     if not folder:
@@ -191,7 +199,8 @@ def imagenette(root: str | os.PathLike = "~/.cache/cnnlib", *, image_size: int =
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"Imagenette is not in {folder} and could not be downloaded ({error}).\n"
-                "Either connect to the internet and call again, or set the environment variable CNNLIB_IMAGENETTE to a folder "
+                "Either connect to the internet and call again, or set the environment variable CNNLIB_IMAGENETTE to "
+                "a folder "
                 "that holds train/<wnid>/ and val/<wnid>/, such as an unpacked imagenette2-160.tgz."
             ) from error
     parts = image_files(folder)
@@ -201,10 +210,10 @@ def imagenette(root: str | os.PathLike = "~/.cache/cnnlib", *, image_size: int =
 
 def image_folders(path: str | os.PathLike, *, image_size: int = 32) -> (
         "tuple[ImageSet, ImageSet] | tuple[ImageFiles, ImageFiles]"):
-    """Training and test set from a folder of class folders, in memory if they fit there; see `image_files` for the layout.
+    """Training and test set from a folder laid out as `image_files` says, in memory if they fit there.
 
-    Raises `FileNotFoundError` if there are no images, `ValueError` for an unreadable one, for classes that differ between
-    the two parts, and for a class with too few images to hold some out.
+    Raises `FileNotFoundError` if there are no images, `ValueError` for an unreadable one, for classes that differ
+    between the two parts, and for a class with too few images to hold some out.
     """
     return _in_memory(image_files(path), image_size)
 
@@ -216,12 +225,13 @@ def image_folder(path: str | os.PathLike, *, image_size: int = 32) -> ImageSet:
 
 def _in_memory(parts: "tuple[ImageFiles, ImageFiles]", image_size: int) -> (
         "tuple[ImageSet, ImageSet] | tuple[ImageFiles, ImageFiles]"):
-    """The images decoded, unless they would take more than half of the machine's memory, or than CNNLIB_MEMORY in GiB."""
+    """The images decoded, unless they take more than half of the machine's memory, or than CNNLIB_MEMORY (GiB)."""
     count = sum(map(len, parts))
     needed, limit = 3 * image_size**2 * count, _memory_limit()
     if needed <= limit:
         return tuple(part.decoded(image_size) for part in parts)
-    warnings.warn(f"{count:,} images of {image_size}x{image_size} pixels would take {needed / 2**30:.1f} GiB, more than the "
+    warnings.warn(f"{count:,} images of {image_size}x{image_size} pixels would take {needed / 2**30:.1f} GiB, more "
+                  f"than the "
                   f"{limit / 2**30:.1f} GiB at hand: they stay in their files and are read as they are needed. Set "
                   "CNNLIB_MEMORY (in GiB) to allow more", stacklevel=3)
     return parts
@@ -252,14 +262,16 @@ def split(labels: Tensor, held_out: float, classes: Sequence[str], *, seed: int 
     for label, name in enumerate(classes):
         rows = (labels.cpu() == label).nonzero().flatten()
         if len(rows) < fewest:
-            raise ValueError(f"class {name!r} has {len(rows)} images; to hold out {held_out:.0%} of each class for testing "
+            raise ValueError(f"class {name!r} has {len(rows)} images; to hold out {held_out:.0%} of each class for "
+                             f"testing "
                              f"takes at least {fewest}")
         count = min(round(held_out * len(rows)), len(rows) - 1)
         away[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
     return (~away).nonzero().flatten().to(labels.device), away.nonzero().flatten().to(labels.device)
 
 
-def _shuffled(images: Tensor, labels: Tensor, classes: tuple[str, ...], name: str, shuffle: torch.Generator) -> ImageSet:
+def _shuffled(images: Tensor, labels: Tensor, classes: tuple[str, ...], name: str,
+              shuffle: torch.Generator) -> ImageSet:
     order = torch.randperm(len(images), generator=shuffle)
     return ImageSet(images[order], labels[order], classes, name)
 
@@ -295,7 +307,8 @@ def shapes(train: int = 8_000, test: int = 2_000, *, seed: int = 0, image_size: 
     sets = []
     for count in (train, test):
         labels = draw.permutation(np.arange(count) % len(SHAPES))
-        images = np.concatenate([_draw_shapes(part, image_size, draw) for part in np.array_split(labels, count // 500 + 1)])
+        images = np.concatenate([_draw_shapes(part, image_size, draw)
+                                 for part in np.array_split(labels, count // 500 + 1)])
         sets.append(ImageSet(torch.from_numpy(images), torch.from_numpy(labels), tuple(SHAPES), "shapes"))
     return tuple(sets)
 
@@ -352,12 +365,13 @@ class Augmentation:
     """Random changes of training images, drawn anew for every image: all of them keep the label.
 
     `crop` pads by so many black pixels and cuts out a window of the old size; `flip` mirrors half of the images;
-    with `alternate` an image is mirrored in every second epoch, half of the images in the even ones: none is seen the same
-    way twice in a row (after Jordan, 94% on CIFAR-10 in 3.29 seconds, arXiv:2404.00498, section 3.6). `cutout` blanks a square
-    of so many pixels. For photographs, `size` is the side of what comes out: of a window of random place, of `min_area` to all of
-    the area and of aspect 3:4 to 4:3, after Szegedy et al. 2015, section 6; without `min_area` of the central square of so many pixels.
-    Windows are scaled by a triangle filter that is widened when it makes smaller, as Pillow's and torchvision's bilinear
-    with antialias; pixels are not rounded again. Raises `ValueError` for an area outside of 0 to 1, or a crop together with one.
+    with `alternate` an image is mirrored in every second epoch, half of the images in the even ones: none is seen the
+    same way twice in a row (after Jordan, 94% on CIFAR-10 in 3.29 seconds, arXiv:2404.00498, section 3.6). `cutout`
+    blanks a square of so many pixels. For photographs, `size` is the side of what comes out: of a window of random
+    place, of `min_area` to all of the area and of aspect 3:4 to 4:3, after Szegedy et al. 2015, section 6; without
+    `min_area` of the central square of so many pixels. Windows are scaled by a triangle filter that is widened when
+    it makes smaller, as Pillow's and torchvision's bilinear with antialias; pixels are not rounded again. Raises
+    `ValueError` for an area outside of 0 to 1, or a crop together with one.
     """
 
     crop: int = 0
@@ -373,7 +387,8 @@ class Augmentation:
         if self.crop and self.min_area:
             raise ValueError(f"crop={self.crop!r} and min_area={self.min_area!r}: choose one of them")
 
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator, turns: Tensor | None = None) -> Tensor:
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator,
+             turns: Tensor | None = None) -> Tensor:
         """All random numbers for `count` images, (K, count): they depend on the generator alone, on no device.
 
         `turns` (count,) says which images the alternating flip mirrors; where there are none, it draws them.
@@ -406,7 +421,8 @@ class Augmentation:
         if self.flip:
             images = torch.where(next(draws).bool().view(-1, 1, 1, 1), images.flip(3), images)
         if self.cutout:
-            rows = torch.arange(images.shape[2], device=device) - next(draws).view(-1, 1)  # (N, H): distance to the centre
+            # (N, H): distance to the centre
+            rows = torch.arange(images.shape[2], device=device) - next(draws).view(-1, 1)
             columns = torch.arange(images.shape[3], device=device) - next(draws).view(-1, 1)
             reach = self.cutout // 2
             hole = ((rows >= -reach) & (rows < self.cutout - reach))[:, None, :, None] & (
@@ -421,7 +437,8 @@ class Augmentation:
 def random_windows(count: int, height: int, width: int, min_area: float, generator: torch.Generator) -> Tensor:
     """Top, left, height and width (4, count) of windows with `min_area` to all of the area and aspect 3:4 to 4:3.
 
-    Of ten draws the first that fits inside of the image is taken, and all of the image if none does, as torchvision does.
+    Of ten draws the first that fits inside of the image is taken; if none does, the largest central window of such an
+    aspect, as torchvision does.
     """
     area, turn, down, along = torch.rand(4, 10, count, generator=generator, dtype=torch.float64)
     area = (min_area + (1 - min_area) * area) * height * width
@@ -429,9 +446,12 @@ def random_windows(count: int, height: int, width: int, min_area: float, generat
     w, h = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
     first = fits.long().argmax(0, keepdim=True)  # of equal values the first
-    h = torch.where(fits.any(0), h.gather(0, first)[0], height)
-    w = torch.where(fits.any(0), w.gather(0, first)[0], width)
-    return torch.stack([(down[0] * (height - h + 1)).long(), (along[0] * (width - w + 1)).long(), h, w])
+    any_fits, h_middle, w_middle = fits.any(0), min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    h = torch.where(any_fits, h.gather(0, first)[0], h_middle)
+    w = torch.where(any_fits, w.gather(0, first)[0], w_middle)
+    top = torch.where(any_fits, (down[0] * (height - h + 1)).long(), (height - h_middle) // 2)
+    left = torch.where(any_fits, (along[0] * (width - w + 1)).long(), (width - w_middle) // 2)
+    return torch.stack([top, left, h, w])
 
 
 def resized(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, out_h: int, out_w: int) -> Tensor:
@@ -455,7 +475,7 @@ def _filters(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
 
 
 def centre(images: Tensor, size: int) -> Tensor:
-    """The central `size` x `size` pixels of images (N, C, H, W); smaller ones are scaled up, as are their central squares."""
+    """The central `size` x `size` pixels of images (N, C, H, W); of smaller ones the central square, scaled up."""
     height, width = images.shape[2:]
     side = min(height, width)
     if side >= size:
@@ -494,7 +514,8 @@ def _tell_left_out(count: int, batch_size: int, drop_last: bool) -> None:
     """A warning where a full batch less would cost more than a tenth of the images of an epoch."""
     left_out = count % batch_size if drop_last else 0
     if left_out > count / 10:
-        warnings.warn(f"batch_size={batch_size}: {left_out} of {count} images are left out of every epoch, others each time, because "
+        warnings.warn(f"batch_size={batch_size}: {left_out} of {count} images are left out of every epoch, others "
+                      f"each time, because "
                       "they fill no batch; a smaller batch size uses more of them", stacklevel=3)
 
 
@@ -508,10 +529,10 @@ class Batches:
     """Batches `(images, labels)` of an image set, where the set lives: float images, each channel normalized.
 
     In training the order and the augmentation depend on `seed` and on `epoch` alone, so that an epoch can be repeated
-    exactly. `drop_last` leaves out the last, smaller batch: its gradient would weigh each image more, and its batch norm see
-    fewer; a warning says so where that is more than a tenth of the images. With `part=(k, n)` the k-th of n processes gets its part
-    of every batch, augmented as in the whole batch. Raises `ValueError` for a batch size that is not positive
-    or exceeds the set while `drop_last` is on.
+    exactly. `drop_last` leaves out the last, smaller batch: its gradient would weigh each image more, and its batch
+    norm see fewer; a warning says so where that is more than a tenth of the images. With `part=(k, n)` the k-th of n
+    processes gets its part of every batch, augmented as in the whole batch. Raises `ValueError` for a batch size that
+    is not positive or exceeds the set while `drop_last` is on.
     """
 
     def __init__(
@@ -575,16 +596,11 @@ class ImageFiles:
         return replace(self, files=tuple(self.files[row] for row in rows.tolist()), labels=self.labels[rows])
 
     def decoded(self, image_size: int) -> ImageSet:
-        """All of them in memory, each scaled and cropped at its centre to `image_size` pixels square, by Pillow's bicubic filter."""
-        from PIL import ImageOps
-
-        images = torch.empty(len(self), 3, image_size, image_size, dtype=torch.uint8)
+        """All of them in memory, each brought to `image_size` pixels square by `square`."""
+        images, square = torch.empty(len(self), 3, image_size, image_size, dtype=torch.uint8), self.square(image_size)
 
         def read(row: int) -> None:
-            image = read_photograph(self.files[row], at_least=image_size)
-            if image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size))
-            images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            images[row] = square(read_photograph(self.files[row], at_least=image_size))
 
         with ThreadPoolExecutor(_cores()) as pool:
             try:
@@ -602,7 +618,8 @@ class ImageFiles:
     @staticmethod
     def augmentation(
         size: int, *, resize: Sequence[int] = (), min_area: float = 0.08, flip: bool = True, jitter: float = 0.0,
-        randaugment: int = 0, randaugment_std: float = 0.0, erase: float = 0.0, erase_noise: bool = False, bicubic: bool = False,
+        randaugment: int = 0, randaugment_std: float = 0.0, erase: float = 0.0, erase_noise: bool = False,
+                     bicubic: bool = False,
     ) -> Callable:
         """From a PIL image to random bytes (3, size, size), by torchvision's transforms; see `Recipe` for the words."""
         from cnnlib.vision import NoiseErasing, NoisyRandAugment, torchvision, transforms_v2
@@ -611,12 +628,24 @@ class ImageFiles:
         if resize and min(resize) < size:
             raise ValueError(f"resize={tuple(resize)}: images must not become smaller than the crop of {size} pixels")
         how = {"interpolation": modes.BICUBIC if bicubic else modes.BILINEAR, "antialias": True}
-        crop = ([v2.RandomShortestSize(list(range(min(resize), max(resize) + 1)), **how), v2.RandomCrop(size)] if resize else
+        crop = ([v2.RandomShortestSize(list(range(min(resize), max(resize) + 1)), **how), v2.RandomCrop(size)]
+                if resize else
                 [v2.RandomResizedCrop(size, scale=(min_area, 1.0), **how)])
         return v2.Compose([
             *crop, *[v2.RandomHorizontalFlip()] * flip, *[v2.ColorJitter(jitter, jitter, jitter)] * bool(jitter),
             *[NoisyRandAugment(randaugment, randaugment_std)] * bool(randaugment), v2.PILToTensor(),
             *[NoiseErasing(erase) if erase_noise else v2.RandomErasing(erase)] * bool(erase)])
+
+    @staticmethod
+    def square(size: int) -> Callable:
+        """From a PIL image to the bytes (3, size, size) of its largest central square, by Pillow's bicubic filter."""
+        from PIL import ImageOps
+
+        def change(image) -> Tensor:
+            image = image if image.size == (size, size) else ImageOps.fit(image, (size, size))
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+        return change
 
     @staticmethod
     def centre(size: int, *, bicubic: bool = False) -> Callable:
@@ -629,11 +658,12 @@ class ImageFiles:
 
 
 def image_files(path: str | os.PathLike) -> tuple[ImageFiles, ImageFiles]:
-    """Training and test files below `path`: `train/<class>/*` and `val/<class>/*` (or `valid/`, `validation/`, `test/`).
+    """Training and test files below `path`: `train/<class>/*` and `val/<class>/*`.
 
-    Or just `<class>/*`, of which a fifth of each class then goes to the test set, the same whenever they are read.
-    Raises `FileNotFoundError` if there are no images, `ValueError` for classes that differ between the two parts, and for a class
-    with fewer than five images where some are to be held out.
+    Instead of `val/` it may be `valid/`, `validation/` or `test/`. Or just `<class>/*`, of which a fifth of each
+    class then goes to the test set, the same whenever they are read. Raises `FileNotFoundError` if there are no
+    images, `ValueError` for classes that differ between the two parts, and for a class with fewer than five images
+    where some are to be held out.
     """
     path = Path(path).expanduser()
     folders = parts_of(path)
@@ -679,8 +709,9 @@ class FileBatches:
     """Batches like those of `Batches`, but read, decoded and changed by worker processes while the network works.
 
     Every image's random changes depend on seed, epoch and its number alone, not on how many workers there are.
-    CNNLIB_WORKERS in the environment sets their number for each process that trains; otherwise one for each core that the process
-    may use, shared with the other processes on its machine. Where a batch is too small for all processes, some go without it.
+    CNNLIB_WORKERS in the environment sets their number for each process that trains; otherwise one for each core that
+    the process may use, shared with the other processes on its machine. Where a batch is too small for all processes,
+    some go without it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Photographs from files: any that people have is read rightly, refused with the name of its file, or counted in one warning.
+"""Photographs from files: each is read rightly, refused with the name of its file, or counted in one warning.
 
     image = read_photograph("holiday.jpg")        # upright, RGB, eight bits: a PIL image
     files, labels, classes = class_files("pets")  # pets/cat/*.jpg, pets/dog/*.png, ...
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 # What is read, if this Pillow can (HEIC needs the package pillow-heif), and the formats that a file's content may have.
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif", ".heic",
+           ".heif")
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "HEIF")
 NO_CLASSES = ("__macosx", "__pycache__", "thumbs.db", "desktop.ini")  # beside all names that begin with a dot
 TEST_PARTS = ("val", "valid", "validation", "test")
@@ -51,12 +52,13 @@ def readable_endings() -> tuple[str, ...]:
 
 
 def read_photograph(path: str | os.PathLike, *, at_least: int = 0):
-    """The photograph as a PIL image of mode RGB, as a viewer shows it: turned as its camera says, the first frame of several.
+    """The photograph as a PIL image of mode RGB, upright as its camera says; the first frame of several.
 
-    Transparent parts lie on white. Sixteen bits are scaled to eight, grey and CMYK become RGB; colour profiles are not applied.
-    A JPEG much larger than `at_least` pixels on both sides is decoded at a half, quarter or eighth, never below twice that.
-    Raises `ValueError` that names the file for one that is broken, cut short, larger than Pillow's limit, or without a
-    known white (floating-point and 32-bit pixels), and `FileNotFoundError` if there is none.
+    Transparent parts lie on white. Sixteen bits are scaled to eight, grey and CMYK become RGB; colour profiles are
+    not applied. A JPEG much larger than `at_least` pixels on both sides is decoded at a half, quarter or eighth,
+    never below twice that. Raises `ValueError` that names the file for one that is broken, cut short, larger than
+    Pillow's limit, or without a known white (floating-point and 32-bit pixels), and `FileNotFoundError` if there is
+    none.
     """
     path = Path(path)
     if not path.exists():
@@ -69,7 +71,8 @@ def read_photograph(path: str | os.PathLike, *, at_least: int = 0):
                 image.draft(None, (2 * at_least, 2 * at_least))
             image.load()
             return _on_white(_eight_bits(_upright(image)))
-    except Exception as error:  # decoders raise whatever they stumble on: OSError, SyntaxError, struct.error, KeyError, ...
+    # decoders raise whatever they stumble on: OSError, SyntaxError, struct.error, KeyError, ...
+    except Exception as error:
         reason = str(error).replace(str(path), "it") or type(error).__name__
         raise ValueError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
 
@@ -89,8 +92,8 @@ def _upright(image):
     """Turned and mirrored as the orientation in the file's EXIF data says; broken EXIF data says nothing."""
     from PIL.Image import Transpose
 
-    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-             6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
+    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+             5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
     try:
         turn = turns.get(image.getexif().get(0x0112))
     except Exception:
@@ -157,8 +160,8 @@ def _is_image(name: str) -> bool:
 def class_files(path: str | os.PathLike) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """All images `path/<class>/*` in alphabetical order, the number of each one's class, and the classes.
 
-    Hidden files and folders count as not there. One warning tells, with counts, of whatever else is not read: empty class
-    folders, images beside or below class folders, files with other endings. Raises `FileNotFoundError` if there
+    Hidden files and folders count as not there. One warning tells, with counts, of whatever else is not read: empty
+    class folders, images beside or below class folders, files with other endings. Raises `FileNotFoundError` if there
     are no images, `ValueError` if a class folder has them in folders of its own only, or a name is there twice.
     """
     path = Path(path).expanduser()
@@ -172,9 +175,11 @@ def class_files(path: str | os.PathLike) -> tuple[list[Path], list[int], tuple[s
         endings = {file: file.suffix.lower() or "without" for file in inside if file not in folders}
         images = [file for file, ending in endings.items() if ending in readable]
         left_out.update(ending for ending in endings.values() if ending not in readable)
-        below = [Path(place, name) for sub in folders for place, _, names in os.walk(sub) for name in names if _is_image(name)]
+        below = [Path(place, name) for sub in folders for place, _, names in os.walk(sub) for name in names
+                 if _is_image(name)]
         if below and not images:
-            raise ValueError(f"{folder} holds no images itself, but {len(below)} in folders below it such as {below[0]}. "
+            raise ValueError(f"{folder} holds no images itself, but {len(below)} in folders below it such as "
+                             f"{below[0]}. "
                              f"{_layout(path)} Did you mean {folder}?")
         nested += len(below)
         if images:
@@ -210,7 +215,7 @@ def _layout(path: Path) -> str:
 
 
 def parts_of(path: str | os.PathLike) -> tuple[Path, Path | None]:
-    """The folders of training and test images: `train/` with the first of `TEST_PARTS` that is there; else `path` and None.
+    """The folders of training and test images: `train/` and the first of `TEST_PARTS` there is; else `path` and None.
 
     Where there are several, the others are left for the last word on a finished network, and a warning says so.
     """
@@ -219,7 +224,8 @@ def parts_of(path: str | os.PathLike) -> tuple[Path, Path | None]:
     if not (path / "train").is_dir() or not there:
         return path, None
     if len(there) > 1:
-        warnings.warn(f"{path} has {', '.join(part.name for part in there)}: {there[0].name} is measured after every epoch, "
+        warnings.warn(f"{path} has {', '.join(part.name for part in there)}: {there[0].name} is measured after every "
+                      f"epoch, "
                       "the rest is left alone", stacklevel=2)
     return path / "train", there[0]
 

@@ -1,7 +1,8 @@
 """Odd and hostile photographs and folders, made from a seed, each with what a reader should see or refuse.
 
-`photograph(folder, seed)` writes one file and returns its path and the pixels that it shows (H, W, 3), with the largest mean difference
-that its format explains, or None where it must be refused by name. `tree(root, seed)` writes a folder of classes.
+`photograph(folder, seed)` writes one file and returns its path and the pixels that it shows (H, W, 3), with the
+largest mean difference that its format explains, or None where it must be refused by name. `tree(root, seed)` writes
+a folder of classes.
 """
 
 import io
@@ -17,7 +18,8 @@ from PIL import Image, ImageCms
 LOSSY = 6.0  # of 255: mean difference of a JPEG, WebP or AVIF file of high quality
 EXIF_TURNS = {1: lambda p: p, 2: np.fliplr, 3: lambda p: np.rot90(p, 2), 4: np.flipud, 5: lambda p: p.swapaxes(0, 1),
               6: lambda p: np.rot90(p, -1), 7: lambda p: np.rot90(p, 2).swapaxes(0, 1), 8: lambda p: np.rot90(p)}
-NAMES = ("a", "two words", "Ünï-cödé", "照片", "it's", 'say "cheese"', "a%20b", "100%", "x;y", "-rf", "[1]", "new\nline", "🐈")
+NAMES = ("a", "two words", "Ünï-cödé", "照片", "it's", 'say "cheese"', "a%20b", "100%", "x;y", "-rf", "[1]",
+         "new\nline", "🐈")
 
 
 def drawn(draw: np.random.Generator, channels: int = 3, big: bool = False) -> np.ndarray:
@@ -43,7 +45,8 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def png(width: int, height: int, depth: int, kind: int, rows: bytes, *extra: bytes) -> bytes:
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND",
+                                                                                                               b"")
 
 
 def saved(pixels: np.ndarray, format: str, **options) -> bytes:
@@ -56,12 +59,15 @@ def saved(pixels: np.ndarray, format: str, **options) -> bytes:
 
 def plain(draw):
     ending, format, options, far = [
-        (".png", "PNG", {}, 0), (".PNG", "PNG", {"compress_level": 0}, 0), (".bmp", "BMP", {}, 0), (".tif", "TIFF", {}, 0),
+        (".png", "PNG", {}, 0), (".PNG", "PNG", {"compress_level": 0}, 0), (".bmp", "BMP", {}, 0), (".tif", "TIFF", {},
+                                                                                                    0),
         (".TIFF", "TIFF", {"compression": "tiff_lzw"}, 0), (".tiff", "TIFF", {"compression": "tiff_adobe_deflate"}, 0),
-        (".webp", "WEBP", {"lossless": True}, 0), (".jpg", "JPEG", {"quality": 95}, LOSSY), (".JPEG", "JPEG", {"quality": 90}, LOSSY),
+        (".webp", "WEBP", {"lossless": True}, 0), (".jpg", "JPEG", {"quality": 95}, LOSSY), (".JPEG", "JPEG",
+                                                                                             {"quality": 90}, LOSSY),
         (".jfif", "JPEG", {"quality": 95}, LOSSY), (".jpe", "JPEG", {"quality": 95, "progressive": True}, LOSSY),
         (".webp", "WEBP", {"quality": 95}, LOSSY), (".avif", "AVIF", {"quality": 95}, LOSSY),
-        (".png", "JPEG", {"quality": 95}, LOSSY), (".jpg", "PNG", {}, 0)][draw.integers(15)]  # the last two: another ending
+        # the last two: another ending
+        (".png", "JPEG", {"quality": 95}, LOSSY), (".jpg", "PNG", {}, 0)][draw.integers(15)]
     pixels = drawn(draw)
     return ending, saved(pixels, format, **options), pixels, far
 
@@ -106,7 +112,8 @@ def bad_exif(draw):
 
 def grey(draw):
     pixels = drawn(draw, 1)
-    ending, format, far = [(".png", "PNG", 0), (".jpg", "JPEG", LOSSY), (".bmp", "BMP", 0), (".tif", "TIFF", 0)][draw.integers(4)]
+    ending, format, far = [(".png", "PNG", 0), (".jpg", "JPEG", LOSSY), (".bmp", "BMP", 0), (".tif", "TIFF",
+                                                                                             0)][draw.integers(4)]
     return ending, saved(pixels, format), rgb(pixels), far
 
 
@@ -219,7 +226,8 @@ def clear_key(draw):
 def animated(draw):
     pixels = drawn(draw)
     file = io.BytesIO()
-    ending, format, options, far = [(".gif", "GIF", {}, 8), (".png", "PNG", {}, 0), (".webp", "WEBP", {"lossless": True}, 0),
+    ending, format, options, far = [(".gif", "GIF", {}, 8), (".png", "PNG", {}, 0), (".webp", "WEBP",
+                                                                                     {"lossless": True}, 0),
                                     (".tif", "TIFF", {}, 0)][draw.integers(4)]
     frames = [Image.fromarray(255 - pixels), Image.fromarray(pixels[::-1].copy())]
     Image.fromarray(pixels).save(file, format, save_all=True, append_images=frames, **options)
@@ -241,9 +249,12 @@ def bomb(draw):
 
 
 def no_image(draw):
-    data = [b"", b"\0", b"not an image", b"<!DOCTYPE html><title>404</title>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-            b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF",
-            b"II*\0\x08\0\0\0\xff\xff", b"BM", draw.bytes(2000), b"version https://git-lfs.github.com/spec/v1\n"][draw.integers(15)]
+    data = [b"", b"\0", b"not an image", b"<!DOCTYPE html><title>404</title>",
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a", b"\xff\xd8\xff\xe0",
+            b"\x89PNG\r\n\x1a\n", b"RIFF",
+            b"II*\0\x08\0\0\0\xff\xff", b"BM", draw.bytes(2000),
+            b"version https://git-lfs.github.com/spec/v1\n"][draw.integers(15)]
     return (".jpg", ".png", ".gif", ".webp", ".tif", ".bmp", ".avif")[draw.integers(7)], data, None, 0
 
 
@@ -262,8 +273,10 @@ def scratched(draw):
     return ending, data[:at] + bytes([data[at] ^ int(draw.integers(1, 256))]) + data[at + 1:], pixels, far
 
 
-KINDS = (plain, turned, grey, clear, cut, large, turned_tiff, grey16, clear_palette, scratched, tiny, bad_exif, cmyk, animated,
-         no_image, turned_and_clear, one_bit, inverted16, clear_key, floating, plain, colour16, half_clear_palette, palette, bomb, lab,
+KINDS = (plain, turned, grey, clear, cut, large, turned_tiff, grey16, clear_palette, scratched, tiny, bad_exif, cmyk,
+         animated,
+         no_image, turned_and_clear, one_bit, inverted16, clear_key, floating, plain, colour16, half_clear_palette,
+         palette, bomb, lab,
          key16)
 MAY_BE_REFUSED = (cut, scratched)
 
@@ -296,17 +309,19 @@ def tree(root: Path, seed: int) -> tuple[Path, dict[str, dict[int, int]], bool]:
     count = int(draw.integers(2, 5))
     classes = [f"{NAMES[k]}" for k in draw.permutation(len(NAMES))[:count]]
     colours = {name: 20 + 50 * k for k, name in enumerate(classes)}
-    parts = [(), ("train", "val"), ("train", "test"), ("train", "val", "test"), ("train", "valid")][draw.integers(5)] or ("",)
+    parts = [(), ("train", "val"), ("train", "test"), ("train", "val", "test"), ("train",
+                                                                                 "valid")][draw.integers(5)] or ("",)
     truth, sound = {part: {} for part in parts}, True
     for part in parts:
         for name in classes:
             images = int(draw.integers(5, 9))
             truth[part][colours[name]] = images
             for k in range(images):
-                coloured(root / part / name / f"{NAMES[k]}{k}{('.png', '.PNG', '.bmp')[draw.integers(3)]}", colours[name])
+                coloured(root / part / name / f"{NAMES[k]}{k}{('.png', '.PNG', '.bmp')[draw.integers(3)]}",
+                         colours[name])
     for oddity in sorted(set(draw.integers(0, 17, 2).tolist())):
         place = root / parts[draw.integers(len(parts))]
-        first, some = place / classes[0], colours[classes[0]]
+        first = place / classes[0]
         if oddity == 0:
             coloured(place / ".ipynb_checkpoints" / "0.png", 250)
         elif oddity == 1:

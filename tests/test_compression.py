@@ -1,4 +1,6 @@
-"""Compression: what the last step writes is read back bit for bit, codes are as short as theory allows, training keeps its promises."""
+"""Compression: what the last step writes is read back bit for bit, codes are as short as theory allows, training
+keeps its promises.
+"""
 
 import math
 
@@ -7,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_device import OtherDevice
 from torch import nn
 
 from cnnlib.compression import (
-    LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack, prune, prune_mask,
+    LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack, prune,
+                                prune_mask,
     share, share_values, sizes, unpack,
 )
 
@@ -58,7 +62,8 @@ def test_long_gaps(zeros):
     assert torch.equal(mask_of(gaps_of(mask), len(mask)), mask)
 
 
-@pytest.mark.parametrize("shape, keep, bits", [((8, 4, 3, 3), 0.3, 5), ((64, 40), 0.02, 2), ((7,), 1.0, 8), ((5, 5), 0.01, 1)])
+@pytest.mark.parametrize("shape, keep, bits", [((8, 4, 3, 3), 0.3, 5), ((64, 40), 0.02, 2), ((7,), 1.0, 8), ((5, 5),
+                                                                                                             0.01, 1)])
 def test_tensors_come_back_bit_for_bit(shape, keep, bits):
     torch.manual_seed(0)
     weight = torch.randn(shape)
@@ -113,3 +118,33 @@ def test_training_keeps_zeros_and_shared_values():
     for value in before[before != 0].unique():  # what shared a value still does
         assert len(after[before == value].unique()) == 1
     assert torch.equal(unpack(pack(after)), after)
+
+
+def test_networks_on_another_device_are_compressed_there():
+    torch.manual_seed(0)
+    model, reference = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+                        for _ in range(2))
+    reference.load_state_dict(model.state_dict())
+    for network in (model, reference):
+        with OtherDevice() as other:
+            there = network is model
+            network.to(other.device if there else "cpu")
+            prune(network, {"0": 0.5, "3": 0.25})
+            share(network, {"0": 3, "3": 2})
+            images = torch.ones(2, 3, 8, 8).to(other.device if there else "cpu")
+            network(images).sum().backward()
+            weight = share_values(network[3].weight, 2)
+            assert other.has(weight) == other.has(network[0].weight) == there
+            packed = unpack(pack(weight))
+        network.result = packed
+    assert torch.equal(model.result, reference.result)
+
+
+def test_what_cannot_be_compressed_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="keep must name the layers 0, 2; these are missing or too many: 2, 9"):
+        prune(model, {"0": 0.5, "9": 0.5})
+    with pytest.raises(ValueError, match=r"prune\(\) first: the weights of 0, 2 have not been pruned"):
+        share(model, {"0": 2, "2": 2})
+    with pytest.raises(ValueError, match="0 numbers cannot be put into 4 clusters"):
+        share_values(torch.zeros(5), 2)

@@ -1,17 +1,17 @@
-"""Hand-made features and the linear classifier on top of them."""
+"""Hand-made features; the linear classifier on top of them is tested in test_transfer.py."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from cnnlib.features import gradient_histograms, linear_classifier
+from cnnlib.features import gradient_histograms
 
 
 def test_a_vertical_edge_votes_for_the_horizontal_gradient():
     image = torch.zeros(1, 1, 16, 16)
     image[..., 8:] = 1
     cells = gradient_histograms(image, cell=4, directions=9).view(4, 9, 3, 3)
-    assert cells[0, 0, :, 1].min() > 0.2 and cells[0, 1:8].abs().max() < 1e-6  # direction 0, in the cells beside the edge
+    # direction 0, in the cells beside the edge
+    assert cells[0, 0, :, 1].min() > 0.2 and cells[0, 1:8].abs().max() < 1e-6
 
 
 def test_turned_by_a_right_angle_the_votes_move_by_half_a_circle():
@@ -29,13 +29,3 @@ def test_contrast_and_brightness_do_not_count():
 def test_too_small_an_image_is_named():
     with pytest.raises(ValueError, match="7x7 hold fewer than 2x2 cells of 4x4"):
         gradient_histograms(torch.zeros(1, 1, 7, 7))
-
-
-def test_linear_classifier_solves_the_normal_equations():
-    generator = torch.Generator().manual_seed(0)
-    x, labels = torch.randn(60, 5, generator=generator), torch.randint(3, (60,), generator=generator)
-    weights = linear_classifier(x, labels, 3, penalty=0.5).requires_grad_()
-    ones = F.pad(x, (0, 1), value=1.0)
-    loss = ((ones @ weights - (2.0 * F.one_hot(labels, 3) - 1)) ** 2).sum() + 0.5 * (weights**2).sum()
-    loss.backward()
-    assert weights.grad.abs().max() < 1e-3

@@ -6,10 +6,9 @@ import hostile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cnnlib import data
-from cnnlib.photographs import class_files, parts_of, read_photograph
+from cnnlib.photographs import read_photograph
 
 
 @pytest.mark.parametrize("first", range(0, 216, 27))
@@ -44,7 +43,8 @@ def test_hostile_folders_are_read_rightly_or_refused_by_name(first, tmp_path):
                 assert any(name in str(error) for name in (str(root), "class '")), f"{seed}: {error}"
                 continue
         for part, image_set in zip(truth, (train, test) if len(truth) > 1 else (None,)):
-            image_set = image_set or data.ImageSet(torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels]),
+            image_set = image_set or data.ImageSet(torch.cat([train.images, test.images]), torch.cat([train.labels,
+                                                                                                      test.labels]),
                                                    train.classes, "both")
             colours = image_set.images[:, 0, 4, 4].tolist()
             if sound:

@@ -6,10 +6,9 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from cnnlib.data import ImageSet, load
-from cnnlib.features import gradient_histograms, linear_classifier
+from cnnlib.features import PENALTIES, gradient_histograms, linear_probe
 from cnnlib.train.experiments import accuracy, hardware, write_record
 
 TARGET = Path(__file__).parents[2] / "data" / "results" / "handcrafted_features.json"
@@ -26,12 +25,14 @@ def main() -> None:
     train, test = load("cifar10")
     record = {"description": "Ridge regression on pixels and on histograms of gradient directions (HOG), CIFAR-10",
               "data": train.name, "train_images": len(train), "test_images": len(test),
-              "hardware": hardware(torch.device("cpu")), "recipe": {"penalty": 1.0, "cell": 4, "directions": 9}, "runs": {}}
+              "hardware": hardware(torch.device("cpu")),
+              "recipe": {"penalties": PENALTIES, "cell": 4, "directions": 9}, "runs": {}}
     for kind in ("pixels", "gradient histograms"):
         x, x_test = features_of(train, kind), features_of(test, kind)
-        weights = linear_classifier(x, train.labels, 10)
-        scores = {"train": F.pad(x, (0, 1), value=1.0) @ weights, "test": F.pad(x_test, (0, 1), value=1.0) @ weights}
-        record["runs"][kind] = {"features": x.shape[1], "train_accuracy": accuracy(scores["train"], train.labels, 1),
+        probe = linear_probe(x, train.labels, 10)
+        scores = {"train": probe(x), "test": probe(x_test)}
+        record["runs"][kind] = {"features": x.shape[1], "penalty": probe.penalty,
+                                "train_accuracy": accuracy(scores["train"], train.labels, 1),
                                 "test_accuracy": accuracy(scores["test"], test.labels, 1),
                                 "test_top5_accuracy": accuracy(scores["test"], test.labels, 5)}
     write_record(TARGET, record)

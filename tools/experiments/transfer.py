@@ -133,7 +133,7 @@ def methods(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor,
                     tuned = method == "fine-tuning"
                     model = from_file(record.weights, len(VEHICLES), seed=seed) if tuned else network(len(VEHICLES))
                     losses = fine_tune(model, normalized(images, mean, std), images.labels, {"": rate}, steps=steps,
-                                       bfloat16=True, seed=seed)
+                                       precision="bfloat16", seed=seed)
                     return {"accuracy": accuracy(scores(model, test_images), test.labels, 1), "steps": steps,
                             "loss": sum(losses[-10:]) / 10}
                 record.add(trained, method=method, images=count, seed=seed)
@@ -171,7 +171,7 @@ def settings(record: Record, train: ImageSet, test: ImageSet, mean: torch.Tensor
                 torch.manual_seed(seed)
                 scratch = "scratch" in method
                 model = network(len(VEHICLES)) if scratch else from_file(record.weights, len(VEHICLES), seed=seed)
-                fine_tune(model, normalized(images, mean, std), images.labels, steps=STEPS[count], bfloat16=True, seed=seed,
+                fine_tune(model, normalized(images, mean, std), images.labels, steps=STEPS[count], precision="bfloat16", seed=seed,
                           **options)
                 return {"accuracy": accuracy(scores(model, test_images), test.labels, 1), "steps": STEPS[count]}
             record.add(trained, method=method, images=count, seed=seed)
