@@ -24,6 +24,7 @@ from .trace import Call, InputSize, Step, Trace, no_collection, trace
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
 
+MOST_PERIOD = 4  # things that repeat together
 MOST_IN_BLOCK = 24  # convolutions that a block may have to be drawn layer by layer
 JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212", "maximum": "max"}
 STRIPS = ("norm", "act", "drop", "scale", "flatten", "pad")  # drawn small, on the layer that they belong to
@@ -114,14 +115,16 @@ class Diagram:
         if part.is_layer:
             return Series([Unit([part])])
         if zoom == "network":
-            layers = _structure(self, part, by_layers=True, nested=False)
-            if len(layers.items) <= MOST_LAYERS and all(isinstance(item, (Unit, Repeat)) for item in layers.items):
+            layers = _structure(self, part, by_layers=True, nested=False, period=1)
+            single = [item.body.items[0] if isinstance(item, Repeat) else item for item in layers.items]
+            if len(single) <= MOST_LAYERS and all(isinstance(item, Unit) for item in single):
                 return layers
         frames = zoom == "block" and bool(part.details.get("stage"))
         if zoom == "block" and not frames and any(not self.parts[child].is_layer for child in part.children):
             if sum(layer.kind in HEAVY for layer in self.layers(part)) > MOST_IN_BLOCK:
                 zoom = "stage"  # such as a searched cell: its separable convolutions in a few words each
-        return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames)
+        return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames,
+                          period=1 if zoom == "network" else MOST_PERIOD)
 
     def zoom_of(self, part: Part) -> str:
         """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a block."""
@@ -942,7 +945,9 @@ class Unit:
     layers: list[Part]
 
     def key(self):
-        return tuple((part.kind, part.label, () if part.kind == "concatenate" else part.output_shape) for part in self.layers)
+        # Shapes of concatenations, norms and activations follow from what is around: they grow through a dense block.
+        return tuple((part.kind, part.label, () if part.kind in ("concatenate", *STRIPS) else part.output_shape)
+                     for part in self.layers)
 
     def parts(self) -> list[Part]:
         return self.layers
@@ -1018,8 +1023,11 @@ class Series:
         return [part for item in self.items for part in item.parts()]
 
 
-def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> Series:
-    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if `nested`."""
+def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, period: int = MOST_PERIOD) -> Series:
+    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if `nested`.
+
+    What repeats in one row may consist of up to `period` things.
+    """
     things = diagram.layers(part) if by_layers else [diagram.parts[child] for child in part.children]
     holder = {}
     for thing in things:
@@ -1047,7 +1055,7 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> S
 
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}
-    return _finish(series, parent_of)
+    return _finish(series, parent_of, period)
 
 
 def _reduce(edges: list, thing_of) -> Series:
@@ -1176,17 +1184,17 @@ def _topological(count: int, edges: Iterable[tuple]) -> list[int]:
     return order
 
 
-def _finish(series: Series, parent_of: dict) -> Series:
+def _finish(series: Series, parent_of: dict, period: int) -> Series:
     """Fuse layers into units, and fold repeats, in every series."""
     items = []
     for item in series.items:
         if isinstance(item, Parallel):
-            branches = [_finish(branch, parent_of) for branch in item.branches]
+            branches = [_finish(branch, parent_of, period) for branch in item.branches]
             item = Parallel(sorted(branches, key=lambda branch: not branch.items))  # shortcuts last
         elif isinstance(item, Graph):
-            item = Graph(item.nodes, [(a, b, _finish(inner, parent_of)) for a, b, inner in item.edges])
+            item = Graph(item.nodes, [(a, b, _finish(inner, parent_of, period)) for a, b, inner in item.edges])
         items.append(item)
-    return Series(fold(fuse(items, parent_of)))
+    return Series(fold(fuse(items, parent_of), period))
 
 
 def fuse(items: list, parent_of: dict) -> list:
@@ -1235,16 +1243,13 @@ def fuse(items: list, parent_of: dict) -> list:
     return out
 
 
-MOST_PERIOD = 4
-
-
-def fold(items: list) -> list:
-    """Neighbours that look the same as a `Repeat`, the shortest period first; a period may hold up to four things."""
+def fold(items: list, most: int) -> list:
+    """Neighbours that look the same as a `Repeat`, the shortest period first; a period holds at most `most` things."""
     keys = [item.key() for item in items]
     out, i = [], 0
     while i < len(items):
         best = (1, 1)  # period, times
-        for period in range(1, MOST_PERIOD + 1):
+        for period in range(1, most + 1):
             times = 1
             while keys[i + times * period : i + (times + 1) * period] == keys[i : i + period] and (
                     i + (times + 1) * period <= len(items)):

@@ -132,7 +132,7 @@ class Style:
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
-        return text if self.numbers else re.sub(r",? [\d,]+(?=,|$)", "", text.replace(", ", ",\u2060 ")).replace("\u2060", "")
+        return text if self.numbers else ", ".join(word for word in text.split(", ") if not re.fullmatch(r"[\d,]+", word))
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -581,8 +581,6 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
         times = 1
         if isinstance(item, Repeat):
             times = item.times
-            if len(item.body.items) != 1:
-                return None
             item = item.body.items[0]
         if isinstance(item, Unit):
             main = next((layer for layer in item.layers if layer.kind not in STRIPS), item.layers[0])
@@ -663,17 +661,8 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     arrow = 16
     texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 118, kind)] for cell in cells]
     widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6 for (wide, _, _), lines in zip(solids, texts)]
-    rows, row, used = [], [], 0.0
-    for i, wide in enumerate(widths):
-        if row and used + arrow + wide > width:
-            rows.append(row)
-            row, used = [], 0.0
-        used += wide + (arrow if row else 0)
-        row.append(i)
-    rows.append(row)
-    # Even rows look better than a full one above a single cell.
-    if len(rows) > 1:
-        rows = even_rows(widths, arrow, width, len(rows))
+    one_row = sum(widths) + arrow * (len(widths) - 1) <= width
+    rows = [list(range(len(cells)))] if one_row else even_rows(widths, arrow, width - 2 * arrow - 4)
     items, y, right = [], 0.0, 0.0
     for number, row in enumerate(rows):
         tall = max(solids[i][1] for i in row)
@@ -701,8 +690,8 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     return right, y - 18, items
 
 
-def even_rows(widths: Sequence[float], arrow: float, most: float, count: int) -> list[list[int]]:
-    """The cells in `count` rows, the widest of them as short as it can be."""
+def even_rows(widths: Sequence[float], arrow: float, most: float) -> list[list[int]]:
+    """The cells in as few rows as go, the widest of these as short as it can be."""
     def fill(limit):
         rows, row, used = [], [], 0.0
         for i, wide in enumerate(widths):
@@ -713,7 +702,7 @@ def even_rows(widths: Sequence[float], arrow: float, most: float, count: int) ->
             row.append(i)
         return [*rows, row]
 
-    low, high = max(widths), most
+    low, high, count = max(widths), most, len(fill(most))
     for _ in range(24):
         middle = (low + high) / 2
         low, high = (low, middle) if len(fill(middle)) <= count else (middle, high)
