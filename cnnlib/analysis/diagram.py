@@ -886,7 +886,7 @@ def _bundle_ends(root: _Group) -> None:
     if not groups:
         return
     _, readers = _edges_between(root)
-    first = next((i for i in range(groups[0]) if len(readers[root.children[i]]) != 1), groups[0])
+    first = next((i for i in range(groups[0]) if len(set(readers[root.children[i]])) != 1), groups[0])
     runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]), ("head", root.children[groups[-1] + 1 :])]
     children = []
     for role, run in runs:

@@ -16,11 +16,12 @@ import difflib
 import html
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagram import (HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat, Series, Unit, by,
+from .diagram import (CONTAINERS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat, Series, Unit, by,
                       rows_of, summary)
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
@@ -47,9 +48,9 @@ def text_width(text: str, style: str = "main") -> float:
 
 
 def wrap(text: str, width: float, style: str = "main") -> list[str]:
-    """The text in lines of at most this width, broken behind commas and at spaces; a longer word stays whole."""
+    """The text in lines of at most this width, broken at spaces, but not before a number; a longer word stays whole."""
     lines, line = [], ""
-    for word in text.split(" "):
+    for word in re.split(r" (?![/\d])", text):
         longer = f"{line} {word}" if line else word
         if line and text_width(longer, style) > width:
             lines.append(line)
@@ -586,7 +587,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             main = next((layer for layer in item.layers if layer.kind not in STRIPS), item.layers[0])
             strips = [layer.label for layer in item.layers if layer.kind in STRIPS]
             label = style.label(main.label)
-            lines = [("title", label if times == 1 else f"{times} \u00d7 {label}")]
+            lines = [("main", label if times == 1 else f"{times} \u00d7 {label}")]
             others = [style.label(layer.label) for layer in item.layers if layer is not main and layer.kind not in STRIPS]
             lines += [("small", ", ".join(others + strips))] if others or strips else []
             cells.append(Cell(main.id, main.kind, main.output_shape, times, lines))
@@ -594,7 +595,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             lines = [("title", item.part.label if times == 1 else f"{times} \u00d7 {item.part.label}")]
             blocks = contents(diagram, item.part, style)
             lines += [("small", text) for text in blocks]
-            count = sum(part.kind == "group" for part in map(diagram.parts.__getitem__, item.part.children))
+            count = len(blocks_in(diagram, item.part))
             last = [layer.kind for layer in diagram.layers(item.part) if layer.kind in HEAVY]
             kind = "fc" if last and last[-1] == "fc" and len(item.part.output_shape) == 1 else "conv"
             cells.append(Cell(item.part.id, kind, item.part.output_shape, max(times, count), lines))
@@ -603,23 +604,36 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
         else:
             return None
     for cell in cells:
-        if style.numbers and cell.shape:
+        said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
+        if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
             cell.lines.append(("small", shape_text(cell.shape)))
     return cells
 
 
 def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
     """What a stage consists of: "6 x Bottleneck" for its blocks; "7x7 conv, 64, /2" for its layers where it has none."""
-    children = [diagram.parts[child] for child in part.children]
-    blocks = [child.label.strip("_") for child in children if not child.is_layer]
+    blocks = blocks_in(diagram, part)
     if blocks:
-        kinds = dict.fromkeys(blocks)
-        return [f"{blocks.count(kind)} \u00d7 {kind}" if blocks.count(kind) > 1 else kind for kind in list(kinds)[:3]]
+        return [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
     lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
 
-def solid(cell: Cell, most: float, largest: int) -> tuple[float, float, Item]:
+def blocks_in(diagram: Diagram, part: Part) -> list[str]:
+    """Classes of the blocks in a stage; of a dense block, those of its layers."""
+    found = []
+    for child in (diagram.parts[child] for child in part.children):
+        inside = [diagram.parts[one] for one in child.children]
+        inner = [one.label for one in inside if not one.is_layer]
+        if len(inner) > 1 and len(set(inner)) == 1 and inner[0] not in CONTAINERS and all(
+                one.kind == "concatenate" for one in inside if one.is_layer):
+            found += inner
+        elif not child.is_layer and child.label not in CONTAINERS:
+            found.append(child.label)
+    return [label.strip("_") for label in found]
+
+
+def solid(cell: Cell, most: float, largest: int, thin: float = 1.0) -> tuple[float, float, Item]:
     """Width, height and shapes of a cell's map: height and depth show rows and columns, the thickness channels.
 
     Lengths grow with the 0.55th power of the size, thicknesses with the 0.4th of the channels, so that 7x7 beside 224x224
@@ -628,9 +642,9 @@ def solid(cell: Cell, most: float, largest: int) -> tuple[float, float, Item]:
     shape = cell.shape
     if len(shape) == 3:
         channels, rows, columns = shape if shape[0] != min(shape) or shape[0] <= 4 or shape[1] != shape[0] else shape
-        tall = max(5.0, most * (rows / largest) ** 0.55)
-        depth = max(3.0, 0.42 * most * (columns / largest) ** 0.55)
-        thick = max(3.0, 2.0 * channels**0.4)
+        tall = max(4.0, most * (rows / largest) ** 0.55)
+        depth = max(2.0, 0.42 * most * (columns / largest) ** 0.55)
+        thick = max(2.5, 2.0 * thin * channels**0.4)
     elif len(shape) == 2:  # tokens
         tall, depth, thick = min(most, 8 * shape[0] ** 0.4), 4.0, max(3.0, 2.0 * shape[1] ** 0.4)
     else:
@@ -659,7 +673,7 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     if narrow:
         return ladder(cells, solids, width)
     arrow = 16
-    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 118, kind)] for cell in cells]
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 104, kind)] for cell in cells]
     widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6 for (wide, _, _), lines in zip(solids, texts)]
     one_row = sum(widths) + arrow * (len(widths) - 1) <= width
     rows = [list(range(len(cells)))] if one_row else even_rows(widths, arrow, width - 2 * arrow - 4)
@@ -950,8 +964,12 @@ def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
 
 
 def fit_rules(name: str) -> str:
-    """Style of the frame of a drawing on a page: never wider than its own pixels, never wider than the page."""
-    return (f"<style>.{name}{{container-type:inline-size;max-width:100%;overflow-x:auto}}"
+    """Style of the frame of a drawing on a page: never wider than its own pixels, never wider than the page.
+
+    The book's theme puts a light ground under outputs in its dark mode; a drawing has dark colours of its own.
+    """
+    return ("<style>html[data-theme=dark] .bd-content div.cell_output .text_html.text_html:has(.nd)"
+            f"{{background:none;padding:0}}</style><style>.{name}{{container-type:inline-size;max-width:100%;overflow-x:auto}}"
             f".{name} svg{{display:block;max-width:100%;height:auto;margin:0 auto}}</style>")
 
 
@@ -1005,6 +1023,29 @@ def draw(diagram: Diagram, part: str = "", *, zoom: str | None = None, numbers: 
     pairs = [[scene(one, part if one is diagram or part in _names(one) else "", narrow=narrow, new=marks, **options)
               for one, marks in ((diagram, new), (beside, missing))] for narrow in (False, True)]
     return Drawing(*(side_by_side(*pair, stacked=i == 1 or sum(one.width for one in pair) > WIDE) for i, pair in enumerate(pairs)))
+
+
+def small_picture(diagram: Diagram) -> str:
+    """A strip of the maps alone, without words, as an SVG file of about two kilobytes for a list of many networks."""
+    cells = cells_of(diagram, diagram.structure(), Style(numbers=False)) or [
+        Cell(None, "input", diagram.input_shape, 1, []),
+        *(Cell(part.id, "conv" if part.kind == "group" else part.kind, part.output_shape, 1, [])
+          for part in map(diagram.parts.__getitem__, diagram.parts[0].children))]
+    largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
+    solids = [solid(cell, 30, largest, 0.55) for cell in cells]
+    tall, x, items = max(high for _, high, _ in solids), 0.0, []
+    for wide, high, item in solids:
+        items += moved([item], x + 2, (tall - high) / 2 + 2)
+        x += wide + 5
+    paints = {COLOUR_OF.get(item.kind, item.kind) for item in items}
+    sheet = "".join(rule for rule in (
+        ".nd{color-scheme:light dark}.nd .face,.nd .side,.nd .top{stroke-width:.6;stroke:#888}.nd .side{filter:brightness(.86)}",
+        *(f".nd .k-{kind} *{{fill:{light};fill:light-dark({light},{dark})}}" for kind, (light, dark) in LIGHT_DARK.items()
+          if kind in paints)))
+    body = "".join(f'<g class="k-{COLOUR_OF.get(item.kind, item.kind)}">{"".join(map(element, item.shapes))}</g>' for item in items)
+    width, height = number(x - 1), number(tall + 4)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+            f"<title>{html.escape(diagram.title)}</title><style>{sheet}</style>{body}</svg>")
 
 
 def _names(diagram: Diagram) -> set[str]:
