@@ -434,7 +434,8 @@ class _Builder:
             parts.append(part)
             if isinstance(thing, _Group):
                 part.code = thing.code
-                if parent == 0 and _is_stage(thing):
+                dense = all(isinstance(child, _Group) or child.kind == "concatenate" for child in thing.children)
+                if parent == 0 and _is_stage(thing) or parent is not None and dense and _has_blocks_in_a_row(thing):
                     part.details["stage"] = True
                 elif parent == 0 and thing.is_block:
                     part.details["block"] = True

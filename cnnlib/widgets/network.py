@@ -111,9 +111,11 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
             "scenes": [json.loads(text) for text in drawings], "templates": templates, "groups": groups, "codes": list(codes), "fields": list(map(list, known_fields))}
 
 
+USUAL = {"kernel": None, "in": None, "out": None, "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "bias": False}
+
+
 def _row(group: Part, part: Part, codes: dict, repeat: tuple | None) -> list:
-    details = {key: value for key, value in part.details.items() if key in (
-        "kernel", "stride", "padding", "dilation", "groups", "in", "out", "bias") and value not in (1, [1, 1], [0, 0])}
+    details = {key: part.details[key] for key, usual in USUAL.items() if part.details.get(key, usual) != usual}
     again = [] if repeat is None else [repeat[0], _suffix(group, repeat[1])]
     return [part.id - group.id, _suffix(group, part.name), part.kind, part.label, codes.setdefault(part.code, len(codes)),
             list(part.input_shape), list(part.output_shape), part.params, part.macs, part.activations, details, again,
