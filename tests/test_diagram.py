@@ -15,8 +15,10 @@ from cnnlib.layers import ConvNormAct
 from cnnlib.registry import find_variant
 from zoo import on_meta
 
-FEW = ["alexnet_227", "vgg16", "googlenet", "resnet20", "resnet50", "preresnet20", "resnext50_32x4d", "seresnet20", "densenet_cifar",
-       "fractalnet_cifar", "mobilenet_v2", "shufflenet_v2_x1_0", "nasnet_cifar", "convnext_tiny", "squeezenet1_0_simple"]
+FEW = ["alexnet_227", "vgg16", "googlenet", "resnet20", "resnet50", "preresnet20", "resnext50_32x4d", "seresnet20",
+       "densenet_cifar",
+       "fractalnet_cifar", "mobilenet_v2", "shufflenet_v2_x1_0", "nasnet_cifar", "convnext_tiny",
+       "squeezenet1_0_simple"]
 
 
 def drawn(name):
@@ -94,7 +96,8 @@ def test_repeats_are_found_and_counted():
 def test_a_change_in_one_block_breaks_its_repeat():
     network = create_model("resnet20")
     assert told(diagram(network, (3, 32, 32)).structure("stages.1")) == ["BasicBlock", ("repeat", 2, ["BasicBlock"])]
-    owner, name = next((module, name) for module in network.stages[1][1].modules() for name, child in module.named_children()
+    owner, name = next((module, name) for module in network.stages[1][1].modules() for name,
+                       child in module.named_children()
                        if isinstance(child, nn.BatchNorm2d))
     setattr(owner, name, nn.Identity())
     changed = diagram(network, (3, 32, 32))
@@ -104,10 +107,12 @@ def test_a_change_in_one_block_breaks_its_repeat():
 
 
 def test_repeats_compare_widths():
-    network = nn.Sequential(*(nn.Conv2d(width, other, 3, padding=1) for width, other in [(3, 8), (8, 8), (8, 16), (16, 16)]))
+    network = nn.Sequential(*(nn.Conv2d(width, other, 3, padding=1) for width,
+                              other in [(3, 8), (8, 8), (8, 16), (16, 16)]))
     assert told(diagram(network, (3, 8, 8)).structure("", "block")) == [
         ("repeat", 2, ["3x3 conv, 8"]), ("repeat", 2, ["3x3 conv, 16"])]
-    pooled = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2))
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1),
+                           nn.MaxPool2d(2))
     assert told(diagram(pooled, (3, 8, 8)).structure("", "block")) == [
         "3x3 conv, 8", "2x2 max pool, /2", "3x3 conv, 8", "2x2 max pool, /2"], "equal words, but other sizes"
 
@@ -121,7 +126,8 @@ def test_parts_add_up_to_the_cost_table(name):
     for part in found.parts:
         if not part.is_layer:
             layers = found.layers(part)
-            assert part.params == sum(layer.params for layer in layers) and part.macs == sum(layer.macs for layer in layers)
+            assert part.params == sum(layer.params for layer in layers) and part.macs == sum(layer.macs
+                                                                                             for layer in layers)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -166,14 +172,16 @@ def others(name):
     from cnnlib.vision import torchvision
 
     with torch.device("meta"):
-        return torchvision.models.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}))
+        return torchvision.models.get_model(name, weights=None,
+                                            **({"init_weights": False} if name == "googlenet" else {}))
 
 
 @pytest.mark.parametrize("name, expected", [
     ("resnet18", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]),
     ("vgg16", ["stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
     ("googlenet", ["stem", "stage 1", "stage 2", "stage 3", "head"]),
-    ("densenet121", ["stem", "stage 1", "Transition", "stage 2", "Transition", "stage 3", "Transition", "stage 4", "head"]),
+    ("densenet121", ["stem", "stage 1", "Transition", "stage 2", "Transition", "stage 3", "Transition", "stage 4",
+                     "head"]),
     ("mobilenet_v2", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
 ])
 def test_networks_without_stem_and_stages_get_them(name, expected):
@@ -190,7 +198,9 @@ def test_words_of_papers():
     cases = [
         (nn.Conv2d(3, 64, 7, 2, padding=3), (3, 32, 32), "7x7 conv, 64, /2"),
         (nn.Conv2d(8, 8, (1, 7), groups=8), (8, 32, 32), "1x7 depthwise conv, 8"),
+        (nn.Conv2d(8, 16, 3, groups=8), (8, 32, 32), "3x3 depthwise conv, 16"),
         (nn.Conv2d(8, 16, 3, groups=4), (8, 32, 32), "3x3 grouped conv, 16, 4 groups"),
+        (nn.Conv2d(8, 16, 3, (2, 1)), (8, 32, 32), "3x3 conv, 16, /2x1"),
         (nn.Conv2d(8, 16, 3, dilation=2), (8, 32, 32), "3x3 conv, 16, dilated 2"),
         (nn.ConvTranspose2d(8, 4, 2, stride=2), (8, 4, 4), "2x2 transposed conv, 4, x2"),
         (nn.MaxPool2d(3, 2, 1), (8, 32, 32), "3x3 max pool, /2"),

@@ -1,4 +1,5 @@
-"""Drawings by geometry: no overlap, no clipped text, no line across a box; the same bytes every time; words for those who hear."""
+"""Drawings by geometry: no overlap, no clipped text, no line across a box; the same bytes every time; words for those
+who hear."""
 
 import re
 import time
@@ -13,33 +14,36 @@ from cnnlib import list_models, plots
 from cnnlib.analysis import drawing
 from cnnlib.analysis.diagram import diagram
 from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw, scene, svg_of, text_width, wrap
-from cnnlib.registry import find_variant
 from drawing_geometry import faults_of, texts_of
 from test_diagram import FEW, Residual, drawn, others
 from zoo import on_meta
 
 TORCHVISION = [
-    "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet", "squeezenet1_0",
+    "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet",
+    "squeezenet1_0",
     "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0", "mnasnet1_0", "efficientnet_b0", "efficientnet_v2_s",
     "convnext_tiny", "swin_t", "swin_v2_t", "vit_b_16", "maxvit_t",
 ]
-TIMM = """resnet50 resnet50d resnet101 seresnet50 ecaresnet50d resnext50_32x4d res2net50_26w_4s resnest50d skresnet18 resnetv2_50
-    resnetaa50 convnext_tiny convnextv2_tiny efficientnet_b0 efficientnet_b3 tf_efficientnetv2_s efficientnet_lite0 mixnet_s
-    mnasnet_100 mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium fbnetc_100 spnasnet_100
-    lcnet_050 ghostnet_100 ghostnetv2_100 hardcorenas_a hrnet_w18 nasnetalarge pnasnet5large inception_v3 inception_v4
-    inception_resnet_v2 xception41 dpn68 densenet121 densenetblur121d dla34 dla60 cspresnet50 cspdarknet53 darknet53 selecsls42b
-    vovnet39a ese_vovnet19b_dw repvgg_a0 mobileone_s0 fastvit_t8 regnetx_004 regnety_004 regnetz_b16 rexnet_100 tinynet_a
-    vgg16_bn dm_nfnet_f0 nf_resnet50 eca_nfnet_l0 gernet_s botnet26t_256 halonet26t lambda_resnet26t bat_resnext26ts
-    poolformer_s12 caformer_s18 convformer_s18 mixer_s16_224 resmlp_12_224 gmixer_24_224 vit_tiny_patch16_224 cait_xxs24_224
-    swin_tiny_patch4_window7_224 levit_128 coat_tiny coatnet_0_rw_224 mobilevit_xs edgenext_xx_small efficientformer_l1 pit_ti_224
-    pvt_v2_b0 twins_pcpvt_small visformer_tiny inception_next_tiny repghostnet_050 starnet_s1 rdnet_tiny hgnet_tiny
-    efficientvit_b0 focalnet_tiny_srf xcit_nano_12_p16_224 davit_tiny""".split()
+TIMM = """resnet50 resnet50d resnet101 seresnet50 ecaresnet50d resnext50_32x4d res2net50_26w_4s resnest50d skresnet18
+resnetv2_50
+    resnetaa50 convnext_tiny convnextv2_tiny efficientnet_b0 efficientnet_b3 tf_efficientnetv2_s efficientnet_lite0
+    mixnet_s mnasnet_100 mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium
+    fbnetc_100 spnasnet_100 lcnet_050 ghostnet_100 ghostnetv2_100 hardcorenas_a hrnet_w18 nasnetalarge pnasnet5large
+    inception_v3 inception_v4 inception_resnet_v2 xception41 dpn68 densenet121 densenetblur121d dla34 dla60 cspresnet50
+    cspdarknet53 darknet53 selecsls42b vovnet39a ese_vovnet19b_dw repvgg_a0 mobileone_s0 fastvit_t8 regnetx_004
+    regnety_004 regnetz_b16 rexnet_100 tinynet_a vgg16_bn dm_nfnet_f0 nf_resnet50 eca_nfnet_l0 gernet_s botnet26t_256
+    halonet26t lambda_resnet26t bat_resnext26ts poolformer_s12 caformer_s18 convformer_s18 mixer_s16_224 resmlp_12_224
+    gmixer_24_224 vit_tiny_patch16_224 cait_xxs24_224 swin_tiny_patch4_window7_224 levit_128 coat_tiny coatnet_0_rw_224
+    mobilevit_xs edgenext_xx_small efficientformer_l1 pit_ti_224 pvt_v2_b0 twins_pcpvt_small visformer_tiny
+    inception_next_tiny repghostnet_050 starnet_s1 rdnet_tiny hgnet_tiny efficientvit_b0 focalnet_tiny_srf
+    xcit_nano_12_p16_224 davit_tiny""".split()
 
 
 def scenes_of(found, most_blocks=1000):
     """(what, scene) of a diagram at all three zooms, wide and narrow, each once."""
     works = [("", None)]
-    works += [(part.name, zoom) for part in found.parts if part.parent == 0 and not part.is_layer for zoom in ("stage", "block")]
+    works += [(part.name, zoom) for part in found.parts if part.parent == 0 and not part.is_layer
+              for zoom in ("stage", "block")]
     blocks = [(part.name, None) for part in found.parts if not part.is_layer and part.parent not in (None, 0)]
     seen = set()
     for name, zoom in works + blocks[:most_blocks]:
@@ -95,14 +99,17 @@ def test_the_geometry_test_sees_faults():
         "overlaps": with_item(["r", "box", x + 5, y + 5, width, height, 3]),
         "cut off": with_item(["t", "main", 1, 20, "middle", "a long label"]),
         "overlaps text": with_item(["t", "main", text[0] + 5, text[1] + 8, "start", "words"]),
-        "sticks out": with_item(["r", "box", good.width - 60, 2, 30, 10, 2], ["t", "small", good.width - 45, 7, "middle", "3x3 conv"]),
-        "runs over": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [x - 20, y + 8, x + width + 20, y + 8]]])]),
+        "sticks out": with_item(["r", "box", good.width - 60, 2, 30, 10, 2],
+                                ["t", "small", good.width - 45, 7, "middle", "3x3 conv"]),
+        "runs over": replace(good, items=[*good.items, Item(None, "line",
+                                                            [["l", "line", [x - 20, y + 8, x + width + 20, y + 8]]])]),
         "leaves": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [5, 5, -90, 5]]])]),
     }
     for word, one in wrong.items():
         assert any(word in fault for fault in faults_of(one)), word
     assert any("overlaps" in fault for fault in faults_of(Scene(200, 100, [
-        Item(1, "conv", [["p", "face", [0, 0, 40, 0, 40, 40, 0, 40]]]), Item(2, "conv", [["p", "face", [30, 0, 60, 0, 60, 40, 30, 40]]]),
+        Item(1, "conv", [["p", "face", [0, 0, 40, 0, 40, 40, 0, 40]]]),
+        Item(2, "conv", [["p", "face", [30, 0, 60, 0, 60, 40, 30, 40]]]),
     ], "", "")))
 
 
@@ -180,7 +187,8 @@ def test_colours_have_one_meaning_and_both_themes():
     for light, dark in drawing.LIGHT_DARK.values():
         assert contrast(light, drawing.INK[0]) >= 7 and contrast(dark, drawing.INK[1]) >= 4.5
     text = draw(drawn("seresnet20"), "stages.0.0").svg
-    for label, kind in (("3\u00d73 conv, 16", "conv"), ("BN", "norm"), ("ReLU", "act"), ("global average pool", "pool")):
+    for label, kind in (("3\u00d73 conv, 16", "conv"), ("BN", "norm"), ("ReLU", "act"),
+                        ("global average pool", "pool")):
         assert re.search(rf'<g class="k-{kind}">(?:(?!</g>).)*>{label}<', text), label
     assert re.search(r'<g class="k-fc">', draw(drawn("alexnet_227")).svg)
 
@@ -202,7 +210,8 @@ def test_notebooks_get_both_layouts_and_files_stand_alone(tmp_path):
     assert draw(drawn("resnet20"), "stages.0.0")._repr_html_().count("<svg ") == 1, "narrow enough for every page"
     path = picture.save(tmp_path / "resnet50.svg")
     tree = tree_of(path.read_text(encoding="utf-8"))
-    assert tree.find(SPACE + "style") is not None and path.read_bytes() == picture.save(tmp_path / "again.svg").read_bytes()
+    assert tree.find(SPACE + "style") is not None
+    assert path.read_bytes() == picture.save(tmp_path / "again.svg").read_bytes()
     assert plots.draw is draw
 
 
@@ -211,7 +220,8 @@ def solids(one, style="face"):
 
 
 def test_height_shows_rows_depth_columns_and_thickness_channels():
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, stride=(2, 1)), nn.Conv2d(4, 4, 1, stride=(1, 2)), nn.Conv2d(4, 64, 1))
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, stride=(2, 1)), nn.Conv2d(4, 4, 1, stride=(1, 2)),
+                            nn.Conv2d(4, 64, 1))
     one = scene(diagram(network, (3, 64, 64)))
     faces, sides = list(solids(one).values())[1:], list(solids(one, "side").values())[1:]
     heights = [points[7] - points[1] for points in faces]
@@ -220,7 +230,8 @@ def test_height_shows_rows_depth_columns_and_thickness_channels():
     assert heights[1] < heights[0] and heights[2] == pytest.approx(heights[1])
     assert depths[1] == pytest.approx(depths[0]) and depths[2] < depths[1]
     assert thick[0] == pytest.approx(thick[2]) and thick[3] > 1.5 * thick[2]
-    assert heights[1] / heights[0] == pytest.approx(0.5**0.55) and thick[3] / thick[2] == pytest.approx(16**0.4, rel=0.05)
+    assert heights[1] / heights[0] == pytest.approx(0.5**0.55) and thick[3] / thick[2] == pytest.approx(16**0.4,
+                                                                                                        rel=0.05)
 
 
 def test_numbers_can_be_left_out():
@@ -244,9 +255,11 @@ def test_a_part_can_be_highlighted():
 
 
 def test_two_networks_side_by_side_mark_what_differs():
-    one, other = (diagram(Residual(**options), (3, 16, 16), title=title) for options, title in (({}, "plain"), ({"join": "cat"}, "dense")))
+    one, other = (diagram(Residual(**options), (3, 16, 16), title=title) for options,
+                  title in (({}, "plain"), ({"join": "cat"}, "dense")))
     new, missing = differences(one, other, "", "block")
-    assert [one.parts[id].kind for id in sorted(new)] == ["add", "pool"], "pooling has other channels behind another join"
+    assert [one.parts[id].kind for id in sorted(new)] == ["add",
+                                                          "pool"], "pooling has other channels behind another join"
     assert [other.parts[id].kind for id in sorted(missing)] == ["concatenate", "pool"]
     picture = draw(one, zoom="block", beside=other)
     assert "plain beside dense" in picture.svg and 'class="k-join new"' in picture.svg
@@ -280,7 +293,8 @@ def test_a_shortcut_ends_at_the_side_of_the_circle():
 def test_boxes_of_a_series_are_joined_by_arrows():
     one = scene(diagram(Residual(shortcut=False), (3, 16, 16)), zoom="block")
     tips = [shape[2] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == "tip"]
-    tops = {(round(shape[2] + shape[4] / 2), round(shape[3])) for item in one.items for shape in item.shapes if shape[0] == "r" and shape[1] == "box"}
+    tops = {(round(shape[2] + shape[4] / 2), round(shape[3])) for item in one.items for shape in item.shapes
+            if shape[0] == "r" and shape[1] == "box"}
     reached = {(round(points[0]), round(points[1])) for points in tips}
     assert sum(top in reached for top in tops) == 5, "3 convolutions, pooling and the last layer"
     assert all(points[3] < points[1] and points[5] < points[1] for points in tips), "arrows point down"

@@ -7,7 +7,6 @@ from torch import nn
 
 from cnnlib import list_models
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.registry import find_variant
 from cnnlib.widgets import NetworkExplorer
 from cnnlib.widgets.base import MOST_DATA
 from test_pages import browser, serve, show  # noqa: F401
@@ -29,7 +28,8 @@ def test_rows_are_those_of_the_analysis(node):  # noqa: F811
         for row in opened(node, explorer, group)["rows"]:
             if row["kind"] in ("conv", "fc", "norm") and row["name"] in table:
                 expected = table[row["name"]]
-                assert (row["params"], row["macs"], tuple(row["output"])) == (expected.params, expected.macs, expected.output_shape)
+                assert (row["params"], row["macs"], tuple(row["output"])) == (expected.params, expected.macs,
+                                                                              expected.output_shape)
                 assert row["code"] == repr(on_meta("resnet50").get_submodule(row["name"]))
                 seen += 1
             if row["field"] and row["kind"] == "conv":
@@ -86,12 +86,16 @@ def test_formulas_give_the_numbers_of_the_analysis(node, name):  # noqa: F811
 
 
 def test_own_modules_and_wrong_arguments():
-    explorer = NetworkExplorer(nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.ReLU(), nn.MaxPool2d(2)), input_size=(1, 20, 30))
+    explorer = NetworkExplorer(nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.ReLU(), nn.MaxPool2d(2)),
+                               input_size=(1, 20, 30))
     assert repr(explorer) == "NetworkExplorer(Sequential at 1x20x30)"
     for call, message in [
-        (lambda: NetworkExplorer("resnet51"), "resnet51"), (lambda: NetworkExplorer(nn.ReLU()), "no designed input size"),
-        (lambda: NetworkExplorer("alexnet", part="stages.9"), "part='stages.9'"), (lambda: NetworkExplorer("alexnet", input_size=(3, 224)), r"\(3, 224\)"),
-        (lambda: setattr(explorer, "colour", "red"), "colour='red'"), (lambda: setattr(explorer, "layer", 99), "layer=99"),
+        (lambda: NetworkExplorer("resnet51"), "resnet51"), (lambda: NetworkExplorer(nn.ReLU()),
+                                                            "no designed input size"),
+        (lambda: NetworkExplorer("alexnet", part="stages.9"), "part='stages.9'"),
+        (lambda: NetworkExplorer("alexnet", input_size=(3, 224)), r"\(3, 224\)"),
+        (lambda: setattr(explorer, "colour", "red"), "colour='red'"),
+        (lambda: setattr(explorer, "layer", 99), "layer=99"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
@@ -141,7 +145,8 @@ def test_by_mouse_colour_path_and_link(show):  # noqa: F811
     page.get_by_label("Follow the paths through the chosen layer").check()
     dim = page.locator(".cx-part.off").count()
     kept = page.locator(".cx-part:not(.off)").all_text_contents()
-    assert dim > 8 and any("concatenate" in text for text in kept) and sum("1\u00d71 conv" in text for text in kept) == 1
+    assert dim > 8 and any("concatenate" in text for text in kept) and sum("1\u00d71 conv" in text
+                                                                           for text in kept) == 1
     before = page.locator(".cx-part .box").first.evaluate("node => getComputedStyle(node).fill")
     page.get_by_role("radio", name="parameters").check()
     assert page.locator(".cx-part .box").first.evaluate("node => getComputedStyle(node).fill") != before

@@ -23,7 +23,8 @@ def ax():
 
 def row(name, macs=0, bytes_moved=0, **counts):
     device_seconds = lambda device: device.seconds(macs, bytes_moved)  # noqa: E731
-    return SimpleNamespace(name=name, macs=macs, flops=2 * macs, intensity=2 * macs / (bytes_moved or 1), seconds=device_seconds, **counts)
+    return SimpleNamespace(name=name, macs=macs, flops=2 * macs, intensity=2 * macs / (bytes_moved or 1),
+                           seconds=device_seconds, **counts)
 
 
 def test_bars_stand_in_forward_order_from_the_top_with_shares_in_percent(ax):
@@ -76,7 +77,8 @@ def test_fields_have_rows_upright_and_columns_across(ax):
 
 def test_roofline_is_in_teraflops_with_its_ridge_at_the_right_intensity(ax):
     device = Device("d", 4e12, 1e11)
-    plots.roofline(device, {"all": [row("a", macs=10**9, bytes_moved=10**9), row("b", macs=10**12, bytes_moved=10**9)]}, ax=ax)
+    plots.roofline(device, {"all": [row("a", macs=10**9, bytes_moved=10**9),
+                                    row("b", macs=10**12, bytes_moved=10**9)]}, ax=ax)
     roof = ax.lines[0]
     assert roof.get_xdata()[1] == 40 and max(roof.get_ydata()) == 4
     points = dict(np.asarray(ax.collections[0].get_offsets()).tolist())

@@ -4,9 +4,9 @@
     python tools/gallery.py --check                 write nothing; fail if it would change
     python tools/gallery.py --pictures FOLDER       write FOLDER/<name>.svg, and FOLDER/small/<name>.svg without words
 
-The pictures are made whenever the book is built (`_ext/pictures.py`), and not kept in the repository: they follow from the
-networks to the byte, take seconds, and would all change with a colour. The page shows them as images that load when a reader
-gets there, so that it stays light; `small_picture_cell` gives the same for a table.
+The pictures are made whenever the book is built (`_ext/pictures.py`), and not kept in the repository: they follow from
+the networks to the byte, take seconds, and would all change with a colour. The page shows them as images that load
+when a reader gets there, so that it stays light; `small_picture_cell` gives the same for a table.
 """
 
 import argparse
@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "chapters" / "gallery.md"
 INTRODUCTION = """# All networks in pictures
 
-Every network of `cnnlib`, drawn from the network itself, families by year. Height and depth of a solid show the rows and columns of
-a feature map, its thickness the channels (not to scale: lengths grow with the 0.55th power of the size, thickness with the 0.4th of the
-channels, so that 7×7 beside 224×224 can still be seen). Blocks that repeat stand beside each other, at most four of them. Blue is
-convolution, yellow pooling, red a fully connected layer.
+Every network of `cnnlib`, drawn from the network itself, families by year. Height and depth of a solid show the rows
+and columns of a feature map, its thickness the channels (not to scale: lengths grow with the 0.55th power of the size,
+thickness with the 0.4th of the channels, so that 7×7 beside 224×224 can still be seen). Blocks that repeat stand
+beside each other, at most four of them. Blue is convolution, yellow pooling, red a fully connected layer.
 
 To draw one yourself, or any other network, at three zooms:
 
@@ -71,9 +71,10 @@ def as_page() -> str:
         sections.append(f"## {family}")
         for variant in group:
             size = "×".join(map(str, variant.input_size[1:]))
-            sections.append(f'<figure class="network"><img src="../_static/pictures/{variant.name}.svg" class="dark-light" '
-                            f'loading="lazy" alt="{variant.name}: its feature maps from the image to the answer">'
-                            f"<figcaption><code>{variant.name}</code> at {size}: {variant.summary}</figcaption></figure>")
+            picture = f'<img src="../_static/pictures/{variant.name}.svg" class="dark-light" loading="lazy"'
+            words = f'alt="{variant.name}: its feature maps from the image to the answer">'
+            sections.append(f'<figure class="network">{picture} {words}<figcaption><code>{variant.name}</code> '
+                            f"at {size}: {variant.summary}</figcaption></figure>")
     return "\n\n".join(sections) + "\n"
 
 

@@ -4,7 +4,8 @@
     drawing.stages                      # names of the parts of the network, from the image to the answer
     drawing.structure("layer1.0")       # series, branches and repeats, for a layout
 
-Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read off
+Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read
+    off
 the trace of one forward pass: what joins, branches and repeats is found, not declared. The groups are those of the
 modules; where a module is one long chain, such as VGG's `features`, it is cut where the size of the maps changes.
 """
@@ -26,7 +27,8 @@ MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stag
 
 MOST_PERIOD = 4  # things that repeat together
 MOST_IN_BLOCK = 24  # convolutions that a block may have to be drawn layer by layer
-JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212", "maximum": "max"}
+JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212",
+         "maximum": "max"}
 STRIPS = ("norm", "act", "drop", "scale", "flatten", "pad")  # drawn small, on the layer that they belong to
 HEAVY = ("conv", "fc", "pool", "attention")
 
@@ -37,7 +39,8 @@ class Part:
 
     Attributes:
         id: its place in `Diagram.parts`; `parent` is that of the group it is in, None for the whole network.
-        name: dotted name of the module (of a function, of the module that calls it), or of a run of modules: "features.0-2".
+        name: dotted name of the module (of a function, of the module that calls it), or of a run of modules:
+            "features.0-2".
         kind: of a layer, what it does: "conv", "fc", "pool", "norm", "act", "add", "concatenate", "multiply", "split",
             "shuffle", "other", ...; of a group, "group".
         label: in the words of papers, such as "3x3 conv, 64, /2"; of a group, the class of its module or its role.
@@ -97,7 +100,8 @@ class Diagram:
         if name in self.aliases:
             return self.parts[self.aliases[name]]
         near = [part.name for part in self.parts if part.name.startswith(name.split(".")[0]) and not part.is_layer]
-        raise ValueError(f"{name!r} is not a part of {self.title}; choose one of {', '.join((near or self.stages)[:12])}")
+        known = ", ".join((near or self.stages)[:12])
+        raise ValueError(f"{name!r} is not a part of {self.title}; choose one of {known}")
 
     def layers(self, part: Part | None = None) -> list[Part]:
         """The layers of a part, or of the whole, in forward order."""
@@ -107,7 +111,8 @@ class Diagram:
         return [layer for child in part.children for layer in self.layers(self.parts[child])]
 
     def structure(self, name: str = "", zoom: str | None = None) -> "Series":
-        """What a part looks like inside, for a layout: by its groups ("network", "stage") or layer by layer ("block")."""
+        """What a part looks like inside, for a layout: by its groups ("network", "stage") or layer by layer
+        ("block")."""
         part = self.find(name)
         zoom = zoom or self.zoom_of(part)
         if zoom not in ("network", "stage", "block"):
@@ -127,7 +132,8 @@ class Diagram:
                           period=1 if zoom == "network" else MOST_PERIOD)
 
     def zoom_of(self, part: Part) -> str:
-        """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a block."""
+        """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a
+        block."""
         return "network" if part.parent is None else "stage" if part.details.get("stage") else "block"
 
 
@@ -178,22 +184,28 @@ class _Group:
         self.is_block = self.is_chain = False
 
     def layers(self) -> list[_Layer]:
-        return [layer for child in self.children for layer in (child.layers() if isinstance(child, _Group) else [child])]
+        return [layer for child in self.children for layer in (child.layers() if isinstance(child, _Group)
+                                                               else [child])]
 
 
-PASSING = {"clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape", "permute",
+PASSING = {"clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape",
+           "permute",
            "transpose", "t", "unsqueeze", "squeeze", "expand", "as_strided", "written_through", "copy"}
 CONSTANTS = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "bernoulli", "rand_like"}
 SPLITS = {"split", "split_with_sizes", "chunk", "slice", "narrow", "unbind", "select"}
 ACTIVATIONS = {
-    "relu": "ReLU", "hardtanh": "ReLU6", "silu": "SiLU", "gelu": "GELU", "sigmoid": "sigmoid", "hardsigmoid": "hard sigmoid",
-    "hardswish": "hard swish", "tanh": "tanh", "leaky_relu": "leaky ReLU", "elu": "ELU", "prelu": "PReLU", "_prelu_kernel": "PReLU",
-    "_softmax": "softmax", "mish": "Mish", "softplus": "softplus", "rrelu_with_noise": "RReLU", "log_sigmoid_forward": "log sigmoid",
+    "relu": "ReLU", "hardtanh": "ReLU6", "silu": "SiLU", "gelu": "GELU", "sigmoid": "sigmoid",
+    "hardsigmoid": "hard sigmoid",
+    "hardswish": "hard swish", "tanh": "tanh", "leaky_relu": "leaky ReLU", "elu": "ELU", "prelu": "PReLU",
+    "_prelu_kernel": "PReLU",
+    "_softmax": "softmax", "mish": "Mish", "softplus": "softplus", "rrelu_with_noise": "RReLU",
+    "log_sigmoid_forward": "log sigmoid",
     "_log_softmax": "log softmax", "clamp": "clip", "clamp_min": "ReLU", "glu": "GLU", "_safe_softmax": "softmax",
 }
 NORMS = {"native_batch_norm": "BN", "cudnn_batch_norm": "BN", "native_layer_norm": "LN", "native_group_norm": "GN",
          "_native_batch_norm_legit": "BN", "rms_norm": "RMS norm", "_fused_rms_norm": "RMS norm"}
-BINARY = {"add": "add", "mul": "multiply", "sub": "subtract", "maximum": "maximum", "cat": "concatenate", "stack": "concatenate"}
+BINARY = {"add": "add", "mul": "multiply", "sub": "subtract", "maximum": "maximum", "cat": "concatenate",
+          "stack": "concatenate"}
 
 
 class _Builder:
@@ -235,7 +247,8 @@ class _Builder:
         return self.groups[call]
 
     def _units(self):
-        """(group, name, module, steps) of each layer: of a call that calls no other, or of a function in a larger module.
+        """(group, name, module, steps) of each layer: of a call that calls no other, or of a function in a larger
+        module.
 
         A call that calls no module but computes with weights twice or more is a group of functions.
         """
@@ -292,7 +305,8 @@ class _Builder:
         else:
             self._add(layer, data)
         layer.outputs += results
-        layer.output_shape = tuple(results[-1].shape[1:]) if module is None or not call.outputs else tuple(call.outputs[0].shape[1:])
+        given = results[-1] if module is None or not call.outputs else call.outputs[0]
+        layer.output_shape = tuple(given.shape[1:])
         if layer.kind in ("conv", "pool", "fc", "norm"):
             layer.output_shape = tuple(results[0].shape[1:]) if module is None else layer.output_shape
         for value in results:
@@ -525,7 +539,8 @@ def describe(layer: _Layer) -> None:
         _describe_convolution(layer, weights[0])
     elif len(weights) == 1:
         out = weights[0].outputs[0].shape[-1]
-        layer.kind, layer.label = "fc", f"fully connected, {out:,}" if len(weights[0].outputs[0].shape) == 2 else f"linear, {out:,}"
+        word = "fully connected" if len(weights[0].outputs[0].shape) == 2 else "linear"
+        layer.kind, layer.label = "fc", f"{word}, {out:,}"
         if weights[0].op == "linear":
             layer.details = {"in": weights[0].args[0].shape[-1], "out": out, "bias": weights[0].args[2] is not None}
     elif heavy:
@@ -537,7 +552,8 @@ def describe(layer: _Layer) -> None:
         if "InstanceNorm" in name:
             layer.label = "IN"
     elif len(computing) == 1 or len(set(computing)) == 1 and computing[0] in BINARY:
-        _describe_single(layer, computing[0], next(node for node in nodes if node.op.removesuffix("_") == computing[0]), name)
+        _describe_single(layer, computing[0], next(node for node in nodes
+                                                   if node.op.removesuffix("_") == computing[0]), name)
     elif module is not None and type(module).__module__.startswith("torch.nn.modules.activation"):
         layer.kind, layer.label = "act", name
     else:
@@ -561,7 +577,8 @@ def _describe_convolution(layer, node):
     if any(length != 1 for length in dilation):
         label += f", dilated {dilation[0]}"
     layer.kind, layer.label = "conv", label
-    layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding), "dilation": list(dilation),
+    layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding),
+                     "dilation": list(dilation),
                      "groups": groups, "in": x.shape[1], "out": channels, "bias": bias is not None,
                      "transposed": bool(transposed), "depthwise": 1 < groups == x.shape[1]}
 
@@ -601,7 +618,8 @@ def _describe_single(layer, op, node, name):
         layer.label = "scale" if op in ("mul", "div") else "shift"
         if not has_weight and any(isinstance(arg, (int, float)) for arg in node.args):
             number = next(arg for arg in node.args if isinstance(arg, (int, float)))
-            layer.label = {"mul": "\u00d7 ", "add": "+ ", "div": "/ ", "sub": "\u2212 ", "rsub": "\u2212 "}.get(op, "") + f"{number:g}"
+            layer.label = {"mul": "\u00d7 ", "add": "+ ", "div": "/ ", "sub": "\u2212 ", "rsub": "\u2212 "}.get(op,
+                    "") + f"{number:g}"
     elif op in ACTIVATIONS:
         layer.kind, layer.label = "act", ACTIVATIONS[op]
     elif op.startswith(("max_pool", "avg_pool", "fractional_max_pool", "lp_pool")):
@@ -627,7 +645,8 @@ def _describe_single(layer, op, node, name):
     elif "upsample" in op or op == "grid_sampler_2d":
         before, after = inputs[0].shape[2:], shape[2:]
         factor = after[0] / before[0] if before else 1
-        layer.kind, layer.label = "resize", f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
+        layer.kind = "resize"
+        layer.label = f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
     elif op in ("pixel_shuffle", "pixel_unshuffle", "im2col", "unfold"):
         layer.kind, layer.label = "resize", op.replace("_", " ")
     elif "pad" in op:
@@ -653,7 +672,8 @@ def _adopt(group: _Group, children: list) -> None:
 
 
 def _simplify(group: _Group, aliases: dict) -> None:
-    """Leave out groups that show nothing: empty ones, those of one child, those of one convolution with norm and activation."""
+    """Leave out groups that show nothing: empty ones, those of one child, those of one convolution with norm and
+    activation."""
     children = []
     for child in group.children:
         if isinstance(child, _Group):
@@ -669,7 +689,8 @@ def _simplify(group: _Group, aliases: dict) -> None:
             big = sum(layer.kind not in STRIPS for layer in layers)
             if big <= 1 and not any(layer.kind in JOINS for layer in layers):
                 if layers:
-                    aliases[child.name] = layers[next((i for i, layer in enumerate(layers) if layer.kind not in STRIPS), 0)]
+                    aliases[child.name] = layers[next((i for i, layer in enumerate(layers)
+                                                       if layer.kind not in STRIPS), 0)]
                 children += child.children
                 continue
         children.append(child)
@@ -738,7 +759,8 @@ CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
 
 
 def _mark_blocks(root: _Group) -> None:
-    """Set `is_block`: blocks are modules in which paths part and meet; so are others of their class, which happen not to.
+    """Set `is_block`: blocks are modules in which paths part and meet; so are others of their class, which happen not
+    to.
 
     (An inverted residual of stride 2 has no shortcut, and is a block all the same.)
     """
@@ -762,7 +784,8 @@ def _chain_height(group: _Group) -> int:
 
 
 def _has_blocks_in_a_row(group: _Group) -> bool:
-    """Whether a group inside works on what another group inside made: layers of a dense block, not branches of a module."""
+    """Whether a group inside works on what another group inside made: layers of a dense block, not branches of a
+    module."""
     reads, _ = _edges_between(group)
     behind = set()  # children that read a group, directly or through layers
     for child in group.children:
@@ -808,7 +831,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     # A long chain in which the size changes again and again, VGG's `features`, is opened, and cut below by size.
     children = []
     for child in root.children:
-        opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side for side in _sides(child) if side > 1]) > 2
+        opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side
+                for side in _sides(child) if side > 1]) > 2
         if opened:
             aliases[child.name] = child.children[0]
         children += child.children if opened else [child]
@@ -841,7 +865,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             runs.append([child])
             before = side
             continue
-        ends = layer is not None and (layer.kind in ("flatten", "fc") or layer.label.startswith(("average pool to", "global")))
+        ends = layer is not None and (layer.kind in ("flatten", "fc")
+                                      or layer.label.startswith(("average pool to", "global")))
         if not in_head and (side == 1 or ends) and i:
             close()
             in_head = True
@@ -851,7 +876,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             close()
         elif not in_head and i == blocks_begin and run and not stages:
             close()
-        elif not in_head and i <= blocks_begin == len(root.children) and layer is not None and layer.kind == "conv" and (
+        elif not in_head and i <= blocks_begin == len(root.children) and layer is not None and (
+                layer.kind == "conv") and (
                 before is not None and side < before and run):
             close()
         run.append(child)
@@ -862,7 +888,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
                 close()
         before = side
     close()
-    for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them, or with what they follow
+    for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them
         if all(isinstance(thing, _Layer) and thing.kind in STRIPS for thing in runs[i]):
             if i + 1 < len(runs) and not (len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], _Group)):
                 runs[i : i + 2] = [runs[i] + runs[i + 1]]
@@ -874,7 +900,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             continue
         is_head = _side(run[-1]) == 1 and i == len(runs) - 1
         plain = not any(isinstance(thing, _Group) for thing in run)
-        role = "head" if is_head else "stem" if i == 0 and has_stages and plain else "transition" if stages and plain else "stage"
+        role = "transition" if stages and plain else "stage"
+        role = "head" if is_head else "stem" if i == 0 and has_stages and plain else role
         group = _Group(_run_name(run, root), role, "", root)
         _adopt(group, run)
         children.append(group)
@@ -888,7 +915,8 @@ def _bundle_ends(root: _Group) -> None:
         return
     _, readers = _edges_between(root)
     first = next((i for i in range(groups[0]) if len(set(readers[root.children[i]])) != 1), groups[0])
-    runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]), ("head", root.children[groups[-1] + 1 :])]
+    runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]),
+            ("head", root.children[groups[-1] + 1 :])]
     children = []
     for role, run in runs:
         if role and len(run) > 1 and not any(layer.kind in JOINS for layer in run):
@@ -906,8 +934,10 @@ def _name_stages(parts: list[Part]) -> None:
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
         if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
-            part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head", "classifier") else part.label
-        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS, "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
+            part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head",
+                                                                            "classifier") else part.label
+        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS,
+                "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
             number += 1
             part.label = f"stage {number}"
         else:
@@ -1006,7 +1036,8 @@ class Graph:
     edges: list[tuple[int, int, "Series"]]  # -1 is the beginning, -2 the end
 
     def key(self):
-        return ("graph", tuple(node.key() for node in self.nodes), tuple((a, b, series.key()) for a, b, series in self.edges))
+        return ("graph", tuple(node.key() for node in self.nodes),
+                tuple((a, b, series.key()) for a, b, series in self.edges))
 
     def parts(self) -> list[Part]:
         return [part for node in self.nodes for part in node.parts()] + [
@@ -1025,7 +1056,8 @@ class Series:
 
 
 def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, period: int = MOST_PERIOD) -> Series:
-    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if `nested`.
+    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if
+    `nested`.
 
     What repeats in one row may consist of up to `period` things.
     """
@@ -1060,7 +1092,8 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, peri
 
 
 def _reduce(edges: list, thing_of) -> Series:
-    """Series-parallel reduction: a node of one way in and one way out lies on an edge, edges between the same nodes merge."""
+    """Series-parallel reduction: a node of one way in and one way out lies on an edge, edges between the same nodes
+    merge."""
     into, out = {}, {}
     for edge in edges:
         into.setdefault(edge[1], []).append(edge)
@@ -1079,7 +1112,8 @@ def _reduce(edges: list, thing_of) -> Series:
                 branches, same = [], _without_doubles(same, out[node], into[target])
                 for edge in same:
                     inside = edge[2].items
-                    branches += inside[0].branches if len(inside) == 1 and isinstance(inside[0], Parallel) else [edge[2]]
+                    branches += inside[0].branches if len(inside) == 1 and isinstance(inside[0],
+                                                                                      Parallel) else [edge[2]]
                 if len(same) > 1:
                     same[0][2] = Series([Parallel(branches)])
                 for edge in same[1:]:
@@ -1151,7 +1185,8 @@ def _split_graph(graph: Graph) -> list:
         edges = []
         for (a, b, series), (first, last) in zip(graph.edges, spans):
             if low <= first and last <= high:
-                edges.append((number.get(a, INPUT) if first > low else INPUT, number.get(b, OUTPUT) if last < high else OUTPUT,
+                edges.append((number.get(a, INPUT) if first > low else INPUT, number.get(b, OUTPUT) if last < high
+                              else OUTPUT,
                               series))
         if inside:
             items.append(Graph([graph.nodes[node] for node in inside], edges))
@@ -1261,7 +1296,8 @@ def fold(items: list, most: int) -> list:
         body = items[i : i + period]
         only_joins = all(isinstance(item, Unit) and item.layers[0].kind not in HEAVY for item in body)
         if times > 1 and not only_joins:
-            body = [_spanned(item, last) for item, last in zip(body, items[i + (times - 1) * period : i + times * period])]
+            body = [_spanned(item, last) for item, last in zip(body,
+                                                               items[i + (times - 1) * period : i + times * period])]
             copies = [[part for item in items[i + turn * period : i + (turn + 1) * period] for part in item.parts()]
                       for turn in range(times)]
             out.append(Repeat(times, Series(body), copies))
@@ -1322,7 +1358,8 @@ def summary(series: Series) -> tuple[str, ...]:
                 lines += inside[-1]  # the longer one
         elif isinstance(item, Repeat):
             inner = summary(item.body)
-            lines += [f"{item.times} \u00d7 ({inner[0]})"] if len(inner) == 1 else [f"{item.times} \u00d7 {len(inner)} layers"]
+            what = f"({inner[0]})" if len(inner) == 1 else f"{len(inner)} layers"
+            lines.append(f"{item.times} \u00d7 {what}")
         elif isinstance(item, Graph):
             inside = [found for _, _, branch in item.edges for found in branch.items] + item.nodes
             labels = [[found.part.label] if isinstance(found, Box) else [
