@@ -6,9 +6,9 @@
     draw(drawing, beside=other)                             # two networks, what differs is marked
     draw(drawing).save("resnet50.svg")
 
-Layout: series and parallels are placed exactly, one inside the other; what is left, general graphs, in layers by longest
-paths, ordered to avoid crossings. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans, the widest
-of the usual fonts of user interfaces: in every other font texts end earlier.
+Layout: series and parallels are placed exactly, one inside the other; what is left, general graphs, in layers by
+longest paths, ordered to avoid crossings. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans,
+the widest of the usual fonts of user interfaces: in every other font texts end earlier.
 """
 
 import dataclasses
