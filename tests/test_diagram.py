@@ -151,6 +151,20 @@ def unused_convolutions(name):
     return sum(isinstance(module, nn.Conv2d) and key not in called for key, module in on_meta(name).named_modules())
 
 
+def test_a_module_called_twice_counts_once():
+    shared = nn.Conv2d(4, 4, 3, padding=1)
+    found = diagram(nn.Sequential(shared, nn.ReLU(), shared), (4, 8, 8))
+    assert found.parts[0].params == sum(p.numel() for p in shared.parameters()) and found.parts[0].macs == 2 * 144 * 64
+    assert [layer.params for layer in found.layers() if layer.kind == "conv"] == [148, 0]
+
+
+def test_a_whole_network_layer_by_layer():
+    columns = told(drawn("resnet20").structure("", "block"))
+    assert columns[0] == "3x3 conv, 16 | BN | ReLU" and columns[1][:2] == ("repeat", 3)
+    assert columns[1][2] == [("branches", ["3x3 conv, 16 | BN | ReLU", "3x3 conv, 16 | BN"], []), "+", "ReLU"]
+    assert columns[-1] == "fully connected, 10"
+
+
 def test_plain_data():
     found = drawn("resnet20")
     assert pickle.loads(pickle.dumps(found)) == found

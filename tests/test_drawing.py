@@ -41,7 +41,7 @@ resnetv2_50
 
 def scenes_of(found, most_blocks=1000):
     """(what, scene) of a diagram at all three zooms, wide and narrow, each once."""
-    works = [("", None)]
+    works = [("", None), ("", "stage"), ("", "block")]
     works += [(part.name, zoom) for part in found.parts if part.parent == 0 and not part.is_layer
               for zoom in ("stage", "block")]
     blocks = [(part.name, None) for part in found.parts if not part.is_layer and part.parent not in (None, 0)]

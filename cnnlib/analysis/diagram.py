@@ -26,6 +26,7 @@ INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
 
 MOST_PERIOD = 4  # things that repeat together
+MOST_IN_ALL = 250  # convolutions that a network may have to be drawn layer by layer where this is asked for
 MOST_IN_BLOCK = 24  # convolutions that a block may have to be drawn layer by layer
 JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212",
          "maximum": "max"}
@@ -126,7 +127,8 @@ class Diagram:
                 return layers
         frames = zoom == "block" and bool(part.details.get("stage"))
         if zoom == "block" and not frames and any(not self.parts[child].is_layer for child in part.children):
-            if sum(layer.kind in HEAVY for layer in self.layers(part)) > MOST_IN_BLOCK:
+            most = MOST_IN_BLOCK if part.parent is not None else MOST_IN_ALL
+            if sum(layer.kind in HEAVY for layer in self.layers(part)) > most:
                 zoom = "stage"  # such as a searched cell: its separable convolutions in a few words each
         return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames,
                           period=1 if zoom == "network" else MOST_PERIOD)
