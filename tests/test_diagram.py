@@ -165,6 +165,22 @@ def test_a_whole_network_layer_by_layer():
     assert columns[-1] == "fully connected, 10"
 
 
+@pytest.mark.parametrize("name", ["resnet34", *FEW])
+def test_what_repeats_is_a_whole_block(name):
+    def check(series):
+        for item in series.items:
+            if isinstance(item, Repeat):
+                first, last = item.body.items[0], item.body.items[-1]
+                assert not (isinstance(first, Unit) and first.layers[0].kind in ("add", "concatenate", "multiply"))
+                assert not isinstance(last, Parallel)
+                check(item.body)
+
+    check(drawn(name).structure("", "block"))
+    if name == "resnet34":
+        repeats = [item.times for item in drawn(name).structure("", "block").items if isinstance(item, Repeat)]
+        assert repeats == [3, 3, 5, 2]
+
+
 def test_plain_data():
     found = drawn("resnet20")
     assert pickle.loads(pickle.dumps(found)) == found
@@ -238,6 +254,30 @@ def test_splits_shuffles_gates_and_means():
     assert gate[2][1][-1].endswith("sigmoid") and gate[2][2] == [] and gate[3] == "x"
     joins = [layer.label for layer in drawn("fractalnet_cifar").layers() if layer.kind == "mean"]
     assert joins and set(joins) == {"mean"}
+
+
+def test_a_shuffle_written_with_views_is_a_shuffle():
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            n, c, h, w = x.shape
+            return self.b(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+    expected = ["1x1 conv, 8", "channel shuffle", "1x1 conv, 4"]
+    assert told(diagram(Shuffled(), (4, 6, 6)).structure("", "block")) == expected
+
+
+def test_a_chain_is_cut_where_the_size_changes():
+    def conv():
+        return nn.Conv2d(4, 4, 3, padding=1)
+
+    chain = nn.Sequential(conv(), nn.MaxPool2d(3, 1, 1), conv(), nn.MaxPool2d(2), conv(), nn.MaxPool2d(2), conv(),
+                          nn.Flatten(), nn.Linear(64, 3))
+    assert diagram(chain, (4, 16, 16)).stages == ["0-3", "4-5", "6", "7-8"]
 
 
 def test_dense_blocks_grow_by_concatenation():

@@ -1271,7 +1271,7 @@ def fuse(items: list, parent_of: dict) -> list:
                     and parent_of[part.id] == parent_of[body.id])
             if body is not None and not sole:
                 close()
-            if stack and body is None and not before:
+            if body is None and part.kind in ("pool", "fc"):  # only convolutions are pre-activated
                 close()
             stack.append(part)
         else:
@@ -1284,10 +1284,17 @@ def fuse(items: list, parent_of: dict) -> list:
 def fold(items: list, most: int) -> list:
     """Neighbours that look the same as a `Repeat`, the shortest period first; a period holds at most `most` things."""
     keys = [item.key() for item in items]
+    joins = [isinstance(item, Unit) and item.layers[0].kind in JOINS for item in items]
+
+    def ends_a_block(i):
+        """A join, or the activation right behind it: what repeats does not begin there."""
+        strips = isinstance(items[i], Unit) and all(layer.kind in STRIPS for layer in items[i].layers)
+        return joins[i] or strips and i > 0 and joins[i - 1]
+
     out, i = [], 0
     while i < len(items):
         best = (1, 1)  # period, times
-        for period in range(1, most + 1):
+        for period in range(1, 1 if ends_a_block(i) else most + 1):
             times = 1
             while keys[i + times * period : i + (times + 1) * period] == keys[i : i + period] and (
                     i + (times + 1) * period <= len(items)):
