@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from cnnlib.analysis.drawing import draw as draw  # networks, as SVG: `plots.draw(diagram(model, size))`
+
 COLOURS = {"activations": "#0072B2", "params": "#D55E00", "macs": "#009E73"}
 QUANTITIES = {"activations": "activations", "params": "parameters", "macs": "multiply-adds"}
 HATCHES = {"activations": "", "params": "///", "macs": "..."}

@@ -1,7 +1,8 @@
-"""What is wrong with the geometry of a drawing: overlaps, clipped or covered text, lines across boxes. Nothing is a good answer.
+"""What is wrong with the geometry of a drawing: overlaps, clipped or covered text, lines across boxes. Nothing is a
+good answer.
 
-Text is as wide as `cnnlib.analysis.drawing.text_width` says, which is at least as wide as any usual font makes it, and as high as
-the capitals and descenders of its size.
+Text is as wide as `cnnlib.analysis.drawing.text_width` says, which is at least as wide as any usual font makes it, and
+as high as the capitals and descenders of its size.
 """
 
 from itertools import combinations
@@ -21,9 +22,11 @@ def boxes_of(scene: Scene):
             elif shape[0] == "c":
                 x, y, radius = shape[2:5]
                 yield (x - radius, y - radius, x + radius, y + radius, f"join {item.part}")
-        points = [v for shape in item.shapes if shape[0] == "p" and shape[1] in ("face", "side", "top") for v in shape[2]]
+        points = [v for shape in item.shapes if shape[0] == "p" and shape[1] in ("face", "side", "top")
+                  for v in shape[2]]
         if points:
-            yield (min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2]), f"solid of part {item.part}")
+            yield (min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2]),
+                   f"solid of part {item.part}")
 
 
 def texts_of(scene: Scene):
@@ -54,7 +57,8 @@ def points_of(scene: Scene):
 
 
 def overlap(one, other) -> bool:
-    return (min(one[2], other[2]) - max(one[0], other[0]) > SLACK and min(one[3], other[3]) - max(one[1], other[1]) > SLACK)
+    return (min(one[2], other[2]) - max(one[0], other[0]) > SLACK
+            and min(one[3], other[3]) - max(one[1], other[1]) > SLACK)
 
 
 def faults_of(scene: Scene) -> list[str]:
@@ -62,7 +66,8 @@ def faults_of(scene: Scene) -> list[str]:
     boxes, texts = list(boxes_of(scene)), list(texts_of(scene))
     for left, top, right, bottom, text, *_ in [*boxes, *texts]:
         if left < 0 or top < 0 or right > scene.width or bottom > scene.height:
-            found.append(f"{text!r} is cut off: {left:.0f} {top:.0f} {right:.0f} {bottom:.0f} in {scene.width} x {scene.height}")
+            found.append(f"{text!r} is cut off: {left:.0f} {top:.0f} {right:.0f} {bottom:.0f} "
+                         f"in {scene.width} x {scene.height}")
     for one, other in close(boxes):
         if overlap(one, other):
             found.append(f"{one[4]} overlaps {other[4]}")

@@ -15,8 +15,10 @@ from cnnlib.layers import ConvNormAct
 from cnnlib.registry import find_variant
 from zoo import on_meta
 
-FEW = ["alexnet_227", "vgg16", "googlenet", "resnet20", "resnet50", "preresnet20", "resnext50_32x4d", "seresnet20", "densenet_cifar",
-       "fractalnet_cifar", "mobilenet_v2", "shufflenet_v2_x1_0", "nasnet_cifar", "convnext_tiny", "squeezenet1_0_simple"]
+FEW = ["alexnet_227", "vgg16", "googlenet", "resnet20", "resnet50", "preresnet20", "resnext50_32x4d", "seresnet20",
+       "densenet_cifar",
+       "fractalnet_cifar", "mobilenet_v2", "shufflenet_v2_x1_0", "nasnet_cifar", "convnext_tiny",
+       "squeezenet1_0_simple"]
 
 
 def drawn(name):
@@ -94,7 +96,8 @@ def test_repeats_are_found_and_counted():
 def test_a_change_in_one_block_breaks_its_repeat():
     network = create_model("resnet20")
     assert told(diagram(network, (3, 32, 32)).structure("stages.1")) == ["BasicBlock", ("repeat", 2, ["BasicBlock"])]
-    owner, name = next((module, name) for module in network.stages[1][1].modules() for name, child in module.named_children()
+    owner, name = next((module, name) for module in network.stages[1][1].modules() for name,
+                       child in module.named_children()
                        if isinstance(child, nn.BatchNorm2d))
     setattr(owner, name, nn.Identity())
     changed = diagram(network, (3, 32, 32))
@@ -104,10 +107,12 @@ def test_a_change_in_one_block_breaks_its_repeat():
 
 
 def test_repeats_compare_widths():
-    network = nn.Sequential(*(nn.Conv2d(width, other, 3, padding=1) for width, other in [(3, 8), (8, 8), (8, 16), (16, 16)]))
+    network = nn.Sequential(*(nn.Conv2d(width, other, 3, padding=1) for width,
+                              other in [(3, 8), (8, 8), (8, 16), (16, 16)]))
     assert told(diagram(network, (3, 8, 8)).structure("", "block")) == [
         ("repeat", 2, ["3x3 conv, 8"]), ("repeat", 2, ["3x3 conv, 16"])]
-    pooled = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2))
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1),
+                           nn.MaxPool2d(2))
     assert told(diagram(pooled, (3, 8, 8)).structure("", "block")) == [
         "3x3 conv, 8", "2x2 max pool, /2", "3x3 conv, 8", "2x2 max pool, /2"], "equal words, but other sizes"
 
@@ -121,7 +126,8 @@ def test_parts_add_up_to_the_cost_table(name):
     for part in found.parts:
         if not part.is_layer:
             layers = found.layers(part)
-            assert part.params == sum(layer.params for layer in layers) and part.macs == sum(layer.macs for layer in layers)
+            assert part.params == sum(layer.params for layer in layers) and part.macs == sum(layer.macs
+                                                                                             for layer in layers)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -145,6 +151,36 @@ def unused_convolutions(name):
     return sum(isinstance(module, nn.Conv2d) and key not in called for key, module in on_meta(name).named_modules())
 
 
+def test_a_module_called_twice_counts_once():
+    shared = nn.Conv2d(4, 4, 3, padding=1)
+    found = diagram(nn.Sequential(shared, nn.ReLU(), shared), (4, 8, 8))
+    assert found.parts[0].params == sum(p.numel() for p in shared.parameters()) and found.parts[0].macs == 2 * 144 * 64
+    assert [layer.params for layer in found.layers() if layer.kind == "conv"] == [148, 0]
+
+
+def test_a_whole_network_layer_by_layer():
+    columns = told(drawn("resnet20").structure("", "block"))
+    assert columns[0] == "3x3 conv, 16 | BN | ReLU" and columns[1][:2] == ("repeat", 3)
+    assert columns[1][2] == [("branches", ["3x3 conv, 16 | BN | ReLU", "3x3 conv, 16 | BN"], []), "+", "ReLU"]
+    assert columns[-1] == "fully connected, 10"
+
+
+@pytest.mark.parametrize("name", ["resnet34", *FEW])
+def test_what_repeats_is_a_whole_block(name):
+    def check(series):
+        for item in series.items:
+            if isinstance(item, Repeat):
+                first, last = item.body.items[0], item.body.items[-1]
+                assert not (isinstance(first, Unit) and first.layers[0].kind in ("add", "concatenate", "multiply"))
+                assert not isinstance(last, Parallel)
+                check(item.body)
+
+    check(drawn(name).structure("", "block"))
+    if name == "resnet34":
+        repeats = [item.times for item in drawn(name).structure("", "block").items if isinstance(item, Repeat)]
+        assert repeats == [3, 3, 5, 2]
+
+
 def test_plain_data():
     found = drawn("resnet20")
     assert pickle.loads(pickle.dumps(found)) == found
@@ -166,14 +202,16 @@ def others(name):
     from cnnlib.vision import torchvision
 
     with torch.device("meta"):
-        return torchvision.models.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}))
+        return torchvision.models.get_model(name, weights=None,
+                                            **({"init_weights": False} if name == "googlenet" else {}))
 
 
 @pytest.mark.parametrize("name, expected", [
     ("resnet18", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]),
     ("vgg16", ["stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
     ("googlenet", ["stem", "stage 1", "stage 2", "stage 3", "head"]),
-    ("densenet121", ["stem", "stage 1", "Transition", "stage 2", "Transition", "stage 3", "Transition", "stage 4", "head"]),
+    ("densenet121", ["stem", "stage 1", "Transition", "stage 2", "Transition", "stage 3", "Transition", "stage 4",
+                     "head"]),
     ("mobilenet_v2", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
 ])
 def test_networks_without_stem_and_stages_get_them(name, expected):
@@ -190,7 +228,9 @@ def test_words_of_papers():
     cases = [
         (nn.Conv2d(3, 64, 7, 2, padding=3), (3, 32, 32), "7x7 conv, 64, /2"),
         (nn.Conv2d(8, 8, (1, 7), groups=8), (8, 32, 32), "1x7 depthwise conv, 8"),
+        (nn.Conv2d(8, 16, 3, groups=8), (8, 32, 32), "3x3 depthwise conv, 16"),
         (nn.Conv2d(8, 16, 3, groups=4), (8, 32, 32), "3x3 grouped conv, 16, 4 groups"),
+        (nn.Conv2d(8, 16, 3, (2, 1)), (8, 32, 32), "3x3 conv, 16, /2x1"),
         (nn.Conv2d(8, 16, 3, dilation=2), (8, 32, 32), "3x3 conv, 16, dilated 2"),
         (nn.ConvTranspose2d(8, 4, 2, stride=2), (8, 4, 4), "2x2 transposed conv, 4, x2"),
         (nn.MaxPool2d(3, 2, 1), (8, 32, 32), "3x3 max pool, /2"),
@@ -214,6 +254,30 @@ def test_splits_shuffles_gates_and_means():
     assert gate[2][1][-1].endswith("sigmoid") and gate[2][2] == [] and gate[3] == "x"
     joins = [layer.label for layer in drawn("fractalnet_cifar").layers() if layer.kind == "mean"]
     assert joins and set(joins) == {"mean"}
+
+
+def test_a_shuffle_written_with_views_is_a_shuffle():
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            n, c, h, w = x.shape
+            return self.b(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+    expected = ["1x1 conv, 8", "channel shuffle", "1x1 conv, 4"]
+    assert told(diagram(Shuffled(), (4, 6, 6)).structure("", "block")) == expected
+
+
+def test_a_chain_is_cut_where_the_size_changes():
+    def conv():
+        return nn.Conv2d(4, 4, 3, padding=1)
+
+    chain = nn.Sequential(conv(), nn.MaxPool2d(3, 1, 1), conv(), nn.MaxPool2d(2), conv(), nn.MaxPool2d(2), conv(),
+                          nn.Flatten(), nn.Linear(64, 3))
+    assert diagram(chain, (4, 16, 16)).stages == ["0-3", "4-5", "6", "7-8"]
 
 
 def test_dense_blocks_grow_by_concatenation():

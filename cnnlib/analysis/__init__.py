@@ -1,6 +1,7 @@
 """What a network costs and what its units see, for any `nn.Module`."""
 
 from .cost import CostTable, Device, cost_table
+from .diagram import Diagram, diagram
 from .footprint import Footprint, gradient_footprint, gradient_footprints
 from .inside import aliased_share, deconvolve, occlusion_map, strongest_responses
 from .memory import TrainingMemory, training_memory
@@ -9,7 +10,7 @@ from .signals import Signal, signals
 from .trace import AnalysisError, outputs_of
 
 __all__ = [
-    "AnalysisError", "CostTable", "Device", "Field", "Fields", "Footprint", "Signal", "TrainingMemory",
-    "aliased_share", "cost_table", "deconvolve", "gradient_footprint", "gradient_footprints", "occlusion_map", "outputs_of",
+    "AnalysisError", "CostTable", "Device", "Diagram", "Field", "Fields", "Footprint", "Signal", "TrainingMemory",
+    "aliased_share", "cost_table", "deconvolve", "diagram", "gradient_footprint", "gradient_footprints", "occlusion_map", "outputs_of",
     "receptive_field", "signals", "strongest_responses", "training_memory",
 ]

@@ -4,7 +4,8 @@
     drawing.stages                      # names of the parts of the network, from the image to the answer
     drawing.structure("layer1.0")       # series, branches and repeats, for a layout
 
-Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read off
+Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read
+    off
 the trace of one forward pass: what joins, branches and repeats is found, not declared. The groups are those of the
 modules; where a module is one long chain, such as VGG's `features`, it is cut where the size of the maps changes.
 """
@@ -24,8 +25,11 @@ from .trace import Call, InputSize, Step, Trace, no_collection, trace
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
 
+MOST_PERIOD = 4  # things that repeat together
+MOST_IN_ALL = 250  # convolutions that a network may have to be drawn layer by layer where this is asked for
 MOST_IN_BLOCK = 24  # convolutions that a block may have to be drawn layer by layer
-JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212", "maximum": "max"}
+JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212",
+         "maximum": "max"}
 STRIPS = ("norm", "act", "drop", "scale", "flatten", "pad")  # drawn small, on the layer that they belong to
 HEAVY = ("conv", "fc", "pool", "attention")
 
@@ -36,7 +40,8 @@ class Part:
 
     Attributes:
         id: its place in `Diagram.parts`; `parent` is that of the group it is in, None for the whole network.
-        name: dotted name of the module (of a function, of the module that calls it), or of a run of modules: "features.0-2".
+        name: dotted name of the module (of a function, of the module that calls it), or of a run of modules:
+            "features.0-2".
         kind: of a layer, what it does: "conv", "fc", "pool", "norm", "act", "add", "concatenate", "multiply", "split",
             "shuffle", "other", ...; of a group, "group".
         label: in the words of papers, such as "3x3 conv, 64, /2"; of a group, the class of its module or its role.
@@ -96,7 +101,8 @@ class Diagram:
         if name in self.aliases:
             return self.parts[self.aliases[name]]
         near = [part.name for part in self.parts if part.name.startswith(name.split(".")[0]) and not part.is_layer]
-        raise ValueError(f"{name!r} is not a part of {self.title}; choose one of {', '.join((near or self.stages)[:12])}")
+        known = ", ".join((near or self.stages)[:12])
+        raise ValueError(f"{name!r} is not a part of {self.title}; choose one of {known}")
 
     def layers(self, part: Part | None = None) -> list[Part]:
         """The layers of a part, or of the whole, in forward order."""
@@ -106,7 +112,8 @@ class Diagram:
         return [layer for child in part.children for layer in self.layers(self.parts[child])]
 
     def structure(self, name: str = "", zoom: str | None = None) -> "Series":
-        """What a part looks like inside, for a layout: by its groups ("network", "stage") or layer by layer ("block")."""
+        """What a part looks like inside, for a layout: by its groups ("network", "stage") or layer by layer
+        ("block")."""
         part = self.find(name)
         zoom = zoom or self.zoom_of(part)
         if zoom not in ("network", "stage", "block"):
@@ -114,17 +121,21 @@ class Diagram:
         if part.is_layer:
             return Series([Unit([part])])
         if zoom == "network":
-            layers = _structure(self, part, by_layers=True, nested=False)
-            if len(layers.items) <= MOST_LAYERS and all(isinstance(item, (Unit, Repeat)) for item in layers.items):
+            layers = _structure(self, part, by_layers=True, nested=False, period=1)
+            single = [item.body.items[0] if isinstance(item, Repeat) else item for item in layers.items]
+            if len(single) <= MOST_LAYERS and all(isinstance(item, Unit) for item in single):
                 return layers
         frames = zoom == "block" and bool(part.details.get("stage"))
         if zoom == "block" and not frames and any(not self.parts[child].is_layer for child in part.children):
-            if sum(layer.kind in HEAVY for layer in self.layers(part)) > MOST_IN_BLOCK:
+            most = MOST_IN_BLOCK if part.parent is not None else MOST_IN_ALL
+            if sum(layer.kind in HEAVY for layer in self.layers(part)) > most:
                 zoom = "stage"  # such as a searched cell: its separable convolutions in a few words each
-        return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames)
+        return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames,
+                          period=1 if zoom == "network" else MOST_PERIOD)
 
     def zoom_of(self, part: Part) -> str:
-        """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a block."""
+        """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a
+        block."""
         return "network" if part.parent is None else "stage" if part.details.get("stage") else "block"
 
 
@@ -175,22 +186,28 @@ class _Group:
         self.is_block = self.is_chain = False
 
     def layers(self) -> list[_Layer]:
-        return [layer for child in self.children for layer in (child.layers() if isinstance(child, _Group) else [child])]
+        return [layer for child in self.children for layer in (child.layers() if isinstance(child, _Group)
+                                                               else [child])]
 
 
-PASSING = {"clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape", "permute",
+PASSING = {"clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape",
+           "permute",
            "transpose", "t", "unsqueeze", "squeeze", "expand", "as_strided", "written_through", "copy"}
 CONSTANTS = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "bernoulli", "rand_like"}
 SPLITS = {"split", "split_with_sizes", "chunk", "slice", "narrow", "unbind", "select"}
 ACTIVATIONS = {
-    "relu": "ReLU", "hardtanh": "ReLU6", "silu": "SiLU", "gelu": "GELU", "sigmoid": "sigmoid", "hardsigmoid": "hard sigmoid",
-    "hardswish": "hard swish", "tanh": "tanh", "leaky_relu": "leaky ReLU", "elu": "ELU", "prelu": "PReLU", "_prelu_kernel": "PReLU",
-    "_softmax": "softmax", "mish": "Mish", "softplus": "softplus", "rrelu_with_noise": "RReLU", "log_sigmoid_forward": "log sigmoid",
+    "relu": "ReLU", "hardtanh": "ReLU6", "silu": "SiLU", "gelu": "GELU", "sigmoid": "sigmoid",
+    "hardsigmoid": "hard sigmoid",
+    "hardswish": "hard swish", "tanh": "tanh", "leaky_relu": "leaky ReLU", "elu": "ELU", "prelu": "PReLU",
+    "_prelu_kernel": "PReLU",
+    "_softmax": "softmax", "mish": "Mish", "softplus": "softplus", "rrelu_with_noise": "RReLU",
+    "log_sigmoid_forward": "log sigmoid",
     "_log_softmax": "log softmax", "clamp": "clip", "clamp_min": "ReLU", "glu": "GLU", "_safe_softmax": "softmax",
 }
 NORMS = {"native_batch_norm": "BN", "cudnn_batch_norm": "BN", "native_layer_norm": "LN", "native_group_norm": "GN",
          "_native_batch_norm_legit": "BN", "rms_norm": "RMS norm", "_fused_rms_norm": "RMS norm"}
-BINARY = {"add": "add", "mul": "multiply", "sub": "subtract", "maximum": "maximum", "cat": "concatenate", "stack": "concatenate"}
+BINARY = {"add": "add", "mul": "multiply", "sub": "subtract", "maximum": "maximum", "cat": "concatenate",
+          "stack": "concatenate"}
 
 
 class _Builder:
@@ -232,7 +249,8 @@ class _Builder:
         return self.groups[call]
 
     def _units(self):
-        """(group, name, module, steps) of each layer: of a call that calls no other, or of a function in a larger module.
+        """(group, name, module, steps) of each layer: of a call that calls no other, or of a function in a larger
+        module.
 
         A call that calls no module but computes with weights twice or more is a group of functions.
         """
@@ -289,7 +307,8 @@ class _Builder:
         else:
             self._add(layer, data)
         layer.outputs += results
-        layer.output_shape = tuple(results[-1].shape[1:]) if module is None or not call.outputs else tuple(call.outputs[0].shape[1:])
+        given = results[-1] if module is None or not call.outputs else call.outputs[0]
+        layer.output_shape = tuple(given.shape[1:])
         if layer.kind in ("conv", "pool", "fc", "norm"):
             layer.output_shape = tuple(results[0].shape[1:]) if module is None else layer.output_shape
         for value in results:
@@ -431,7 +450,8 @@ class _Builder:
             parts.append(part)
             if isinstance(thing, _Group):
                 part.code = thing.code
-                if parent == 0 and _is_stage(thing):
+                dense = all(isinstance(child, _Group) or child.kind == "concatenate" for child in thing.children)
+                if parent == 0 and _is_stage(thing) or parent is not None and dense and _has_blocks_in_a_row(thing):
                     part.details["stage"] = True
                 elif parent == 0 and thing.is_block:
                     part.details["block"] = True
@@ -521,7 +541,8 @@ def describe(layer: _Layer) -> None:
         _describe_convolution(layer, weights[0])
     elif len(weights) == 1:
         out = weights[0].outputs[0].shape[-1]
-        layer.kind, layer.label = "fc", f"fully connected, {out:,}" if len(weights[0].outputs[0].shape) == 2 else f"linear, {out:,}"
+        word = "fully connected" if len(weights[0].outputs[0].shape) == 2 else "linear"
+        layer.kind, layer.label = "fc", f"{word}, {out:,}"
         if weights[0].op == "linear":
             layer.details = {"in": weights[0].args[0].shape[-1], "out": out, "bias": weights[0].args[2] is not None}
     elif heavy:
@@ -533,7 +554,8 @@ def describe(layer: _Layer) -> None:
         if "InstanceNorm" in name:
             layer.label = "IN"
     elif len(computing) == 1 or len(set(computing)) == 1 and computing[0] in BINARY:
-        _describe_single(layer, computing[0], next(node for node in nodes if node.op.removesuffix("_") == computing[0]), name)
+        _describe_single(layer, computing[0], next(node for node in nodes
+                                                   if node.op.removesuffix("_") == computing[0]), name)
     elif module is not None and type(module).__module__.startswith("torch.nn.modules.activation"):
         layer.kind, layer.label = "act", name
     else:
@@ -557,7 +579,8 @@ def _describe_convolution(layer, node):
     if any(length != 1 for length in dilation):
         label += f", dilated {dilation[0]}"
     layer.kind, layer.label = "conv", label
-    layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding), "dilation": list(dilation),
+    layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding),
+                     "dilation": list(dilation),
                      "groups": groups, "in": x.shape[1], "out": channels, "bias": bias is not None,
                      "transposed": bool(transposed), "depthwise": 1 < groups == x.shape[1]}
 
@@ -597,7 +620,8 @@ def _describe_single(layer, op, node, name):
         layer.label = "scale" if op in ("mul", "div") else "shift"
         if not has_weight and any(isinstance(arg, (int, float)) for arg in node.args):
             number = next(arg for arg in node.args if isinstance(arg, (int, float)))
-            layer.label = {"mul": "\u00d7 ", "add": "+ ", "div": "/ ", "sub": "\u2212 ", "rsub": "\u2212 "}.get(op, "") + f"{number:g}"
+            layer.label = {"mul": "\u00d7 ", "add": "+ ", "div": "/ ", "sub": "\u2212 ", "rsub": "\u2212 "}.get(op,
+                    "") + f"{number:g}"
     elif op in ACTIVATIONS:
         layer.kind, layer.label = "act", ACTIVATIONS[op]
     elif op.startswith(("max_pool", "avg_pool", "fractional_max_pool", "lp_pool")):
@@ -623,7 +647,8 @@ def _describe_single(layer, op, node, name):
     elif "upsample" in op or op == "grid_sampler_2d":
         before, after = inputs[0].shape[2:], shape[2:]
         factor = after[0] / before[0] if before else 1
-        layer.kind, layer.label = "resize", f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
+        layer.kind = "resize"
+        layer.label = f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
     elif op in ("pixel_shuffle", "pixel_unshuffle", "im2col", "unfold"):
         layer.kind, layer.label = "resize", op.replace("_", " ")
     elif "pad" in op:
@@ -649,7 +674,8 @@ def _adopt(group: _Group, children: list) -> None:
 
 
 def _simplify(group: _Group, aliases: dict) -> None:
-    """Leave out groups that show nothing: empty ones, those of one child, those of one convolution with norm and activation."""
+    """Leave out groups that show nothing: empty ones, those of one child, those of one convolution with norm and
+    activation."""
     children = []
     for child in group.children:
         if isinstance(child, _Group):
@@ -665,7 +691,8 @@ def _simplify(group: _Group, aliases: dict) -> None:
             big = sum(layer.kind not in STRIPS for layer in layers)
             if big <= 1 and not any(layer.kind in JOINS for layer in layers):
                 if layers:
-                    aliases[child.name] = layers[next((i for i, layer in enumerate(layers) if layer.kind not in STRIPS), 0)]
+                    aliases[child.name] = layers[next((i for i, layer in enumerate(layers)
+                                                       if layer.kind not in STRIPS), 0)]
                 children += child.children
                 continue
         children.append(child)
@@ -734,7 +761,8 @@ CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
 
 
 def _mark_blocks(root: _Group) -> None:
-    """Set `is_block`: blocks are modules in which paths part and meet; so are others of their class, which happen not to.
+    """Set `is_block`: blocks are modules in which paths part and meet; so are others of their class, which happen not
+    to.
 
     (An inverted residual of stride 2 has no shortcut, and is a block all the same.)
     """
@@ -758,7 +786,8 @@ def _chain_height(group: _Group) -> int:
 
 
 def _has_blocks_in_a_row(group: _Group) -> bool:
-    """Whether a group inside works on what another group inside made: layers of a dense block, not branches of a module."""
+    """Whether a group inside works on what another group inside made: layers of a dense block, not branches of a
+    module."""
     reads, _ = _edges_between(group)
     behind = set()  # children that read a group, directly or through layers
     for child in group.children:
@@ -804,7 +833,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     # A long chain in which the size changes again and again, VGG's `features`, is opened, and cut below by size.
     children = []
     for child in root.children:
-        opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side for side in _sides(child) if side > 1]) > 2
+        opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side
+                for side in _sides(child) if side > 1]) > 2
         if opened:
             aliases[child.name] = child.children[0]
         children += child.children if opened else [child]
@@ -837,7 +867,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             runs.append([child])
             before = side
             continue
-        ends = layer is not None and (layer.kind in ("flatten", "fc") or layer.label.startswith(("average pool to", "global")))
+        ends = layer is not None and (layer.kind in ("flatten", "fc")
+                                      or layer.label.startswith(("average pool to", "global")))
         if not in_head and (side == 1 or ends) and i:
             close()
             in_head = True
@@ -847,7 +878,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             close()
         elif not in_head and i == blocks_begin and run and not stages:
             close()
-        elif not in_head and i <= blocks_begin == len(root.children) and layer is not None and layer.kind == "conv" and (
+        elif not in_head and i <= blocks_begin == len(root.children) and layer is not None and (
+                layer.kind == "conv") and (
                 before is not None and side < before and run):
             close()
         run.append(child)
@@ -858,7 +890,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
                 close()
         before = side
     close()
-    for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them, or with what they follow
+    for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them
         if all(isinstance(thing, _Layer) and thing.kind in STRIPS for thing in runs[i]):
             if i + 1 < len(runs) and not (len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], _Group)):
                 runs[i : i + 2] = [runs[i] + runs[i + 1]]
@@ -870,7 +902,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             continue
         is_head = _side(run[-1]) == 1 and i == len(runs) - 1
         plain = not any(isinstance(thing, _Group) for thing in run)
-        role = "head" if is_head else "stem" if i == 0 and has_stages and plain else "transition" if stages and plain else "stage"
+        role = "transition" if stages and plain else "stage"
+        role = "head" if is_head else "stem" if i == 0 and has_stages and plain else role
         group = _Group(_run_name(run, root), role, "", root)
         _adopt(group, run)
         children.append(group)
@@ -883,8 +916,9 @@ def _bundle_ends(root: _Group) -> None:
     if not groups:
         return
     _, readers = _edges_between(root)
-    first = next((i for i in range(groups[0]) if len(readers[root.children[i]]) != 1), groups[0])
-    runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]), ("head", root.children[groups[-1] + 1 :])]
+    first = next((i for i in range(groups[0]) if len(set(readers[root.children[i]])) != 1), groups[0])
+    runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]),
+            ("head", root.children[groups[-1] + 1 :])]
     children = []
     for role, run in runs:
         if role and len(run) > 1 and not any(layer.kind in JOINS for layer in run):
@@ -902,8 +936,10 @@ def _name_stages(parts: list[Part]) -> None:
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
         if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
-            part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head", "classifier") else part.label
-        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS, "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
+            part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head",
+                                                                            "classifier") else part.label
+        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS,
+                "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
             number += 1
             part.label = f"stage {number}"
         else:
@@ -942,7 +978,9 @@ class Unit:
     layers: list[Part]
 
     def key(self):
-        return tuple((part.kind, part.label, () if part.kind == "concatenate" else part.output_shape) for part in self.layers)
+        # Shapes of concatenations, norms and activations follow from what is around: they grow through a dense block.
+        return tuple((part.kind, part.label, () if part.kind in ("concatenate", *STRIPS) else part.output_shape)
+                     for part in self.layers)
 
     def parts(self) -> list[Part]:
         return self.layers
@@ -1000,7 +1038,8 @@ class Graph:
     edges: list[tuple[int, int, "Series"]]  # -1 is the beginning, -2 the end
 
     def key(self):
-        return ("graph", tuple(node.key() for node in self.nodes), tuple((a, b, series.key()) for a, b, series in self.edges))
+        return ("graph", tuple(node.key() for node in self.nodes),
+                tuple((a, b, series.key()) for a, b, series in self.edges))
 
     def parts(self) -> list[Part]:
         return [part for node in self.nodes for part in node.parts()] + [
@@ -1018,8 +1057,12 @@ class Series:
         return [part for item in self.items for part in item.parts()]
 
 
-def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> Series:
-    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if `nested`."""
+def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, period: int = MOST_PERIOD) -> Series:
+    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if
+    `nested`.
+
+    What repeats in one row may consist of up to `period` things.
+    """
     things = diagram.layers(part) if by_layers else [diagram.parts[child] for child in part.children]
     holder = {}
     for thing in things:
@@ -1047,11 +1090,12 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> S
 
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}
-    return _finish(series, parent_of)
+    return _finish(series, parent_of, period)
 
 
 def _reduce(edges: list, thing_of) -> Series:
-    """Series-parallel reduction: a node of one way in and one way out lies on an edge, edges between the same nodes merge."""
+    """Series-parallel reduction: a node of one way in and one way out lies on an edge, edges between the same nodes
+    merge."""
     into, out = {}, {}
     for edge in edges:
         into.setdefault(edge[1], []).append(edge)
@@ -1070,7 +1114,8 @@ def _reduce(edges: list, thing_of) -> Series:
                 branches, same = [], _without_doubles(same, out[node], into[target])
                 for edge in same:
                     inside = edge[2].items
-                    branches += inside[0].branches if len(inside) == 1 and isinstance(inside[0], Parallel) else [edge[2]]
+                    branches += inside[0].branches if len(inside) == 1 and isinstance(inside[0],
+                                                                                      Parallel) else [edge[2]]
                 if len(same) > 1:
                     same[0][2] = Series([Parallel(branches)])
                 for edge in same[1:]:
@@ -1142,7 +1187,8 @@ def _split_graph(graph: Graph) -> list:
         edges = []
         for (a, b, series), (first, last) in zip(graph.edges, spans):
             if low <= first and last <= high:
-                edges.append((number.get(a, INPUT) if first > low else INPUT, number.get(b, OUTPUT) if last < high else OUTPUT,
+                edges.append((number.get(a, INPUT) if first > low else INPUT, number.get(b, OUTPUT) if last < high
+                              else OUTPUT,
                               series))
         if inside:
             items.append(Graph([graph.nodes[node] for node in inside], edges))
@@ -1176,17 +1222,17 @@ def _topological(count: int, edges: Iterable[tuple]) -> list[int]:
     return order
 
 
-def _finish(series: Series, parent_of: dict) -> Series:
+def _finish(series: Series, parent_of: dict, period: int) -> Series:
     """Fuse layers into units, and fold repeats, in every series."""
     items = []
     for item in series.items:
         if isinstance(item, Parallel):
-            branches = [_finish(branch, parent_of) for branch in item.branches]
+            branches = [_finish(branch, parent_of, period) for branch in item.branches]
             item = Parallel(sorted(branches, key=lambda branch: not branch.items))  # shortcuts last
         elif isinstance(item, Graph):
-            item = Graph(item.nodes, [(a, b, _finish(inner, parent_of)) for a, b, inner in item.edges])
+            item = Graph(item.nodes, [(a, b, _finish(inner, parent_of, period)) for a, b, inner in item.edges])
         items.append(item)
-    return Series(fold(fuse(items, parent_of)))
+    return Series(fold(fuse(items, parent_of), period))
 
 
 def fuse(items: list, parent_of: dict) -> list:
@@ -1225,7 +1271,7 @@ def fuse(items: list, parent_of: dict) -> list:
                     and parent_of[part.id] == parent_of[body.id])
             if body is not None and not sole:
                 close()
-            if stack and body is None and not before:
+            if body is None and part.kind in ("pool", "fc"):  # only convolutions are pre-activated
                 close()
             stack.append(part)
         else:
@@ -1235,16 +1281,20 @@ def fuse(items: list, parent_of: dict) -> list:
     return out
 
 
-MOST_PERIOD = 4
-
-
-def fold(items: list) -> list:
-    """Neighbours that look the same as a `Repeat`, the shortest period first; a period may hold up to four things."""
+def fold(items: list, most: int) -> list:
+    """Neighbours that look the same as a `Repeat`, the shortest period first; a period holds at most `most` things."""
     keys = [item.key() for item in items]
+    joins = [isinstance(item, Unit) and item.layers[0].kind in JOINS for item in items]
+
+    def ends_a_block(i):
+        """A join, or the activation right behind it: what repeats does not begin there."""
+        strips = isinstance(items[i], Unit) and all(layer.kind in STRIPS for layer in items[i].layers)
+        return joins[i] or strips and i > 0 and joins[i - 1]
+
     out, i = [], 0
     while i < len(items):
         best = (1, 1)  # period, times
-        for period in range(1, MOST_PERIOD + 1):
+        for period in range(1, 1 if ends_a_block(i) else most + 1):
             times = 1
             while keys[i + times * period : i + (times + 1) * period] == keys[i : i + period] and (
                     i + (times + 1) * period <= len(items)):
@@ -1255,7 +1305,8 @@ def fold(items: list) -> list:
         body = items[i : i + period]
         only_joins = all(isinstance(item, Unit) and item.layers[0].kind not in HEAVY for item in body)
         if times > 1 and not only_joins:
-            body = [_spanned(item, last) for item, last in zip(body, items[i + (times - 1) * period : i + times * period])]
+            body = [_spanned(item, last) for item, last in zip(body,
+                                                               items[i + (times - 1) * period : i + times * period])]
             copies = [[part for item in items[i + turn * period : i + (turn + 1) * period] for part in item.parts()]
                       for turn in range(times)]
             out.append(Repeat(times, Series(body), copies))
@@ -1316,7 +1367,8 @@ def summary(series: Series) -> tuple[str, ...]:
                 lines += inside[-1]  # the longer one
         elif isinstance(item, Repeat):
             inner = summary(item.body)
-            lines += [f"{item.times} \u00d7 ({inner[0]})"] if len(inner) == 1 else [f"{item.times} \u00d7 {len(inner)} layers"]
+            what = f"({inner[0]})" if len(inner) == 1 else f"{len(inner)} layers"
+            lines.append(f"{item.times} \u00d7 {what}")
         elif isinstance(item, Graph):
             inside = [found for _, _, branch in item.edges for found in branch.items] + item.nodes
             labels = [[found.part.label] if isinstance(found, Box) else [

@@ -6,9 +6,9 @@
     draw(drawing, beside=other)                             # two networks, what differs is marked
     draw(drawing).save("resnet50.svg")
 
-Layout: series and parallels are placed exactly, one inside the other; what is left, general graphs, in layers by longest
-paths, ordered to avoid crossings. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans, the widest of
-the usual fonts of user interfaces: in every other font texts end earlier.
+Layout: series and parallels are placed exactly, one inside the other; what is left, general graphs, in layers by
+longest paths, ordered to avoid crossings. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans,
+the widest of the usual fonts of user interfaces: in every other font texts end earlier.
 """
 
 import dataclasses
@@ -16,19 +16,21 @@ import difflib
 import html
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagram import (HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat, Series, Unit, by,
+from .diagram import (CONTAINERS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat,
+                      Series, Unit, by,
                       rows_of, summary)
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
 ADVANCES = [
-    32, 40, 46, 84, 64, 95, 78, 27, 39, 39, 50, 84, 32, 36, 32, 34, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 34, 34, 84, 84, 84,
-    53, 100, 68, 69, 70, 77, 63, 58, 77, 75, 29, 29, 66, 56, 86, 75, 79, 60, 79, 69, 63, 61, 73, 68, 99, 69, 61, 69, 39, 34, 39,
-    84, 50, 50, 61, 63, 55, 63, 62, 35, 63, 63, 28, 28, 58, 28, 97, 63, 61, 63, 63, 41, 52, 39, 63, 59, 82, 59, 59, 52, 64, 34,
-    64, 84]
+    32, 40, 46, 84, 64, 95, 78, 27, 39, 39, 50, 84, 32, 36, 32, 34, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 34, 34, 84,
+    84, 84, 53, 100, 68, 69, 70, 77, 63, 58, 77, 75, 29, 29, 66, 56, 86, 75, 79, 60, 79, 69, 63, 61, 73, 68, 99, 69, 61,
+    69, 39, 34, 39, 84, 50, 50, 61, 63, 55, 63, 62, 35, 63, 63, 28, 28, 58, 28, 97, 63, 61, 63, 63, 41, 52, 39, 63, 59,
+    82, 59, 59, 52, 64, 34, 64, 84]
 BOLD = 1.14  # how much wider bold text is, at most
 SIZES = {"main": 12, "small": 10.5, "title": 12.5, "sign": 14}
 LINE = {"main": 15, "small": 13.5, "title": 16, "sign": 16}
@@ -47,9 +49,9 @@ def text_width(text: str, style: str = "main") -> float:
 
 
 def wrap(text: str, width: float, style: str = "main") -> list[str]:
-    """The text in lines of at most this width, broken behind commas and at spaces; a longer word stays whole."""
+    """The text in lines of at most this width, broken at spaces, but not before a number; a longer word stays whole."""
     lines, line = [], ""
-    for word in text.split(" "):
+    for word in re.split(r" (?![/\d])", text):
         longer = f"{line} {word}" if line else word
         if line and text_width(longer, style) > width:
             lines.append(line)
@@ -61,7 +63,8 @@ def wrap(text: str, width: float, style: str = "main") -> list[str]:
 
 # Pieces of a drawing
 
-# A shape is a list of plain values: ["r", class, x, y, width, height, radius], ["p", class, points], ["l", class, points],
+# A shape is a list of plain values: ["r", class, x, y, width, height, radius], ["p", class, points], ["l", class,
+# points],
 # ["b", class, points] (a curve), ["c", class, x, y, radius], ["t", class, x, y, anchor, text].
 
 
@@ -132,7 +135,8 @@ class Style:
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
-        return text if self.numbers else re.sub(r",? [\d,]+(?=,|$)", "", text.replace(", ", ",\u2060 ")).replace("\u2060", "")
+        return text if self.numbers else ", ".join(word for word in text.split(", ")
+                                                   if not re.fullmatch(r"[\d,]+", word))
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -198,7 +202,8 @@ def place_unit(unit: Unit, style: Style, least: float = 0) -> Placed:
         else:
             part = row[0][0][0]
             shapes = [["r", "box", -width / 2, y, width, height, 3]]
-            shapes += [["t", "main", 0, y + 4.5 + LINE["main"] * (i + 0.5), "middle", cells[0][1]] for i, cells in enumerate(row)]
+            shapes += [["t", "main", 0, y + 4.5 + LINE["main"] * (i + 0.5), "middle", cells[0][1]]
+                       for i, cells in enumerate(row)]
             items.append(Item(part.id, part.kind, shapes))
         y += height
     return Placed(width / 2, width / 2, y, items)
@@ -230,7 +235,8 @@ def place_join(part: Part) -> Placed:
     lines = [["l", "sign", [-arm, RADIUS, arm, RADIUS]], ["l", "sign", [0, RADIUS - arm, 0, RADIUS + arm]]]
     if part.kind == "multiply":
         arm *= 0.75
-        lines = [["l", "sign", [-arm, RADIUS - arm, arm, RADIUS + arm]], ["l", "sign", [-arm, RADIUS + arm, arm, RADIUS - arm]]]
+        lines = [["l", "sign", [-arm, RADIUS - arm, arm, RADIUS + arm]],
+                 ["l", "sign", [-arm, RADIUS + arm, arm, RADIUS - arm]]]
     elif part.kind == "subtract":
         lines = lines[:1]
     return Placed(RADIUS, RADIUS, 2 * RADIUS, [Item(part.id, part.kind, [["c", "box", 0, RADIUS, RADIUS], *lines])])
@@ -249,7 +255,8 @@ def place_box(box: Box, style: Style) -> Placed:
         items = [Item(part.id, "frame", [["r", "frame", -left, 0, left + right, inner.height + head + 10, 6],
                                          ["t", "title", PAD + 2, 12, "start", title]])]
         return Placed(left, right, inner.height + head + 10,
-                      [*items, line([0, 0, 0, head]), *moved(inner.items, 0, head), line([0, head + inner.height, 0, head + inner.height + 10])])
+                      [*items, line([0, 0, 0, head]), *moved(inner.items, 0, head),
+                       line([0, head + inner.height, 0, head + inner.height + 10])])
     lines = [("title", part.label)]
     words = [style.label(text) for text in box.summary]
     if len(words) > 6:
@@ -263,7 +270,8 @@ def place_box(box: Box, style: Style) -> Placed:
         shapes.append(["t", kind, 0, y + LINE[kind] / 2, "middle", text])
         y += LINE[kind]
     height = y + 5
-    return Placed(width / 2, width / 2, height, [Item(part.id, "group", [["r", "box", -width / 2, 0, width, height, 6], *shapes])])
+    return Placed(width / 2, width / 2, height, [Item(part.id, "group",
+                                                      [["r", "box", -width / 2, 0, width, height, 6], *shapes])])
 
 
 def place_repeat(repeat: Repeat, style: Style) -> Placed:
@@ -313,8 +321,8 @@ def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
 def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Placed:
     """Branches side by side between a fork and, if there is one, the join below them; shortcuts are plain lines.
 
-    One branch beside shortcuts stays on the axis and the shortcuts pass on the right; a gate, which multiplies, hangs on the
-    right, and what it scales stays on the axis. More branches stand symmetrically.
+    One branch beside shortcuts stays on the axis and the shortcuts pass on the right; a gate, which multiplies, hangs
+    on the right, and what it scales stays on the axis. More branches stand symmetrically.
     """
     full = [branch for branch in parallel.branches if branch.items]
     count = len(parallel.branches) - len(full)
@@ -373,8 +381,6 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
     if joined is not None:
         items += moved(joined.items, 0, end)
         height += joined.height
-    if joined is not None and not is_bar and on_axis is None and 0 not in xs:
-        pass  # branches on both sides meet in the circle from the left and the right
     left = max([column.left - x for x, column in zip(xs, columns)] + ([joined.left] if joined else []))
     right = max([column.right + x for x, column in zip(xs, columns)] + ([joined.right] if joined else []))
     return Placed(left, right, height, items, False)
@@ -483,7 +489,7 @@ def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int) 
                 ready.append(reader)
     rank[sink] = max(rank[sink], max(rank[node] for node in range(count) if node != sink) + 1)
     sources = [0] * count
-    for a, b in edges:
+    for _, b in edges:
         sources[b] += 1
     for node in reversed(order):
         if node not in (source, sink) and sources[node] <= 1 and len(readers[node]) == 1 and readers[node][0] != sink:
@@ -518,7 +524,7 @@ def ordered(levels: list[list[int]], above: dict, below: dict) -> list[list[int]
 
 
 def balanced(levels, above, below, nodes, real: int) -> list[float]:
-    """Places across: each node near the mean of its neighbours, lanes of one long edge in one line, nothing overlapping."""
+    """Places across: nodes near the mean of their neighbours, lanes of a long edge in one line, nothing overlapping."""
     xs = [0.0] * len(nodes)
     for level in levels:
         x = 0.0
@@ -581,22 +587,21 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
         times = 1
         if isinstance(item, Repeat):
             times = item.times
-            if len(item.body.items) != 1:
-                return None
             item = item.body.items[0]
         if isinstance(item, Unit):
             main = next((layer for layer in item.layers if layer.kind not in STRIPS), item.layers[0])
             strips = [layer.label for layer in item.layers if layer.kind in STRIPS]
             label = style.label(main.label)
-            lines = [("title", label if times == 1 else f"{times} \u00d7 {label}")]
-            others = [style.label(layer.label) for layer in item.layers if layer is not main and layer.kind not in STRIPS]
+            lines = [("main", label if times == 1 else f"{times} \u00d7 {label}")]
+            others = [style.label(layer.label) for layer in item.layers if layer is not main
+                      and layer.kind not in STRIPS]
             lines += [("small", ", ".join(others + strips))] if others or strips else []
             cells.append(Cell(main.id, main.kind, main.output_shape, times, lines))
         elif isinstance(item, Box):
             lines = [("title", item.part.label if times == 1 else f"{times} \u00d7 {item.part.label}")]
             blocks = contents(diagram, item.part, style)
             lines += [("small", text) for text in blocks]
-            count = sum(part.kind == "group" for part in map(diagram.parts.__getitem__, item.part.children))
+            count = len(blocks_in(diagram, item.part))
             last = [layer.kind for layer in diagram.layers(item.part) if layer.kind in HEAVY]
             kind = "fc" if last and last[-1] == "fc" and len(item.part.output_shape) == 1 else "conv"
             cells.append(Cell(item.part.id, kind, item.part.output_shape, max(times, count), lines))
@@ -605,34 +610,47 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
         else:
             return None
     for cell in cells:
-        if style.numbers and cell.shape:
+        said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
+        if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
             cell.lines.append(("small", shape_text(cell.shape)))
     return cells
 
 
 def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
-    """What a stage consists of: "6 x Bottleneck" for its blocks; "7x7 conv, 64, /2" for its layers where it has none."""
-    children = [diagram.parts[child] for child in part.children]
-    blocks = [child.label.strip("_") for child in children if not child.is_layer]
+    """What a stage consists of: "6 x Bottleneck" for its blocks, or its layers where it has none."""
+    blocks = blocks_in(diagram, part)
     if blocks:
-        kinds = dict.fromkeys(blocks)
-        return [f"{blocks.count(kind)} \u00d7 {kind}" if blocks.count(kind) > 1 else kind for kind in list(kinds)[:3]]
+        return [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
     lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
 
-def solid(cell: Cell, most: float, largest: int) -> tuple[float, float, Item]:
+def blocks_in(diagram: Diagram, part: Part) -> list[str]:
+    """Classes of the blocks in a stage; of a dense block, those of its layers."""
+    found = []
+    for child in (diagram.parts[child] for child in part.children):
+        inside = [diagram.parts[one] for one in child.children]
+        inner = [one.label for one in inside if not one.is_layer]
+        if len(inner) > 1 and len(set(inner)) == 1 and inner[0] not in CONTAINERS and all(
+                one.kind == "concatenate" for one in inside if one.is_layer):
+            found += inner
+        elif not child.is_layer and child.label not in CONTAINERS:
+            found.append(child.label)
+    return [label.strip("_") for label in found]
+
+
+def solid(cell: Cell, most: float, largest: int, thin: float = 1.0) -> tuple[float, float, Item]:
     """Width, height and shapes of a cell's map: height and depth show rows and columns, the thickness channels.
 
-    Lengths grow with the 0.55th power of the size, thicknesses with the 0.4th of the channels, so that 7x7 beside 224x224
-    can still be seen. A vector is an upright bar.
+    Lengths grow with the 0.55th power of the size, thicknesses with the 0.4th of the channels, so that 7x7 beside
+    224x224 can still be seen. A vector is an upright bar.
     """
     shape = cell.shape
     if len(shape) == 3:
         channels, rows, columns = shape if shape[0] != min(shape) or shape[0] <= 4 or shape[1] != shape[0] else shape
-        tall = max(5.0, most * (rows / largest) ** 0.55)
-        depth = max(3.0, 0.42 * most * (columns / largest) ** 0.55)
-        thick = max(3.0, 2.0 * channels**0.4)
+        tall = max(4.0, most * (rows / largest) ** 0.55)
+        depth = max(2.0, 0.42 * most * (columns / largest) ** 0.55)
+        thick = max(2.5, 2.0 * thin * channels**0.4)
     elif len(shape) == 2:  # tokens
         tall, depth, thick = min(most, 8 * shape[0] ** 0.4), 4.0, max(3.0, 2.0 * shape[1] ** 0.4)
     else:
@@ -655,25 +673,17 @@ def solid(cell: Cell, most: float, largest: int) -> tuple[float, float, Item]:
 
 
 def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, list[Item]]:
-    """The cells from left to right in rows of at most `width`; on a narrow page one below the other, text on the right."""
+    """The cells in rows of at most `width`; on a narrow page one below the other, with text on the right."""
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
     solids = [solid(cell, 72 if narrow else 104, largest) for cell in cells]
     if narrow:
         return ladder(cells, solids, width)
     arrow = 16
-    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 118, kind)] for cell in cells]
-    widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6 for (wide, _, _), lines in zip(solids, texts)]
-    rows, row, used = [], [], 0.0
-    for i, wide in enumerate(widths):
-        if row and used + arrow + wide > width:
-            rows.append(row)
-            row, used = [], 0.0
-        used += wide + (arrow if row else 0)
-        row.append(i)
-    rows.append(row)
-    # Even rows look better than a full one above a single cell.
-    if len(rows) > 1:
-        rows = even_rows(widths, arrow, width, len(rows))
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 104, kind)] for cell in cells]
+    widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6
+              for (wide, _, _), lines in zip(solids, texts)]
+    one_row = sum(widths) + arrow * (len(widths) - 1) <= width
+    rows = [list(range(len(cells)))] if one_row else even_rows(widths, arrow, width - 2 * arrow - 4)
     items, y, right = [], 0.0, 0.0
     for number, row in enumerate(rows):
         tall = max(solids[i][1] for i in row)
@@ -701,8 +711,8 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     return right, y - 18, items
 
 
-def even_rows(widths: Sequence[float], arrow: float, most: float, count: int) -> list[list[int]]:
-    """The cells in `count` rows, the widest of them as short as it can be."""
+def even_rows(widths: Sequence[float], arrow: float, most: float) -> list[list[int]]:
+    """The cells in as few rows as go, the widest of these as short as it can be."""
     def fill(limit):
         rows, row, used = [], [], 0.0
         for i, wide in enumerate(widths):
@@ -713,7 +723,7 @@ def even_rows(widths: Sequence[float], arrow: float, most: float, count: int) ->
             row.append(i)
         return [*rows, row]
 
-    low, high = max(widths), most
+    low, high, count = max(widths), most, len(fill(most))
     for _ in range(24):
         middle = (low + high) / 2
         low, high = (low, middle) if len(fill(middle)) <= count else (middle, high)
@@ -722,9 +732,10 @@ def even_rows(widths: Sequence[float], arrow: float, most: float, count: int) ->
 
 def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[Item]]:
     room = max(wide for wide, _, _ in solids)
-    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)] for cell in cells]
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)]
+             for cell in cells]
     items, y, right = [], 0.0, 0.0
-    for i, (cell, (wide, high, item), lines) in enumerate(zip(cells, solids, texts)):
+    for i, ((wide, high, item), lines) in enumerate(zip(solids, texts)):
         words = sum(LINE[kind] for kind, _ in lines)
         tall = max(high, words)
         if i:
@@ -781,7 +792,8 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
             items = [*first, *items, *last]
             x, y, height = MARGIN + inner.left, MARGIN + 32, inner.height
         else:
-            items = [line([0, -18, 0, 0], arrow=starts_with_box(series)), *items, line([0, height, 0, height + 18], arrow=True)]
+            items = [line([0, -18, 0, 0], arrow=starts_with_box(series)), *items,
+                     line([0, height, 0, height + 18], arrow=True)]
             y, height = MARGIN + 18, height + 36
         placed = dataclasses.replace(inner, items=items, height=height)
     items = moved(placed.items, x, y)
@@ -819,7 +831,8 @@ def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: 
 
 def words(diagram: Diagram, part: Part, series: Series) -> str:
     """The drawing in words, for those who hear it."""
-    text = f"From {shape_text(part.input_shape or diagram.input_shape)} to {shape_text(part.output_shape)}: {say(series)}."
+    start = shape_text(part.input_shape or diagram.input_shape)
+    text = f"From {start} to {shape_text(part.output_shape)}: {say(series)}."
     return text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
 
 
@@ -850,16 +863,18 @@ def say(series: Series) -> str:
 
 
 LIGHT_DARK = {
-    "conv": ("#c5e2f5", "#1f4e6e"), "pool": ("#fbe1ad", "#6b4c12"), "norm": ("#e4d8f2", "#4a3a63"), "act": ("#cfeadb", "#21533d"),
+    "conv": ("#c5e2f5", "#1f4e6e"), "pool": ("#fbe1ad", "#6b4c12"), "norm": ("#e4d8f2", "#4a3a63"),
+    "act": ("#cfeadb", "#21533d"),
     "fc": ("#f8d0c8", "#6e3327"), "attention": ("#f6cfe3", "#632c4b"), "join": ("#ffffff", "#16181c"),
     "other": ("#e8eaed", "#3a4048"), "group": ("#f4f6f8", "#23272d"),
 }
 COLOUR_OF = {
-    "drop": "other", "scale": "other", "flatten": "other", "pad": "other", "split": "join", "shuffle": "other", "resize": "pool",
+    "drop": "other", "scale": "other", "flatten": "other", "pad": "other", "split": "join", "shuffle": "other",
+    "resize": "pool",
     "concatenate": "join", "add": "join", "multiply": "join", "mean": "join", "subtract": "join", "maximum": "join",
     "input": "other", "frame": "group", "repeat": "group",
 }
-INK, SOFT, LINES, ACCENT = ("#1c1f24", "#e6e8eb"), ("#565d66", "#a6adb6"), ("#5b636c", "#9aa2ab"), ("#d55e00", "#f08a43")
+INK, LINES, ACCENT = ("#1c1f24", "#e6e8eb"), ("#5b636c", "#9aa2ab"), ("#d55e00", "#f08a43")
 
 
 def style_sheet() -> str:
@@ -868,23 +883,27 @@ def style_sheet() -> str:
         return f"{selector}{{{name}:{colours[0]};{name}:light-dark({colours[0]},{colours[1]})}}"
 
     rules = [
-        ".nd{color-scheme:light dark;font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',Arial,sans-serif}",
+        ".nd{color-scheme:light dark;"
+        "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',Arial,sans-serif}",
         "[data-theme=light] .nd,[data-jp-theme-light=true] .nd{color-scheme:light}"
         "[data-theme=dark] .nd,[data-jp-theme-light=false] .nd{color-scheme:dark}",
         "@media print{.nd,[data-theme=dark] .nd{color-scheme:light;print-color-adjust:exact}}",
         ".nd text{font-size:12px;dominant-baseline:central}.nd .small{font-size:10.5px}",
         ".nd .title{font-size:12.5px;font-weight:600}",
         paint(".nd text", "fill", INK), paint(".nd .small", "fill", INK),
-        ".nd .line,.nd .sign{fill:none;stroke-width:1.3}", paint(".nd .line", "stroke", LINES), paint(".nd .tip", "fill", LINES),
+        ".nd .line,.nd .sign{fill:none;stroke-width:1.3}", paint(".nd .line", "stroke", LINES),
+        paint(".nd .tip", "fill", LINES),
         ".nd .sign{stroke-width:1.6}", paint(".nd .sign", "stroke", INK),
-        ".nd .box,.nd .face,.nd .side,.nd .top{stroke-width:.8}", paint(".nd .box,.nd .face,.nd .side,.nd .top", "stroke", LINES),
+        ".nd .box,.nd .face,.nd .side,.nd .top{stroke-width:.8}",
+        paint(".nd .box,.nd .face,.nd .side,.nd .top", "stroke", LINES),
         ".nd .frame,.nd .repeat{fill:none;stroke-width:1}", paint(".nd .frame,.nd .repeat", "stroke", LINES),
         ".nd .repeat{stroke-dasharray:5 4}.nd .side{filter:brightness(.86)}.nd .top{filter:brightness(.94)}",
         ".nd .off{opacity:.32}.nd .on .box,.nd .on .face{stroke-width:2.4}",
         paint(".nd .on .box,.nd .on .face,.nd .new .box,.nd .new .face,.nd .new .frame", "stroke", ACCENT),
         ".nd .new .box,.nd .new .face,.nd .new .frame{stroke-width:2.2;stroke-dasharray:6 3}",
     ]
-    rules += [paint(f".nd .k-{kind} :is(.box,.face,.side,.top)", "fill", colours) for kind, colours in LIGHT_DARK.items()]
+    rules += [paint(f".nd .k-{kind} :is(.box,.face,.side,.top)", "fill", colours)
+              for kind, colours in LIGHT_DARK.items()]
     return "".join(rules)
 
 
@@ -899,7 +918,8 @@ def path_of(kind: str, points: Sequence[float]) -> str:
     if kind == "b":
         (x, y), (to_x, to_y) = pairs
         middle = (y + to_y) / 2
-        return f"M{number(x)} {number(y)}C{number(x)} {number(middle)} {number(to_x)} {number(middle)} {number(to_x)} {number(to_y)}"
+        x, y, to_x, to_y, middle = map(number, (x, y, to_x, to_y, middle))
+        return f"M{x} {y}C{x} {middle} {to_x} {middle} {to_x} {to_y}"
     text = f"M{number(pairs[0][0])} {number(pairs[0][1])}"
     for before, at, after in zip(pairs, pairs[1:], pairs[2:]):
         def towards(end):
@@ -954,15 +974,20 @@ def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
     text = "".join(body)
     key = f"{zlib.crc32((scene.title + text).encode()):08x}"
     style = f"<style>{style_sheet()}</style>" if sheet else ""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {number(scene.width)} {number(scene.height)}" '
-            f'width="{number(scene.width)}" height="{number(scene.height)}" role="{role}" aria-labelledby="t{key} d{key}">'
+    width, height = number(scene.width), number(scene.height)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" role="{role}" aria-labelledby="t{key} d{key}">'
             f'<title id="t{key}">{html.escape(scene.title, quote=False)}</title>'
             f'<desc id="d{key}">{html.escape(scene.words, quote=False)}</desc>{style}{text}</svg>')
 
 
 def fit_rules(name: str) -> str:
-    """Style of the frame of a drawing on a page: never wider than its own pixels, never wider than the page."""
-    return (f"<style>.{name}{{container-type:inline-size;max-width:100%;overflow-x:auto}}"
+    """Style of the frame of a drawing on a page: never wider than its own pixels, never wider than the page.
+
+    The book's theme puts a light ground under outputs in its dark mode; a drawing has dark colours of its own.
+    """
+    return ("<style>html[data-theme=dark] .bd-content div.cell_output .text_html.text_html:has(.nd)"
+            f"{{background:none;padding:0}}</style><style>.{name}{{container-type:inline-size;max-width:100%;overflow-x:auto}}"
             f".{name} svg{{display:block;max-width:100%;height:auto;margin:0 auto}}</style>")
 
 
@@ -1002,10 +1027,10 @@ def draw(diagram: Diagram, part: str = "", *, zoom: str | None = None, numbers: 
          highlight: Sequence[str] = (), beside: Diagram | None = None) -> Drawing:
     """A network, or the part of this name, as a `Drawing`.
 
-    `zoom` is "network" (a strip of maps), "stage" (boxes with their blocks in words) or "block" (layer by layer); by default the
-    one that suits the part. `numbers=False` leaves out channels and shapes. `highlight` names parts that stand out. `beside` is a
-    second network, drawn next to the first; what one has and the other has not is outlined in both. Raises `ValueError` for a
-    name or a zoom that is not there.
+    `zoom` is "network" (a strip of maps), "stage" (boxes with their blocks in words) or "block" (layer by layer); by
+    default the one that suits the part. `numbers=False` leaves out channels and shapes. `highlight` names parts that
+    stand out. `beside` is a second network, drawn next to the first; what one has and the other has not is outlined in
+    both. Raises `ValueError` for a name or a zoom that is not there.
     """
     if isinstance(highlight, str):
         highlight = [highlight]
@@ -1015,7 +1040,35 @@ def draw(diagram: Diagram, part: str = "", *, zoom: str | None = None, numbers: 
     new, missing = differences(diagram, beside, part, zoom)
     pairs = [[scene(one, part if one is diagram or part in _names(one) else "", narrow=narrow, new=marks, **options)
               for one, marks in ((diagram, new), (beside, missing))] for narrow in (False, True)]
-    return Drawing(*(side_by_side(*pair, stacked=i == 1 or sum(one.width for one in pair) > WIDE) for i, pair in enumerate(pairs)))
+    return Drawing(*(side_by_side(*pair, stacked=narrow or sum(one.width for one in pair) > WIDE)
+                     for narrow, pair in zip((False, True), pairs)))
+
+
+def small_picture(diagram: Diagram) -> str:
+    """A strip of the maps alone, without words, as an SVG file of about two kilobytes for a list of many networks."""
+    cells = cells_of(diagram, diagram.structure(), Style(numbers=False)) or [
+        Cell(None, "input", diagram.input_shape, 1, []),
+        *(Cell(part.id, "conv" if part.kind == "group" else part.kind, part.output_shape, 1, [])
+          for part in map(diagram.parts.__getitem__, diagram.parts[0].children))]
+    largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
+    solids = [solid(cell, 30, largest, 0.55) for cell in cells]
+    tall, x, items = max(high for _, high, _ in solids), 0.0, []
+    for wide, high, item in solids:
+        items += moved([item], x + 2, (tall - high) / 2 + 2)
+        x += wide + 5
+    paints = {COLOUR_OF.get(item.kind, item.kind) for item in items}
+    sheet = "".join(rule for rule in (
+        ".nd{color-scheme:light dark}.nd .face,.nd .side,.nd .top{stroke-width:.6;stroke:#888}"
+        ".nd .side{filter:brightness(.86)}",
+        *(f".nd .k-{kind} *{{fill:{light};fill:light-dark({light},{dark})}}" for kind,
+          (light, dark) in LIGHT_DARK.items()
+          if kind in paints)))
+    body = "".join(f'<g class="k-{COLOUR_OF.get(item.kind, item.kind)}">{"".join(map(element, item.shapes))}</g>'
+                   for item in items)
+    width, height = number(x - 1), number(tall + 4)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}">'
+            f"<title>{html.escape(diagram.title)}</title><style>{sheet}</style>{body}</svg>")
 
 
 def _names(diagram: Diagram) -> set[str]:
@@ -1023,7 +1076,8 @@ def _names(diagram: Diagram) -> set[str]:
 
 
 def differences(one: Diagram, other: Diagram, part: str = "", zoom: str | None = None) -> tuple[frozenset, frozenset]:
-    """Ids of the parts that the other diagram does not have at this place, in both; compared by kind, label and shape."""
+    """Ids of the parts that the other diagram does not have at this place, in both; compared by kind, label and
+    shape."""
     found = []
     for diagram in (one, other):
         series = diagram.structure(part if diagram is one or part in _names(diagram) else "", zoom)
@@ -1072,7 +1126,8 @@ def side_by_side(one: Scene, other: Scene, stacked: bool) -> Scene:
                  f"{one.title}: {one.words} {other.title}: {other.words}")
 
 
-def draw_file(model, input_size: Sequence[int], path: str | Path, *, title: str = "", part: str = "", zoom: str | None = None) -> Path:
+def draw_file(model, input_size: Sequence[int], path: str | Path, *, title: str = "", part: str = "", zoom: str
+              | None = None) -> Path:
     """Draw any network into an SVG file: what `python -m cnnlib.analysis NETWORK --draw FILE` does."""
     from .diagram import diagram
 

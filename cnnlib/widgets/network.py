@@ -9,7 +9,7 @@ import traitlets
 from torch import nn
 
 from cnnlib.analysis import AnalysisError, receptive_field
-from cnnlib.analysis.diagram import Box, Diagram, Graph, Parallel, Part, Repeat, Series, diagram
+from cnnlib.analysis.diagram import Diagram, Graph, Parallel, Part, Repeat, Series, diagram
 from cnnlib.analysis.drawing import COLOUR_OF, Scene, scene, strokes, style_sheet
 from cnnlib.data import book_file
 
@@ -25,9 +25,10 @@ class NetworkExplorer(Explorer):
         NetworkExplorer("resnet50")
         NetworkExplorer(model, input_size=(3, 224, 224))
 
-    `model` is a name or a module; a module needs `input_size`. Traits: `part`, the dotted name of what is open ("" is the whole
-    network), `layer`, the number of what is chosen in it (-1 for nothing), `colour`, one of "kind", "params", "macs" and
-    "activations", and `follow`, whether all that lies on no path through the chosen layer is dimmed. What repeats is kept once.
+    `model` is a name or a module; a module needs `input_size`. Traits: `part`, the dotted name of what is open ("" is
+    the whole network), `layer`, the number of what is chosen in it (-1 for nothing), `colour`, one of "kind",
+    "params", "macs" and "activations", and `follow`, whether all that lies on no path through the chosen layer is
+    dimmed. What repeats is kept once.
 
     Raises `ValueError` for an unknown network, a wrong size and a part that is not there.
     """
@@ -45,7 +46,8 @@ class NetworkExplorer(Explorer):
             raise ValueError(f"{name} has no designed input size; pass input_size=(channels, height, width)")
         size = check_input_size(designed if input_size is None else input_size)
         data = {**_packed(diagram(network, size, title=name), _fields(network, size)), "photo": _photograph(*size[1:])}
-        super().__init__(data, part=check_choice("part", part, list(data["groups"])), layer=-1, colour="kind", follow=False)
+        super().__init__(data, part=check_choice("part", part, list(data["groups"])), layer=-1, colour="kind",
+                         follow=False)
 
     @property
     def summary(self) -> str:
@@ -63,7 +65,8 @@ class NetworkExplorer(Explorer):
 
 
 def _fields(network: nn.Module, size: tuple[int, int, int]) -> dict[str, list]:
-    """Module -> [rows, columns, stride, first pixel] of a field on the photograph; without those that cannot be followed."""
+    """Module -> [rows, columns, stride, first pixel] of a field on the photograph; without those that cannot be
+    followed."""
     try:
         fields = receptive_field(network, size)
     except (AnalysisError, ValueError):
@@ -79,8 +82,9 @@ def _fields(network: nn.Module, size: tuple[int, int, int]) -> dict[str, list]:
 def _packed(drawn: Diagram, fields: dict) -> dict:
     """Everything that the view shows, what looks and counts the same kept once.
 
-    `groups`: name -> [number of a template, numbers of fields of its rows, title]; `templates`: numbers of scenes, rows and edges of
-    a group, ids counted from the group's own; `scenes`: what is drawn. A row is [id, name, colour, label, code, input, output, params, macs, activations, details, repeats, opens].
+    `groups`: name -> [number of a template, numbers of fields of its rows, title]; `templates`: numbers of scenes,
+    rows and edges of a group, ids counted from the group's own; `scenes`: what is drawn. A row is [id, name, colour,
+    label, code, input, output, params, macs, activations, details, repeats, opens].
     """
     templates, groups, codes, known_fields, keys, drawings = [], {}, {}, {}, {}, {}
     waiting = [drawn.parts[0]]
@@ -88,8 +92,10 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
         group = waiting.pop(0)
         if group.name in groups and group.parent is not None:
             continue
-        scenes = [scene(drawn, group.name, narrow=narrow) for narrow in ((False, True) if group.parent is None else (True,))]
-        ids = sorted({item.part for one in scenes for item in one.items if item.part is not None and item.part != group.id})
+        scenes = [scene(drawn, group.name, narrow=narrow) for narrow in ((False, True) if group.parent is None
+                                                                         else (True,))]
+        ids = sorted({item.part for one in scenes for item in one.items if item.part is not None
+                      and item.part != group.id})
         repeats = _repeats(drawn.structure(group.name))
         inside = [drawn.parts[id] for id in ids]
         rows = [_row(group, part, codes, repeats.get(part.id)) for part in inside]
@@ -107,15 +113,21 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
         groups[group.name] = [keys[key], numbers, group.label if group.parent is not None else drawn.title]
         waiting += [part for part in inside if not part.is_layer]
     whole = drawn.parts[0]
-    return {"title": drawn.title, "input": list(drawn.input_shape), "totals": [whole.params, whole.macs, whole.activations],
-            "scenes": [json.loads(text) for text in drawings], "templates": templates, "groups": groups, "codes": list(codes), "fields": list(map(list, known_fields))}
+    return {"title": drawn.title, "input": list(drawn.input_shape),
+            "totals": [whole.params, whole.macs, whole.activations],
+            "scenes": [json.loads(text) for text in drawings], "templates": templates, "groups": groups,
+            "codes": list(codes), "fields": list(map(list, known_fields))}
+
+
+USUAL = {"kernel": None, "in": None, "out": None, "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1,
+         "bias": False}
 
 
 def _row(group: Part, part: Part, codes: dict, repeat: tuple | None) -> list:
-    details = {key: value for key, value in part.details.items() if key in (
-        "kernel", "stride", "padding", "dilation", "groups", "in", "out", "bias") and value not in (1, [1, 1], [0, 0])}
+    details = {key: part.details[key] for key, usual in USUAL.items() if part.details.get(key, usual) != usual}
     again = [] if repeat is None else [repeat[0], _suffix(group, repeat[1])]
-    return [part.id - group.id, _suffix(group, part.name), part.kind, part.label, codes.setdefault(part.code, len(codes)),
+    return [part.id - group.id, _suffix(group, part.name), part.kind, part.label,
+            codes.setdefault(part.code, len(codes)),
             list(part.input_shape), list(part.output_shape), part.params, part.macs, part.activations, details, again,
             int(not part.is_layer)]
 
@@ -163,7 +175,8 @@ def _plain(one: Scene, base: int) -> dict:
 
     items = [[-1 if item.part is None else item.part - base, COLOUR_OF.get(item.kind, item.kind), short(item.shapes)]
              for item in one.items if item.kind != "line"]
-    return {"size": short([one.width, one.height]), "lines": list(strokes(one.items)), "items": items, "words": one.words[:300]}
+    return {"size": short([one.width, one.height]), "lines": list(strokes(one.items)), "items": items,
+            "words": one.words[:300]}
 
 
 def _photograph(height: int, width: int) -> str:

@@ -1,0 +1,324 @@
+"""Drawings by geometry: no overlap, no clipped text, no line across a box; the same bytes every time; words for those
+who hear."""
+
+import re
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlib import list_models, plots
+from cnnlib.analysis import drawing
+from cnnlib.analysis.diagram import diagram
+from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw, scene, svg_of, text_width, wrap
+from drawing_geometry import faults_of, texts_of
+from test_diagram import FEW, Residual, drawn, others
+from zoo import on_meta
+
+TORCHVISION = [
+    "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet",
+    "squeezenet1_0",
+    "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0", "mnasnet1_0", "efficientnet_b0", "efficientnet_v2_s",
+    "convnext_tiny", "swin_t", "swin_v2_t", "vit_b_16", "maxvit_t",
+]
+TIMM = """resnet50 resnet50d resnet101 seresnet50 ecaresnet50d resnext50_32x4d res2net50_26w_4s resnest50d skresnet18
+resnetv2_50
+    resnetaa50 convnext_tiny convnextv2_tiny efficientnet_b0 efficientnet_b3 tf_efficientnetv2_s efficientnet_lite0
+    mixnet_s mnasnet_100 mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium
+    fbnetc_100 spnasnet_100 lcnet_050 ghostnet_100 ghostnetv2_100 hardcorenas_a hrnet_w18 nasnetalarge pnasnet5large
+    inception_v3 inception_v4 inception_resnet_v2 xception41 dpn68 densenet121 densenetblur121d dla34 dla60 cspresnet50
+    cspdarknet53 darknet53 selecsls42b vovnet39a ese_vovnet19b_dw repvgg_a0 mobileone_s0 fastvit_t8 regnetx_004
+    regnety_004 regnetz_b16 rexnet_100 tinynet_a vgg16_bn dm_nfnet_f0 nf_resnet50 eca_nfnet_l0 gernet_s botnet26t_256
+    halonet26t lambda_resnet26t bat_resnext26ts poolformer_s12 caformer_s18 convformer_s18 mixer_s16_224 resmlp_12_224
+    gmixer_24_224 vit_tiny_patch16_224 cait_xxs24_224 swin_tiny_patch4_window7_224 levit_128 coat_tiny coatnet_0_rw_224
+    mobilevit_xs edgenext_xx_small efficientformer_l1 pit_ti_224 pvt_v2_b0 twins_pcpvt_small visformer_tiny
+    inception_next_tiny repghostnet_050 starnet_s1 rdnet_tiny hgnet_tiny efficientvit_b0 focalnet_tiny_srf
+    xcit_nano_12_p16_224 davit_tiny""".split()
+
+
+def scenes_of(found, most_blocks=1000):
+    """(what, scene) of a diagram at all three zooms, wide and narrow, each once."""
+    works = [("", None), ("", "stage"), ("", "block")]
+    works += [(part.name, zoom) for part in found.parts if part.parent == 0 and not part.is_layer
+              for zoom in ("stage", "block")]
+    blocks = [(part.name, None) for part in found.parts if not part.is_layer and part.parent not in (None, 0)]
+    seen = set()
+    for name, zoom in works + blocks[:most_blocks]:
+        for narrow in (False, True):
+            one = scene(found, name, zoom, narrow=narrow)
+            text = svg_of(one, sheet=False)
+            if text not in seen:
+                seen.add(text)
+                yield f"{name or 'whole'}, {zoom}, narrow={narrow}", one
+
+
+def all_faults(found, most_blocks=1000):
+    return {what: faults for what, one in scenes_of(found, most_blocks) if (faults := faults_of(one))}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_nothing_overlaps_and_no_text_is_cut(name):
+    assert all_faults(drawn(name), 12) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_nothing_overlaps_in_any_network(name):
+    assert all_faults(drawn(name)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_nothing_overlaps_in_those_of_torchvision(name):
+    assert all_faults(diagram(others(name), (3, 224, 224), title=name), 60) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM)
+def test_nothing_overlaps_in_those_of_timm(name):
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    assert all_faults(diagram(network, network.default_cfg["input_size"], title=name), 60) == {}
+
+
+def test_the_geometry_test_sees_faults():
+    good = scene(drawn("resnet20"), "stages.0", "block")
+    assert faults_of(good) == []
+
+    def with_item(*shapes, part=10_000):
+        return replace(good, items=[*good.items, Item(part, "conv", [list(shape) for shape in shapes])])
+
+    box = next(shape for item in good.items for shape in item.shapes if shape[0] == "r" and shape[1] == "box")
+    text = next(texts_of(good))
+    _, _, x, y, width, height, _ = box
+    wrong = {
+        "overlaps": with_item(["r", "box", x + 5, y + 5, width, height, 3]),
+        "cut off": with_item(["t", "main", 1, 20, "middle", "a long label"]),
+        "overlaps text": with_item(["t", "main", text[0] + 5, text[1] + 8, "start", "words"]),
+        "sticks out": with_item(["r", "box", good.width - 60, 2, 30, 10, 2],
+                                ["t", "small", good.width - 45, 7, "middle", "3x3 conv"]),
+        "runs over": replace(good, items=[*good.items, Item(None, "line",
+                                                            [["l", "line", [x - 20, y + 8, x + width + 20, y + 8]]])]),
+        "leaves": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [5, 5, -90, 5]]])]),
+    }
+    for word, one in wrong.items():
+        assert any(word in fault for fault in faults_of(one)), word
+    assert any("overlaps" in fault for fault in faults_of(Scene(200, 100, [
+        Item(1, "conv", [["p", "face", [0, 0, 40, 0, 40, 40, 0, 40]]]),
+        Item(2, "conv", [["p", "face", [30, 0, 60, 0, 60, 40, 30, 40]]]),
+    ], "", "")))
+
+
+def test_text_is_measured_and_broken():
+    assert text_width("") == 0 and text_width("mm") == 2 * text_width("m") > 2 * text_width("i")
+    assert text_width("conv", "title") > text_width("conv", "main") > text_width("conv", "small")
+    lines = wrap("3x3 depthwise conv, 64, /2", 74)
+    assert " ".join(lines) == "3x3 depthwise conv, 64, /2" and len(lines) > 1
+    assert all(text_width(line) <= 74 or " " not in line for line in lines)
+
+
+def test_text_is_measured_at_least_as_wide_as_a_browser_draws_it():
+    ft2font = pytest.importorskip("matplotlib.ft2font")
+    from matplotlib import font_manager
+
+    font = ft2font.FT2Font(font_manager.findfont("DejaVu Sans"))
+    font.set_size(100, 72)
+    for character in map(chr, range(32, 127)):
+        advance = font.load_char(ord(character), flags=2).linearHoriAdvance / 65536
+        assert text_width(character) >= 0.12 * (advance - 0.51)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_networks_fit_wide_and_narrow_pages(name):
+    found = drawn(name)
+    assert scene(found).width <= WIDE + 2 * drawing.MARGIN
+    assert scene(found, narrow=True).width <= NARROW + 2 * drawing.MARGIN
+
+
+def test_the_largest_is_quick():
+    network = on_meta("resnet1202")
+    start = time.process_time()
+    draw(diagram(network, (3, 32, 32)))
+    assert time.process_time() - start < 2
+
+
+# --- SVG ---
+
+
+def tree_of(text):
+    return ElementTree.fromstring(text)
+
+
+SPACE = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_svg_is_well_formed_and_says_what_it_shows(name):
+    tree = tree_of(draw(drawn(name)).svg)
+    assert tree.get("role") == "img"
+    title, words = (tree.find(SPACE + tag) for tag in ("title", "desc"))
+    assert tree.get("aria-labelledby") == f"{title.get('id')} {words.get('id')}"
+    assert title.text == name and words.text.startswith("From 3\u00d7") and "conv" in words.text
+    labels = [text.text for text in tree.iter(SPACE + "text")]
+    assert labels[0] == "input", "what is drawn is read in forward order"
+
+
+def test_the_same_network_gives_the_same_bytes():
+    first, again = (draw(diagram(Residual(), (3, 16, 16), title="r"))._repr_html_() for _ in range(2))
+    assert first == again and " at 0x" not in first and repr(draw(drawn("resnet20"))) == repr(draw(drawn("resnet20")))
+
+
+def test_two_drawings_on_a_page_do_not_share_names():
+    one, other = draw(drawn("resnet20"))._repr_html_(), draw(drawn("resnet20"), "stages.0")._repr_html_()
+    ids = [re.findall(r' id="([^"]+)"', text) for text in (one, other)]
+    assert not set(ids[0]) & set(ids[1]) and all(len(set(found)) == len(found) for found in ids)
+
+
+def test_colours_have_one_meaning_and_both_themes():
+    sheet = drawing.style_sheet()
+    for kind, (light, dark) in drawing.LIGHT_DARK.items():
+        assert f".k-{kind} :is(.box,.face,.side,.top){{fill:{light};fill:light-dark({light},{dark})}}" in sheet
+    assert len({light for light, _ in drawing.LIGHT_DARK.values()}) == len(drawing.LIGHT_DARK)
+    assert "[data-theme=dark] .nd" in sheet and "@media print" in sheet
+    for light, dark in drawing.LIGHT_DARK.values():
+        assert contrast(light, drawing.INK[0]) >= 7 and contrast(dark, drawing.INK[1]) >= 4.5
+    text = draw(drawn("seresnet20"), "stages.0.0").svg
+    for label, kind in (("3\u00d73 conv, 16", "conv"), ("BN", "norm"), ("ReLU", "act"),
+                        ("global average pool", "pool")):
+        assert re.search(rf'<g class="k-{kind}">(?:(?!</g>).)*>{label}<', text), label
+    assert re.search(r'<g class="k-fc">', draw(drawn("alexnet_227")).svg)
+
+
+def contrast(*colours):
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted(map(luminance, colours))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_notebooks_get_both_layouts_and_files_stand_alone(tmp_path):
+    picture = draw(drawn("resnet50"))
+    page = picture._repr_html_()
+    assert page.count("<svg ") == 2 and "@container(max-width:" in page
+    assert draw(drawn("resnet20"), "stages.0.0")._repr_html_().count("<svg ") == 1, "narrow enough for every page"
+    path = picture.save(tmp_path / "resnet50.svg")
+    tree = tree_of(path.read_text(encoding="utf-8"))
+    assert tree.find(SPACE + "style") is not None
+    assert path.read_bytes() == picture.save(tmp_path / "again.svg").read_bytes()
+    assert plots.draw is draw
+
+
+def solids(one, style="face"):
+    return {item.part: shape[2] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == style}
+
+
+def test_height_shows_rows_depth_columns_and_thickness_channels():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, stride=(2, 1)), nn.Conv2d(4, 4, 1, stride=(1, 2)),
+                            nn.Conv2d(4, 64, 1))
+    one = scene(diagram(network, (3, 64, 64)))
+    faces, sides = list(solids(one).values())[1:], list(solids(one, "side").values())[1:]
+    heights = [points[7] - points[1] for points in faces]
+    thick = [points[2] - points[0] for points in faces]
+    depths = [points[2] - points[0] for points in sides]
+    assert heights[1] < heights[0] and heights[2] == pytest.approx(heights[1])
+    assert depths[1] == pytest.approx(depths[0]) and depths[2] < depths[1]
+    assert thick[0] == pytest.approx(thick[2]) and thick[3] > 1.5 * thick[2]
+    assert heights[1] / heights[0] == pytest.approx(0.5**0.55) and thick[3] / thick[2] == pytest.approx(16**0.4,
+                                                                                                        rel=0.05)
+
+
+def test_numbers_can_be_left_out():
+    with_numbers, without = (draw(drawn("googlenet"), "stages.0.0", numbers=numbers).svg for numbers in (True, False))
+    texts = [[text.text for text in tree_of(svg).iter(SPACE + "text")] for svg in (with_numbers, without)]
+    assert "3\u00d73 conv, 128" in texts[0] and "256\u00d728\u00d728" in texts[0]
+    assert "3\u00d73 conv" in texts[1] and not any(re.search(r"\d{2,}", text) for text in texts[1])
+    strided = draw(drawn("resnet50"), "stages.1.0", numbers=False).svg
+    assert ">3\u00d73 conv, /2<" in strided
+
+
+def test_a_part_can_be_highlighted():
+    found = drawn("resnet50")
+    one = scene(found, "stages.1.0", highlight=["stages.1.0.shortcut"])
+    marks = {found.parts[item.part].name.split(".")[3]: item.mark for item in one.items if item.part is not None
+             and found.parts[item.part].name.count(".") > 2}
+    assert marks["shortcut"] == "on" and marks["branch"] == "off"
+    assert 'class="k-conv on"' in svg_of(one) and 'class="k-conv off"' in svg_of(one)
+    with pytest.raises(ValueError, match="stages.9"):
+        scene(found, highlight=["stages.9"])
+
+
+def test_two_networks_side_by_side_mark_what_differs():
+    one, other = (diagram(Residual(**options), (3, 16, 16), title=title) for options,
+                  title in (({}, "plain"), ({"join": "cat"}, "dense")))
+    new, missing = differences(one, other, "", "block")
+    assert [one.parts[id].kind for id in sorted(new)] == ["add",
+                                                          "pool"], "pooling has other channels behind another join"
+    assert [other.parts[id].kind for id in sorted(missing)] == ["concatenate", "pool"]
+    picture = draw(one, zoom="block", beside=other)
+    assert "plain beside dense" in picture.svg and 'class="k-join new"' in picture.svg
+    assert differences(one, one, "", "block") == (frozenset(), frozenset())
+    strided = diagram(Residual(stride=2), (3, 16, 16))
+    assert {"conv"} <= {strided.parts[id].kind for id in differences(one, strided, "", "block")[1]}
+    assert faults_of(picture.wide) == []
+
+
+def test_a_changed_network_changes_its_drawing():
+    base = draw(diagram(Residual(), (3, 16, 16)), zoom="block").svg
+    for options in ({"shortcut": False}, {"join": "cat"}, {"stride": 2}, {"depth": 3}):
+        assert draw(diagram(Residual(**options), (3, 16, 16)), zoom="block").svg != base
+
+
+def ends_of(one):
+    """Where lines begin and end, to whole pixels."""
+    return {(round(shape[2][i]), round(shape[2][i + 1])) for item in one.items for shape in item.shapes
+            if shape[0] in "lb" and shape[1] == "line" for i in (0, -2)}
+
+
+def test_a_shortcut_ends_at_the_side_of_the_circle():
+    one = scene(diagram(Residual(), (3, 16, 16)), zoom="block")
+    circle = next(shape for item in one.items for shape in item.shapes if shape[0] == "c")
+    _, _, x, y, radius = circle
+    ends = ends_of(one)
+    assert any(abs(a - x - radius) <= 1 and abs(b - y) <= 1 for a, b in ends), "from the right"
+    assert any(abs(a - x) <= 1 and abs(b - y + radius) <= 1 for a, b in ends), "from above"
+
+
+def test_boxes_of_a_series_are_joined_by_arrows():
+    one = scene(diagram(Residual(shortcut=False), (3, 16, 16)), zoom="block")
+    tips = [shape[2] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == "tip"]
+    tops = {(round(shape[2] + shape[4] / 2), round(shape[3])) for item in one.items for shape in item.shapes
+            if shape[0] == "r" and shape[1] == "box"}
+    reached = {(round(points[0]), round(points[1])) for points in tips}
+    assert sum(top in reached for top in tops) == 5, "3 convolutions, pooling and the last layer"
+    assert all(points[3] < points[1] and points[5] < points[1] for points in tips), "arrows point down"
+
+
+def test_concatenations_reach_over_all_branches():
+    found = drawn("googlenet")
+    one = scene(found, "stages.0.0")
+    bar = next(shape for item in one.items for shape in item.shapes if item.kind == "concatenate" and shape[0] == "r")
+    last = [shape for item in one.items for shape in item.shapes if item.kind in ("act",) and shape[0] == "r"]
+    assert bar[2] <= min(shape[2] for shape in last) + 60 and bar[4] > 3 * 60
+    arrows = [shape[2] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == "tip"]
+    assert sum(abs(points[1] - bar[3]) < 1 for points in arrows) == 4
+
+
+def test_repeats_say_how_often():
+    texts = [text[4] for text in texts_of(scene(drawn("resnet20"), "stages.0"))]
+    assert "\u00d7 3" in texts
+    grown = [text[4] for text in texts_of(scene(drawn("densenet_cifar"), "stages.0"))]
+    assert any(re.fullmatch(r"concatenate, [\d,]+ to [\d,]+", text) for text in grown)
+
+
+def test_a_strip_says_what_stages_hold():
+    texts = [text[4] for text in texts_of(scene(drawn("resnet50")))]
+    assert [text for text in texts if "Bottleneck" in text] == [f"{n} \u00d7 Bottleneck" for n in (3, 4, 6, 3)]
+    assert "2,048\u00d77\u00d77" in texts and "2,048\u00d77\u00d77" not in [
+        text[4] for text in texts_of(scene(drawn("resnet50"), numbers=False))]

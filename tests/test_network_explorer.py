@@ -1,0 +1,170 @@
+"""The network explorer: its state against the analysis, its formulas against the counts, its walk in a browser."""
+
+import json
+
+import pytest
+from torch import nn
+
+from cnnlib import list_models
+from cnnlib.analysis import cost_table, receptive_field
+from cnnlib.widgets import NetworkExplorer
+from cnnlib.widgets.base import MOST_DATA
+from test_pages import browser, serve, show  # noqa: F401
+from test_widgets import node  # noqa: F401
+from zoo import on_meta
+
+
+def opened(node, explorer, name):  # noqa: F811
+    """What network.js makes of the state for one open group."""
+    return node("network", [["openGroup", explorer.data, name]])[0]
+
+
+def test_rows_are_those_of_the_analysis(node):  # noqa: F811
+    explorer = NetworkExplorer("resnet50")
+    table = {row.name: row for row in cost_table(on_meta("resnet50").eval(), (3, 224, 224))}
+    fields = receptive_field(on_meta("resnet50"), (3, 224, 224))
+    seen = 0
+    for group in explorer.data["groups"]:
+        for row in opened(node, explorer, group)["rows"]:
+            if row["kind"] in ("conv", "fc", "norm") and row["name"] in table:
+                expected = table[row["name"]]
+                assert (row["params"], row["macs"], tuple(row["output"])) == (expected.params, expected.macs,
+                                                                              expected.output_shape)
+                assert row["code"] == repr(on_meta("resnet50").get_submodule(row["name"]))
+                seen += 1
+            if row["field"] and row["kind"] == "conv":
+                field = fields[row["name"]]
+                assert row["field"][:2] == list(field.size) and row["field"][4:6] == list(field.start)
+                assert row["field"][2:4] == list(field.stride) and row["field"][6:8] == list(field.units)
+    assert seen > 40
+
+
+def test_everything_drawn_can_be_reached_and_opened(node):  # noqa: F811
+    explorer = NetworkExplorer("densenet_cifar")
+    groups = {name: opened(node, explorer, name) for name in explorer.data["groups"]}
+    for group in groups.values():
+        assert {row["name"] for row in group["rows"] if row["opens"]} <= set(groups)
+        ids = {row["id"] for row in group["rows"]}
+        for scene in group["scenes"]:
+            assert {item[0] for item in scene["items"]} - {-1, 0} <= ids
+        assert all(a in ids and b in ids for a, b in group["edges"])
+    names = node("network", [["trail", explorer.data, "stages.1.1.0"]])[0]
+    assert names == ["", "stages.1", "stages.1.1", "stages.1.1.0"]
+    assert len(explorer.data["templates"]) <= len(groups)
+
+
+def test_repeats_are_kept_once_and_counted(node):  # noqa: F811
+    explorer = NetworkExplorer("resnet110")
+    rows = opened(node, explorer, "stages.0")["rows"]
+    assert [(row["name"], row["times"], row["last"]) for row in rows] == [("stages.0.0", 18, "stages.0.17")]
+    assert "stages.0.7" not in explorer.data["groups"]
+
+
+@pytest.mark.parametrize("name", ["nasnet_large", "densenet201", "resnet152", "efficientnet_b7"])
+def test_large_networks_stay_small(name):
+    assert len(json.dumps(NetworkExplorer(name).data, separators=(",", ":"))) <= MOST_DATA
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_stays_small(name):
+    assert len(json.dumps(NetworkExplorer(name).data, separators=(",", ":"))) <= MOST_DATA
+
+
+@pytest.mark.parametrize("name", ["alexnet_227", "mobilenet_v2", "convnext_tiny", "resnext50_32x4d", "vgg16"])
+def test_formulas_give_the_numbers_of_the_analysis(node, name):  # noqa: F811
+    explorer = NetworkExplorer(name)
+    rows = [row for group in explorer.data["groups"] for row in opened(node, explorer, group)["rows"]]
+    rows = [row for row in rows if row["kind"] in ("conv", "fc")]
+    results = node("network", [["formulas", row] for row in rows])
+    assert len(rows) > 5
+    for row, result in zip(rows, results, strict=True):
+        assert (result["params"], result["macs"]) == (row["params"], row["macs"]), row["label"]
+        assert all("NaN" not in (text or "") for text in result["text"])
+        if row["kind"] == "conv" and len(row["output"]) == 3:
+            assert result["side"] == row["output"][1]
+
+
+def test_own_modules_and_wrong_arguments():
+    explorer = NetworkExplorer(nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.ReLU(), nn.MaxPool2d(2)),
+                               input_size=(1, 20, 30))
+    assert repr(explorer) == "NetworkExplorer(Sequential at 1x20x30)"
+    for call, message in [
+        (lambda: NetworkExplorer("resnet51"), "resnet51"), (lambda: NetworkExplorer(nn.ReLU()),
+                                                            "no designed input size"),
+        (lambda: NetworkExplorer("alexnet", part="stages.9"), "part='stages.9'"),
+        (lambda: NetworkExplorer("alexnet", input_size=(3, 224)), r"\(3, 224\)"),
+        (lambda: setattr(explorer, "colour", "red"), "colour='red'"),
+        (lambda: setattr(explorer, "layer", 99), "layer=99"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+# --- in a browser ---
+
+
+def fact(page, name):
+    return page.locator(f"[data-fact='{name}'] dd").inner_text()
+
+
+def test_from_the_whole_to_a_layer_and_back_by_keys(show):  # noqa: F811
+    page = show(NetworkExplorer("resnet50"))
+    status = page.get_by_role("status")
+    assert "resnet50" in status.inner_text()
+    page.locator(".cx-part[tabindex='0']").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert "stage 2" in status.inner_text() or "stage 1" in status.inner_text()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".cx-facts h4").inner_text() == "stage 1"
+    page.keyboard.press("Enter")
+    assert page.locator("[aria-current=page]").inner_text() == "stage 1"
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Home")
+    conv = on_meta("resnet50").stages[0][0]
+    first = next(module for module in conv.modules() if isinstance(module, nn.Conv2d))
+    assert page.locator(".cx-code").inner_text() == repr(first)
+    assert fact(page, "parameters").startswith(f"{first.weight.numel():,} (")
+    assert "64 \u00d7 64 \u00d7 1 \u00d7 1" in page.locator(".cx-worked").inner_text()
+    assert page.locator(".cx-seen").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("[aria-current=page]").inner_text() == "stage 1"
+    page.keyboard.press("Escape")
+    assert page.locator("[aria-current=page]").inner_text() == "resnet50"
+
+
+def test_by_mouse_colour_path_and_link(show):  # noqa: F811
+    page = show(NetworkExplorer("googlenet", part="stages.0"))
+    page.locator(".cx-part").first.click()
+    page.get_by_role("button", name="Open Inception").click()
+    assert page.locator("[aria-current=page]").inner_text() == "Inception"
+    page.locator(".cx-part", has_text="3\u00d73 conv").first.click()
+    page.get_by_label("Follow the paths through the chosen layer").check()
+    dim = page.locator(".cx-part.off").count()
+    kept = page.locator(".cx-part:not(.off)").all_text_contents()
+    assert dim > 8 and any("concatenate" in text for text in kept) and sum("1\u00d71 conv" in text
+                                                                           for text in kept) == 1
+    before = page.locator(".cx-part .box").first.evaluate("node => getComputedStyle(node).fill")
+    page.get_by_role("radio", name="parameters").check()
+    assert page.locator(".cx-part .box").first.evaluate("node => getComputedStyle(node).fill") != before
+    assert "the darkest, 3\u00d73 conv, 128, has 110,592 parameters" in page.get_by_role("status").inner_text()
+    page.get_by_role("button", name="Link to this view").click()
+    url = page.url
+    assert "#network=googlenet&part=stages.0.0&layer=" in url
+    page.goto("about:blank")
+    page.goto(url)
+    page.wait_for_selector(".explorer[data-ready]")
+    assert page.locator("[aria-current=page]").inner_text() == "Inception"
+    assert page.locator(".cx-facts h4").inner_text().startswith("3\u00d73 conv, 128")
+
+
+def test_narrow_pages_get_the_narrow_drawing(show):  # noqa: F811
+    page = show(NetworkExplorer("vgg16"), "dark", 360)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    box = page.locator(".cx-net").bounding_box()
+    assert box["height"] > 2 * box["width"]
+    page.locator(".cx-part").nth(2).click()
+    assert page.locator(".cx-facts h4").inner_text().startswith("3\u00d73 conv, 128")
