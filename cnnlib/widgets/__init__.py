@@ -7,10 +7,11 @@ from .follow import FollowPhotograph
 from .inception import InceptionDesigner
 from .map import ArchitectureMap
 from .normalization import NormalizationAxes
+from .question import Question
 from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
 __all__ = [
-    "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph", "InceptionDesigner", "NormalizationAxes",
-    "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+    "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph", "InceptionDesigner",
+    "NormalizationAxes", "Question", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]

@@ -122,7 +122,7 @@ class FollowPhotograph(Explorer):
     target = traitlets.Any().tag(sync=True)
     off = traitlets.List().tag(sync=True)
 
-    def __init__(self, *networks: str, photograph: str = "chelsea", layer: int = 1, channel: int = 0, unit: Sequence[int] = (0, 0),
+    def __init__(self, *networks: str, photograph: str = "chelsea", layer: int = 1, channel: int = 0, unit: Sequence[int] = (7, 7),
                  overlay: str = "nothing"):
         if not networks:
             raise ValueError("networks is empty; name at least one of " + ", ".join(offered()))
