@@ -119,7 +119,7 @@ def bare_page(folder, *explorers, theme="light", sort_keys=False):
     places = "".join(f'<div><script type="application/vnd.jupyter.widget-view+json">{view}</script></div>' for view in views)
     shutil.copy(ROOT / "_static" / "explorers.js", folder)
     (folder / "index.html").write_text(f"""<!doctype html>
-<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>An explorer</title><link rel="icon" href="data:,">
+<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>An explorer</title><link rel="icon" href="data:,">
 <style>html[data-theme="dark"] body {{ background: #121212; color: #eee; }}</style>
 <script type="application/vnd.jupyter.widget-state+json">{state}</script>
 <script src="explorers.js"></script></head><body><main><h1>An explorer</h1>
