@@ -273,6 +273,16 @@ def test_occlusion_hides_what_it_says(engine):
     assert found["map"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(40, 56, 32, 32), (32, 32, 32, 32), (10, 7, 24, 30), (100, 33, 7, 64)])
+def test_pictures_are_resized_as_pytorch_does(engine, sizes):
+    height, width, to_height, to_width = sizes
+    image = torch.rand(1, 3, height, width)
+    image.numpy().tofile(engine.folder / "image.bin")
+    found, = engine(["resize", {"floats": str(engine.folder / "image.bin")}, 3, *sizes])
+    expected = F.interpolate(image, (to_height, to_width), mode="bilinear", antialias=True)
+    assert torch.allclose(torch.tensor(found), expected.flatten(), atol=1e-5)
+
+
 @pytest.mark.parametrize("precision, error", [("float16", 0.01), ("int8", 0.1)])
 def test_precision_of_weights(engine, precision, error):
     """The file is as small as promised, and the scores are those of a network whose weights were rounded."""
