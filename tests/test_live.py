@@ -120,9 +120,10 @@ class Every(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first = nn.Conv2d(3, 8, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1), bias=False)
+        self.first = nn.Conv2d(3, 8, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 3), bias=False)
         self.norm = nn.BatchNorm2d(8, affine=False)
         self.grouped = nn.Conv2d(8, 12, 3, padding=1, groups=4)
+        self.depthwise = nn.Conv2d(12, 12, 3, groups=12, stride=(2, 1), padding=(0, 1))
         self.deep = nn.Conv2d(12, 24, 3, groups=12, stride=2, padding=1)
         self.late = nn.BatchNorm2d(24)
         self.slim = nn.Conv2d(24, 6, 1)
@@ -133,7 +134,7 @@ class Every(nn.Module):
 
     def forward(self, x):
         x = F.relu6(self.norm(self.first(x)) * 3)
-        x = self.grouped(x) - 0.25
+        x = self.depthwise(self.grouped(x)) - 0.25
         x = F.avg_pool2d(F.max_pool2d(x, 3, 2, padding=1, ceil_mode=True), 2, 1, padding=1, count_include_pad=False)
         x = self.leaky(self.late(F.relu(self.deep(x))) - 0.3)
         x = self.lrn(self.slim(F.pad(x, (1, 0, -1, 2), value=0.5)))
@@ -147,6 +148,25 @@ class Every(nn.Module):
 def test_every_operation_equals_pytorch(engine):
     torch.manual_seed(0)
     compare(engine, lively(Every()), (3, 21, 18))
+
+
+class Shared(nn.Module):
+    """A convolution with a bias before a norm, and one whose output is read beside its norm, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.second, self.second_norm = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.second(self.first_norm(self.first(x)))
+        return (self.second_norm(x) + x).mean((2, 3))
+
+
+def test_a_convolution_with_bias_keeps_it(engine):
+    torch.manual_seed(0)
+    compare(engine, lively(Shared()), (3, 12, 12))
+    assert [node["op"] for node in engine.graph["nodes"]] == ["input", "conv", "conv", "affine", "binary", "mean"]
 
 
 def test_every_element_is_explained(engine):
