@@ -236,7 +236,7 @@ function render({ model, el }) {
     if (off.length) whole_ = await ask("run", pixels, []);
     answer = await ask("run", pixels, off);
     if (!off.length) whole_ = null;
-    shown.milliseconds = performance.now() - begin;
+    answers.dataset.milliseconds = Math.round(performance.now() - begin);
     computed = key();
     await explainOverlay();
     await showLayer();
@@ -274,7 +274,7 @@ function render({ model, el }) {
   detail.append(html("div", { class: "cx-two" },
     html("figure", {}, scene, html("figcaption", {}, "The picture, and what the unit sees of it"), view), answers),
   html("div", { class: "cx-layer" }, title, html("div", { class: "cx-maps" },
-    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one")), html("figure", {}, map, html("figcaption", {}, "This map: press a unit")), inputs)),
+    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, "This map: press a unit")), inputs)),
   html("div", { class: "cx-controls" }, numbers), switches, sum);
   detail.sync = () => [...numbers, view].forEach((control) => control.sync());
   controls.push(detail); // its parts are controls, but it stands below
