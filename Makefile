@@ -15,13 +15,14 @@ SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(
 # One thread a process: chapters run side by side, and sums come out the same on every machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help book serve test chapters lint clean
+.PHONY: help book serve test chapters pages lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 book: $(BUILT)  ## build the book; any warning is an error
-	@echo "The book is at file://$(abspath $(BOOK)); 'make serve' shows it at a local address."
+	@$(BIN)/python -c 'import pathlib; print("The book is at", pathlib.Path("$(BOOK)").resolve().as_uri())'
+	@echo "'make serve' shows it at a local address."
 
 serve: book  ## show the book at a local address (PORT=8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
@@ -29,8 +30,11 @@ serve: book  ## show the book at a local address (PORT=8000)
 test: $(BUILT)  ## unit tests, chapters (outputs compared) and built pages
 	$(BIN)/python -m pytest --nbval -m "not slow" -n $(WORKERS) --dist loadfile tests chapters
 
-chapters: $(INSTALLED)  ## execute and tidy all chapters, renew the pages that are made
+chapters: $(INSTALLED)  ## execute and tidy all chapters, then make pages
 	$(BIN)/python tools/execute.py $(CHAPTERS)
+	$(MAKE) pages
+
+pages: $(INSTALLED)  ## renew what is generated, without running a chapter
 	$(BIN)/python tools/zoo_table.py
 	$(BIN)/python tools/reference.py
 
@@ -43,11 +47,14 @@ clean:  ## remove the built book; .venv stays
 # The environment: made once, renewed when a pin or the package's own metadata changes.
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment with pip. On Debian and Ubuntu: sudo apt-get install python3-venv"; \
+	  exit 1; }
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BUILT): $(INSTALLED) $(SOURCES)
-	$(BIN)/jupyter-book build . --all -W --keep-going -n -q
+	$(BIN)/python -c "from jupyter_book.cli.main import main; main()" build . --all -W --keep-going -n -q
 	@touch $@

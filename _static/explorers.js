@@ -88,21 +88,27 @@
   // The state stands in the page's head. Places are found while the page is still being read, so that there is room
   // for an explorer before what follows it is drawn.
   const shown = new Set();
+  const starting = [];
   let states = null;
   function showNew() {
     for (const place of document.querySelectorAll(VIEW)) {
       states ??= JSON.parse(document.querySelector(STATE)?.textContent ?? "{}").state ?? {};
       if (shown.has(place) || !place.textContent) continue;
       shown.add(place);
-      show(place, states).catch((error) => console.error("An explorer could not start:", error));
+      starting.push(show(place, states).catch((error) => console.error("An explorer could not start:", error)));
     }
   }
   const observer = new MutationObserver(showNew);
   observer.observe(document.documentElement, { childList: true, subtree: true });
-  const finish = () => {
-    showNew();
-    observer.disconnect();
-  };
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);
-  else finish();
+  // Formulas wait for this, but never long: to typeset a page keeps a phone busy for seconds.
+  window.explorersReady = new Promise((resolve) => {
+    const finish = () => {
+      showNew();
+      observer.disconnect();
+      Promise.all(starting).then(resolve);
+      setTimeout(resolve, 3000);
+    };
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);
+    else finish();
+  });
 })();

@@ -1,4 +1,4 @@
-"""Pieces that two or more families share."""
+"""Pieces that two or more families share, and that are no family's idea: those stand in the families' own files."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -9,16 +9,16 @@ from torch import nn
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels`, at least `divisor`, and never below 90% of `channels`.
+    """The multiple of `divisor` nearest to positive `channels`, but never below 90% of them: so at least `divisor`.
 
     The rounding rule of the MobileNet, EfficientNet and RegNet reference implementations.
     """
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    rounded = int(channels + divisor / 2) // divisor * divisor
     return rounded if rounded >= 0.9 * channels else rounded + divisor
 
 
 def in_place(activation: nn.Module) -> nn.Module:
-    """The activation, made to overwrite its input if it can: right after a normalization, whose output nobody else holds.
+    """The activation, made to overwrite its input if it can: for behind a normalization, whose output nobody holds.
 
     Worth 3 to 7% of the speed of narrow networks on a CPU. The outputs of convolutions and of blocks stay as they are.
     """
@@ -118,7 +118,37 @@ class DropPath(nn.Module):
         return f"probability={self.probability:g}"
 
 
-# Residual families
+class LayerNorm2d(nn.LayerNorm):
+    """Normalize the channels of each pixel: (N, C, H, W) -> the same (Ba et al., Layer Normalization, 2016)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+def standardized(weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """(out_channels, ...) weights of mean 0 and variance 1 over all inputs of a channel; `eps` is added to the variance.
+
+    Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019.
+    """
+    variance, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
+    return (weight - mean) * (variance + eps).rsqrt()
+
+
+def linear_rates(last: float, depths: Sequence[int]) -> list[float]:
+    """A drop-path rate for each of sum(depths) blocks, growing linearly from 0 in the first to `last` in the last.
+
+    Raises `ValueError` unless 0 <= last < 1.
+    """
+    if not 0 <= last < 1:
+        raise ValueError(f"drop_path_rate={last!r} is not in [0, 1)")
+    return [last * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
+
+
+# What residual families share: shortcuts, stages, stems; their blocks are in their files
 
 
 class PaddedShortcut(nn.Module):
@@ -142,22 +172,20 @@ def make_shortcut(
     in_channels: int,
     out_channels: int,
     stride: int,
-    option: Literal["A", "B", "C"] | None = "B",
+    option: Literal["A", "B", "C"] = "B",
     *,
     kernel_size: int = 1,
     norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
-) -> nn.Module | None:
+) -> nn.Module:
     """The path around a residual branch, by the options of He et al. (2015), section 4.1.
 
     "A" pads with zeros where the shape changes, "B" projects there (1x1 convolution and normalization), "C" projects
-    everywhere; where nothing has to change, A and B are the identity. None is no shortcut: a plain network's. Raises
-    `ValueError` for another option, and for "A" if the channels become fewer.
+    everywhere; where nothing has to change, A and B are the identity. Raises `ValueError` for another option, and
+    for "A" if the channels become fewer.
     """
-    if option is None:
-        return None
     if option not in ("A", "B", "C"):
-        raise ValueError(f"shortcut={option!r}; choose 'A' (zero padding), 'B' (projection where the shape changes), "
-                         "'C' (projection everywhere), or None")
+        raise ValueError(f"shortcut={option!r}; choose 'A' (zero padding), 'B' (projection where the shape changes) or "
+                         "'C' (projection everywhere)")
     if option != "C" and stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if option == "A":
@@ -167,62 +195,9 @@ def make_shortcut(
     return ConvNormAct(in_channels, out_channels, kernel_size, stride, bias=False, norm=norm, activation=None)
 
 
-class ResidualBlock(nn.Module):
-    """relu(branch(x) + shortcut(x)); with `shortcut=None`, the plain block relu(branch(x)).
-
-    The branch is what a family is about; it ends in a normalization. `drop_path` is the probability of dropping the
-    branch of a sample in training. `out_channels` tells the next block what to expect.
-    """
-
-    def __init__(self, branch: nn.Module, shortcut: nn.Module | None, out_channels: int, *, drop_path: float = 0.0):
-        super().__init__()
-        if shortcut is None and drop_path:
-            raise ValueError(f"drop_path={drop_path:g} in a block without a shortcut would drop everything; use 0")
-        self.out_channels = out_channels
-        self.branch = branch
-        self.drop_path = DropPath(drop_path)
-        self.shortcut = shortcut
-        self.activation = nn.ReLU(inplace=shortcut is not None)  # nobody else holds the sum, and it is faster
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.drop_path(self.branch(x))
-        if self.shortcut is not None:
-            out = out + self.shortcut(x)
-        return self.activation(out)
-
-
 def norm_act(channels: int) -> list[nn.Module]:
     """Batch normalization and ReLU, in the order of pre-activation."""
     return [nn.BatchNorm2d(channels), in_place(nn.ReLU())]
-
-
-class PreActResidualBlock(nn.Module):
-    """x + branch(relu(norm(x))): nothing stands in the way from block to block (He et al., 2016).
-
-    The branch begins and ends with a convolution. A shortcut that changes the shape, and any with
-    `activate_shortcut`, takes relu(norm(x)) rather than x. `drop_path` and `out_channels` as in `ResidualBlock`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        branch: nn.Module,
-        shortcut: nn.Module,
-        out_channels: int,
-        *,
-        drop_path: float = 0.0,
-    ):
-        super().__init__()
-        self.out_channels = out_channels
-        self.activate_shortcut = not isinstance(shortcut, nn.Identity)
-        self.shortcut = shortcut
-        self.preactivation = nn.Sequential(*norm_act(in_channels))
-        self.branch = branch
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.preactivation(x)
-        return self.drop_path(self.branch(activated)) + self.shortcut(activated if self.activate_shortcut else x)
 
 
 def residual_stages(
@@ -272,8 +247,8 @@ def pooled_classifier(in_channels: int, num_classes: int) -> nn.Sequential:
 def initialize_he_fan_out(model: nn.Module) -> None:
     """Convolution weights from N(0, 2 / fan_out), biases 0; the rest stays as PyTorch initializes it.
 
-    Variance 2 / n undoes the halving by ReLU (He et al., Delving Deep into Rectifiers, 2015). With n counted at the output, gradients keep their
-    size on the way back; forward, the normalizations see to it.
+    Variance 2 / n undoes the halving by ReLU (He et al., Delving Deep into Rectifiers, 2015). With n counted at the
+    output, gradients keep their size on the way back; forward, the normalizations see to it.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -291,5 +266,17 @@ def initialize_he_fan_in(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def initialize_truncated(model: nn.Module, std: float = 0.02) -> None:
+    """Weights of convolutions and fully connected layers from N(0, std^2) cut off at +-2, biases 0.
+
+    It does not look at a layer's size: the habit comes from transformers, and normalization makes up for it.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

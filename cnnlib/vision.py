@@ -9,6 +9,7 @@ A torchvision that imports as it is stays untouched.
 """
 
 import sys
+from dataclasses import dataclass
 
 import torch
 
@@ -35,4 +36,36 @@ def transforms_v2():
     return torchvision.transforms.v2
 
 
-__all__ = ["torchvision", "transforms_v2"]
+@dataclass(frozen=True)
+class NoisyRandAugment:
+    """Two random changes of a PIL image, each of its own strength from N(magnitude, std), kept within 0 to 30.
+
+    With `std` 0 this is torchvision's RandAugment.
+    """
+
+    magnitude: int
+    std: float = 0.0
+
+    def __call__(self, image):
+        for _ in range(2):
+            strength = self.magnitude + (self.std * torch.randn(()).item() if self.std else 0.0)
+            image = transforms_v2().RandAugment(num_ops=1, magnitude=round(min(max(strength, 0.0), 30.0)))(image)
+        return image
+
+
+@dataclass(frozen=True)
+class NoiseErasing:
+    """With `chance`, a random rectangle of the bytes (3, H, W) becomes noise with the pixels' usual mean and spread."""
+
+    chance: float
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        hole = transforms_v2().RandomErasing(self.chance, value=1.0)(torch.zeros(1, *image.shape[1:])).bool()
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
+        noise = (255 * (mean + std * torch.randn(image.shape))).clamp(0, 255).round().to(image.dtype)
+        return torch.where(hole, noise, image) if hole.any() else image
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of ImageNet's photographs
+
+__all__ = ["IMAGENET", "NoiseErasing", "NoisyRandAugment", "torchvision", "transforms_v2"]

@@ -1,9 +1,14 @@
-"""The page on adding an architecture holds a family file that works as it stands."""
+"""The page on adding an architecture is true: its family file works as it stands, and joins the book by the page's four edits alone."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import notebooks
+import pytest
 
 PAGE = Path(__file__).parents[1] / "chapters" / "adding.md"
 USE = """
@@ -30,8 +35,82 @@ else:
 """
 
 
-def test_the_example_is_a_family_file_that_works(tmp_path):
+def family_file():
     (source,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    (tmp_path / "meannet.py").write_text(source, encoding="utf-8")
+    return source
+
+
+def test_the_example_is_a_family_file_that_works(tmp_path):
+    (tmp_path / "meannet.py").write_text(family_file(), encoding="utf-8")
     done = subprocess.run([sys.executable, "-c", USE, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+# a copy of the book, and what a contributor does and runs
+
+
+ENTRY = """
+@misc{meannet2026,
+  author = {Somebody},
+  title = {A network made up for one page},
+  year = {2026},
+}
+"""
+
+
+class Copy:
+    """A copy of the working tree without what git ignores; `run` is a command in it, which must succeed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        unwanted = shutil.ignore_patterns(".git", ".venv", "_build", "runs", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
+        shutil.copytree(notebooks.ROOT, folder, ignore=unwanted)
+
+    def run(self, *command, seconds=500):
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=seconds)
+        assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-5000:]}{done.stderr[-3000:]}"
+        return done.stdout
+
+    def make(self, target, **options):
+        """`make`, with this Python's environment in place of one of its own."""
+        return self.run("make", "-o", ".venv/.installed", f"BIN={Path(sys.executable).parent}", target, **options)
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory):
+    """The book with the example's family, chapter, line and entry."""
+    book = Copy(tmp_path_factory.mktemp("adding") / "book")
+    (book.folder / "cnnlib" / "models" / "meannet.py").write_text(family_file(), encoding="utf-8")
+    template = (book.folder / "chapters" / "_template.ipynb").read_text(encoding="utf-8")
+    chapter = book.folder / "chapters" / "16_meannet.ipynb"
+    chapter.write_text(template.replace("alexnet", "meannet"), encoding="utf-8")
+    contents, bibliography = book.folder / "_toc.yml", book.folder / "references.bib"
+    line = "      - file: chapters/15_training_fast\n"
+    assert contents.read_text().count(line) == 1
+    contents.write_text(contents.read_text().replace(line, line + "      - file: chapters/16_meannet\n"))
+    bibliography.write_text(bibliography.read_text(encoding="utf-8") + ENTRY, encoding="utf-8")
+    book.run(sys.executable, "tools/execute.py", chapter.relative_to(book.folder))
+    before = {path: path.read_bytes() for path in book.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    book.make("pages")
+    changed = [path.relative_to(book.folder).as_posix() for path, text in before.items() if path.read_bytes() != text]
+    assert sorted(changed) == ["chapters/reference.md", "chapters/zoo.md", "data/zoo.csv"]
+    book.make("lint")
+    return book
+
+
+def test_an_added_family_passes_what_would_notice_it(added):
+    """Of what a contributor runs, the tests that look at all families, at what is generated, or at the new one."""
+    files = "models reference analysis_cost analysis_fields zoo_table chapters train_scale published records reference_page map".split()
+    words = ["meannet", "test_every_network", "test_published", "test_the_table", "test_the_page", "test_records", "test_page_is_up",
+             "test_everything_public"]
+    shown = added.run(sys.executable, "-m", "pytest", "--nbval", "-q", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider",
+                      "-k", " or ".join(words), *(f"tests/test_{name}.py" for name in files), "chapters/16_meannet.ipynb")
+    assert int(re.search(r"(\d+) passed", shown)[1]) > 100, shown
+
+
+@pytest.mark.slow
+def test_an_added_family_passes_make_test(added):
+    """All of it: unit tests, chapters with their outputs compared, pages built anew."""
+    added.make("book", seconds=1500)
+    added.make("test", seconds=3000)

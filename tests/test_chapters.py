@@ -246,6 +246,15 @@ def test_each_breach_is_noticed(chapter, edit, sentence):
     assert any(sentence in breach for breach in lint_chapters.breaches(chapter))
 
 
+def test_a_cell_of_another_chapter_is_noticed(chapter):
+    shutil.copy(chapter, chapter.with_name("14_other.ipynb"))
+    found = [breach for breach in lint_chapters.breaches(chapter) if "the same cell stands in 14_other.ipynb" in breach]
+    assert len(found) == len(notebooks.read(chapter).cells)
+    assert execute.renew(chapter.with_name("14_other.ipynb"), tidy=True)[0]
+    setup, = (f"cell {i}:" for i, cell in enumerate(notebooks.read(chapter).cells) if notebooks.is_setup_cell(cell))
+    assert not any(breach.startswith(setup) for breach in lint_chapters.breaches(chapter))
+
+
 def test_family_chapters_need_all_sections(chapter):
     found = lint_chapters.breaches(chapter.rename(chapter.with_name("03_sums.ipynb")))
     missing = [name for name in lint_chapters.FAMILY_SECTIONS if f"must have a section '## {name}'" in found]
@@ -276,21 +285,59 @@ def test_a_new_address_reaches_chapters_and_pages(chapter, tmp_path, monkeypatch
     assert old not in chapter.read_text()
 
 
+def nbval(folder, *options):
+    """pytest over the notebooks of a folder, with the chapters' conftest.py in it."""
+    shutil.copy(notebooks.CHAPTERS / "conftest.py", folder)
+    search = os.pathsep.join(filter(None, [str(notebooks.ROOT / "tools"), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval", "-q", "-rfE", "-p", "no:cacheprovider", "--rootdir", folder,
+         "-c", os.devnull, *options, folder],
+        capture_output=True, text=True, timeout=500,
+        env={**os.environ, "PYTHONPATH": search, "JUPYTER_PATH": str(folder), "JUPYTER_PREFER_ENV_PATH": "0"},
+    )
+
+
 def test_nbval_runs_chapter_and_solutions_and_notices_changes(executed, tmp_path):
     """One run over three copies: as it is, with a changed number in an output, and with a wrong solution."""
     edits = {"02_same": lambda notebook: None,
              "02_number": lambda notebook: notebook.cells[4].outputs[0].data.update({"text/plain": "3"}),
              "02_solution": replace("assert total + 4 == 6", "assert total + 4 == 7")}
-    shutil.copy(notebooks.CHAPTERS / "conftest.py", tmp_path)
     for name, edit in edits.items():
         change(Path(shutil.copy(executed, tmp_path / f"{name}.ipynb")), edit)
     shutil.copy(executed, tmp_path / "_template.ipynb")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval", "-q", "-rfE", "-p", "no:cacheprovider", "--rootdir", tmp_path,
-         "-c", os.devnull, tmp_path],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(notebooks.ROOT / "tools")},
-    )
+    run = nbval(tmp_path)
     failed = [line.split("::", 1) for line in run.stdout.splitlines() if line.startswith("FAILED")]
     assert [(file.rpartition("/")[2], test.partition(" - ")[0]) for file, test in failed] == [
         ("02_number.ipynb", "Cell 2"), ("02_solution.ipynb", "Solution 4")], run.stdout + run.stderr
     assert "2 failed, 31 passed" in run.stdout
+
+
+def cells_and_kernel(folder, start, *sources):
+    """A notebook of these cells in `folder`, and a kernel "own" that the shell starts by the line `start`."""
+    kernel = folder / "kernels" / "own"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["sh", "-c", start, "sh", "{connection_file}"], "display_name": "own", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    cells = [nbformat.v4.new_code_cell(source, execution_count=number) for number, source in enumerate(sources, 1)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "own", "display_name": "own"}})
+    (folder / "appendix.ipynb").write_text(notebooks.dumps(notebook))
+
+
+def test_a_kernel_that_starts_late_is_waited_for(tmp_path):
+    cells_and_kernel(tmp_path, f'sleep 3; exec "{sys.executable}" -m ipykernel_launcher -f "$1"', "1;", "2;")
+    run = nbval(tmp_path, "--nbval-kernel-startup-timeout", "299")
+    assert "2 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_a_kernel_that_dies_fails_its_cell_and_those_after_it(tmp_path):
+    cells_and_kernel(tmp_path, f'exec "{sys.executable}" -m ipykernel_launcher -f "$1"', "1;",
+                     "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "3;")
+    run = nbval(tmp_path)
+    assert "2 failed, 1 passed" in run.stdout and "kernel died" in run.stdout, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("start, said", [("exec sleep 600", "Kernel didn't respond"), ("exit 1", "Kernel died")])
+def test_a_kernel_that_never_starts_is_reported_and_not_waited_for(tmp_path, start, said):
+    cells_and_kernel(tmp_path, start, "1;", "2;")
+    run = nbval(tmp_path, "--nbval-kernel-startup-timeout", "2")
+    assert "2 errors" in run.stdout and said in run.stdout, run.stdout + run.stderr

@@ -21,13 +21,13 @@ RUN = """
 import sys
 import nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
-nbclient.execute(notebook, timeout=600)
+nbclient.execute(notebook, timeout=600, startup_timeout=300)
 nbformat.write(notebook, sys.argv[1])
 """
 
 
 def git(*arguments, cwd):
-    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def colab(tmp_path_factory):
     (stub / "__init__.py").touch()
     (stub / "output.py").write_text("def enable_custom_widget_manager():\n    pass\n")
 
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=300)
     python = folder / "env" / "bin" / "python"
     own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-                         check=True, capture_output=True, text=True).stdout.strip()
+                         check=True, capture_output=True, text=True, timeout=120).stdout.strip()
     Path(own, "colab.pth").write_text(f"{packages}\n")
     return python
 
@@ -70,7 +70,8 @@ def versions(python, folder, environment):
     """Version and place of the packages that must stay as they are."""
     code = ("import importlib.metadata as m, json; "
             f"print(json.dumps([[name, m.version(name), str(m.distribution(name)._path)] for name in {KEPT!r}]))")
-    run = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    run = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True,
+                         timeout=120)
     return json.loads(run.stdout)
 
 
@@ -88,7 +89,7 @@ def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this as `--no-build-isolation`: setuptools is here already
         "OMP_NUM_THREADS": "1",
     }
-    run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 500}
     assert subprocess.run([colab, "-c", "import cnnlib"], **run).returncode != 0
     before = versions(colab, tmp_path, environment)
 

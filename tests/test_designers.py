@@ -10,10 +10,10 @@ from torch import nn
 
 from cnnlib import create_model
 from cnnlib.analysis import cost_table
-from cnnlib.layers import PreActResidualBlock, norm_act
+from cnnlib.layers import norm_act
 from cnnlib.models.googlenet import TABLE, Inception, InceptionRow, NaiveInception
 from cnnlib.models.mobilenet import DepthwiseSeparable, InvertedResidual
-from cnnlib.models.preresnet import PreActBasicBlock, PreActBottleneck
+from cnnlib.models.preresnet import PreActBasicBlock, PreActBlock, PreActBottleneck
 from cnnlib.models.resnet import BasicBlock, Bottleneck
 from cnnlib.models.resnext import ResNeXtBlock
 from cnnlib.models.senet import SEBasicBlock, SEBottleneck, squeeze_excitation
@@ -98,7 +98,7 @@ def activated_first(channels, reduction, *convolutions):
         layers += [*norm_act(convolution.in_channels), convolution]
     if reduction:
         layers.append(squeeze_excitation(channels, reduction))
-    return PreActResidualBlock(channels, nn.Sequential(*layers), nn.Identity(), channels)
+    return PreActBlock(channels, nn.Sequential(*layers), nn.Identity(), channels)
 
 
 def blocks_of(setting):

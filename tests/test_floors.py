@@ -8,10 +8,10 @@ import pytest
 
 PACKAGE = Path(cnnlib.__file__).parent
 FLOORS = (
-    ("layers", "vision"),
+    ("layers", "running", "vision", "photographs"),
     ("published",),
     ("registry",),
-    ("models", "analysis", "data", "features", "compression"),
+    ("models", "analysis", "data", "features", "compression", "segmentation"),
     ("train", "plots", "transfer"),
     ("widgets", "notebook"),
 )

@@ -19,7 +19,7 @@ def text(name):
 
 
 def tracked():
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
     return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -35,13 +35,14 @@ def test_files_that_the_readme_names_exist():
 
 def test_python_of_the_readme_runs():
     [code] = re.findall(r"```python\n(.*?)```", text("README.md"), re.S)
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_help_lists_every_target():
-    shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True,
+                           timeout=60)
     assert set(re.findall(r"make ([a-z]+)", shown.stdout)) == TARGETS == {
-        "help", "book", "serve", "test", "chapters", "lint", "clean"}
+        "help", "book", "serve", "test", "chapters", "pages", "lint", "clean"}
 
 
 def test_pins_are_exact_and_sorted_once():
@@ -79,12 +80,13 @@ def test_workflows_test_publish_and_come_back_weekly():
 def test_continuous_integration_is_a_script_that_runs_make_test():
     run = ROOT / ".ci" / "run"
     assert run.stat().st_mode & 0o111 and "make test" in run.read_text() and "export CI=1" in run.read_text()
-    subprocess.run(["bash", "-n", run], check=True)
+    subprocess.run(["bash", "-n", run], check=True, timeout=60)
 
 
 def test_importing_the_package_loads_the_networks_only():
     code = "import sys, json, cnnlib; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                                       timeout=300).stdout)
     assert "torch" in loaded
     assert not {"matplotlib", "pandas", "torchvision", "ipywidgets", "anywidget", "IPython"} & set(loaded)
 

@@ -125,7 +125,10 @@ def lab(tmp_path):
         yield address
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
         log.close()
 
 

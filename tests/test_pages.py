@@ -41,7 +41,7 @@ def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+            executable_path=path, timeout=180_000, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
         yield browser
         browser.close()
 
@@ -65,6 +65,7 @@ def serve():
     yield start
     for server in servers:
         server.shutdown()
+        server.server_close()
 
 
 WATCH_SHIFTS = """
@@ -81,7 +82,7 @@ class Watched:
     def __init__(self, browser, address, theme="light", width=1280):
         self.problems = []
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(60_000)
         self.page.add_init_script(WATCH_SHIFTS)
         self.page.route("**/*", functools.partial(self._route, address))
         self.page.on("console", lambda message: message.type in ("error", "warning") and self._note(message.text))
@@ -375,8 +376,8 @@ def book(browser, tmp_path_factory):
     if (built / "index.html").exists() and (built / "index.html").stat().st_mtime > newest_source():
         return built
     folder = tmp_path_factory.mktemp("book")
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder), "-q"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--path-output", str(folder), "-q"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder / "_build" / "html"
 

@@ -48,6 +48,16 @@ def state_of_twin(ours: nn.Module, twin: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
+def constants(model: nn.Module) -> list[tuple]:
+    """Those of the normalizations."""
+    return [(module.eps, getattr(module, "momentum", None)) for module in model.modules()
+            if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm))]
+
+
+def dropouts(model: nn.Module) -> list[float]:
+    return [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_counts(name):
     ours, twin = on_meta(name), twin_on_meta(name)
@@ -55,6 +65,9 @@ def test_counts(name):
     expected = state_of_twin(ours, twin)
     assert {key: t.shape for key, t in ours.state_dict().items()} == {key: t.shape for key, t in expected.items()}
     assert macs_and_shape(name) == count_macs(twin, find_variant(name).input_size)
+    assert constants(ours) == constants(twin)
+    if find_variant(name).twin.startswith("torchvision"):  # timm takes the probability from whoever trains
+        assert dropouts(ours) == dropouts(twin)
 
 
 FAMILIES = {find_variant(name).family: name for name in sorted(NAMES, key=size_of, reverse=True)}  # to its smallest
@@ -64,6 +77,8 @@ QUICK = [name for name in smallest_of_each_kind(NAMES) if size_of(name)[0] < 1e8
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES])
 def test_logits_and_gradients(name):
     twin = randomize(twin_on_meta(name).to_empty(device="cpu")).eval()
+    for module in twin.modules():  # timm's constants outside of the state
+        getattr(module, "init_non_persistent_buffers", lambda: None)()
     with torch.device("meta"):
         ours = create_model(name).eval()
     assert {buffer for buffer, _ in ours.named_buffers()} <= ours.state_dict().keys(), "a buffer outside of the state"

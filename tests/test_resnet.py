@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnlib import create_model
 from cnnlib.analysis import receptive_field
-from cnnlib.layers import DropPath, ResidualBlock, make_shortcut, residual_stages
+from cnnlib.layers import DropPath, make_shortcut, residual_stages
 from cnnlib.models.resnet import BasicBlock, Bottleneck
 from zoo import count_macs, count_params, on_meta, randomize
 
@@ -25,7 +25,7 @@ class CountAdditions(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def blocks_of(model: nn.Module) -> list[ResidualBlock]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     return [block for stage in model.stages for block in stage]
 
 
@@ -54,7 +54,7 @@ def test_stride_in_the_1x1_never_reads_three_quarters_of_the_input():
 
 
 def test_place_of_the_stride_changes_the_receptive_field():
-    """The stem sees 11 pixels; each 3x3 adds twice the stride it works at, and one with stride 2 works at the old one."""
+    """The stem sees 11 pixels; each 3x3 adds twice the stride it works at; one of stride 2 works at the old one."""
     paper = 11 + 2 * (3 * 4 + 4 * 8 + 6 * 16 + 3 * 32)
     common = 11 + 2 * (3 * 4 + (4 + 3 * 8) + (8 + 5 * 16) + (16 + 2 * 32))
     fields = {name: receptive_field(on_meta(name), (3, 224, 224)) for name in ("resnet50", "resnet50_v1")}
@@ -189,6 +189,7 @@ def test_every_residual_family_takes_stochastic_depth(name):
     ("resnet20", {"widths": (32, 16, 8)}, "'A' adds channels, but 32 would become 16"),
     ("resnet20", {"drop_path_rate": 1.0}, r"drop_path_rate=1.0 is not in \[0, 1\)"),
     ("plain20", {"drop_path_rate": 0.1}, "without a shortcut would drop everything"),
+    ("resnet50", {"shortcut": None}, "shortcut=None makes a plain network, which needs block=BasicBlock"),
 ])
 def test_errors_name_the_value_and_the_choice(name, arguments, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):

@@ -48,10 +48,10 @@ def test_one_gate_for_each_channel_of_each_image():
 @torch.no_grad()
 def test_module_scales_the_branch_before_the_addition():
     block = randomize(SEBasicBlock(8, 8)).eval()
-    nn.init.zeros_(block.branch[2].excite.weight)
-    nn.init.zeros_(block.branch[2].excite.bias)  # every gate is sigmoid(0) = 1/2
+    nn.init.zeros_(block.excite.excite.weight)
+    nn.init.zeros_(block.excite.excite.bias)  # every gate is sigmoid(0) = 1/2
     x = torch.randn(2, 8, 6, 6)
-    torch.testing.assert_close(block(x), (block.branch[:2](x) / 2 + x).relu())
+    torch.testing.assert_close(block(x), (block.branch(x) / 2 + x).relu())
 
 
 @pytest.mark.parametrize("name, arguments, message", [

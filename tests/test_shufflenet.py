@@ -25,11 +25,11 @@ def test_the_shuffle_lets_groups_meet():
 
     def inputs_of_first_half() -> int:
         x = torch.rand(1, 16, 5, 5, requires_grad=True)
-        unit.branch(x)[:, :8].sum().backward()
+        unit.expand(unit.depthwise(unit.shuffle(unit.reduce(x))))[:, :8].sum().backward()
         return int(x.grad.abs().sum((0, 2, 3)).gt(0).sum())
 
     assert inputs_of_first_half() == 16
-    unit.branch[1] = torch.nn.Identity()
+    unit.shuffle = torch.nn.Identity()
     assert inputs_of_first_half() == 8
 
 
@@ -46,9 +46,10 @@ def test_version_1_adds_or_concatenates():
     x = torch.randn(1, 24, 6, 6)
     down = ShuffleUnit(24, 60, 2, groups=3).eval()
     assert down(x).shape == (1, 60, 3, 3)
-    torch.testing.assert_close(down(x)[:, :24], down.pool(x).relu())
+    torch.testing.assert_close(down(x)[:, :24], down.shortcut(x).relu())
     keep = ShuffleUnit(24, 24, 1, groups=3).eval()
-    torch.testing.assert_close(keep(x), (x + keep.branch(x)).relu())
+    branch = keep.expand(keep.depthwise(channel_shuffle(keep.reduce(x), 3)))
+    torch.testing.assert_close(keep(x), (x + branch).relu())
 
 
 def test_version_2_passes_half_of_the_channels():

@@ -13,8 +13,7 @@ from PIL import Image
 from torch import nn
 
 from cnnlib import data
-from cnnlib.train import Recipe, fit, load_checkpoint, save_checkpoint
-from cnnlib.train import experiments
+from cnnlib.train import Recipe, experiments, fit, load_checkpoint, save_checkpoint
 from cnnlib.train.__main__ import main
 from cnnlib.train.optimization import Schedule, total_loss
 
@@ -70,7 +69,7 @@ def test_auxiliary_logits_are_weighed():
 
 
 def test_loss_that_is_no_number_stops_the_run(small):
-    with pytest.raises(ValueError, match="not a number in epoch 1: lr=1e[+]30 may be too large"):
+    with pytest.raises(ValueError, match="not a number in epoch 1, seen after step [12]: lr=1e[+]30 may be too large"):
         list(fit(Recipe(epochs=1, batch_size=16, lr=1e30), model=network(), data=small))
 
 
@@ -272,3 +271,14 @@ def test_bad_plan_is_named(tmp_path, text, message):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         experiments.read_experiment(tmp_path / "plan.toml")
+
+
+# what a checkpoint knows
+
+
+def test_checkpoint_can_name_what_its_network_sees(tmp_path, small):
+    next(fit(Recipe(**QUICK), data=small, checkpoint=tmp_path / "run.pt"))
+    known = load_checkpoint(tmp_path / "run.pt")["classifier"]
+    mean, std = small[0].statistics()
+    assert known["classes"] == list(small[0].classes) and known["image_size"] == 32 and known["library"]
+    assert known["mean"] == mean.tolist() and known["std"] == std.tolist()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from zoo import smallest_of_each_kind
 
 from cnnlib import create_model, data, list_models
 from cnnlib.data import FileBatches
@@ -16,7 +17,6 @@ from cnnlib.registry import find_variant
 from cnnlib.train import RECIPES, Recipe, best_path, fit, load_checkpoint, measure_inference, named
 from cnnlib.train.__main__ import main
 from cnnlib.train.optimization import Average, Schedule, mix
-from zoo import smallest_of_each_kind
 
 SMALL = [name for name in list_models() if find_variant(name).input_size[1] == 32]
 QUICK = [name for name in smallest_of_each_kind(SMALL) if not find_variant(name).name.startswith("convnext_step")]
@@ -269,7 +269,7 @@ def test_changes_of_an_image_do_not_depend_on_the_workers(photographs):
 
 
 def test_large_set_errors_are_named(photographs, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no images below .*train: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="no images below .*: it has no folders"):
         data.load(f"files:{tmp_path}")
     with pytest.raises(ValueError, match="resize=.16, 20.: images must not become smaller than the crop of 32"):
         data.ImageFiles.augmentation(32, resize=(16, 20))
@@ -293,8 +293,9 @@ def test_inference_is_measured():
 
 
 def test_progress_shows_a_bar_and_leaves_nothing(small, monkeypatch):
-    from cnnlib import notebook
     import IPython.display
+
+    from cnnlib import notebook
 
     class Screen:
         seen = []

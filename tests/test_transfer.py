@@ -114,10 +114,19 @@ def test_frozen_parts_stay_and_statistics_move_unless_they_are_kept(train, keep)
         set() if keep else {key for key in before if key.endswith(("running_mean", "running_var", "num_batches_tracked"))})
 
 
-def test_fine_tuning_learns_and_repeats(train):
-    part = only(train, ("disc", "frame", "bar")).first(24)
-    images = normalized(part, *train.statistics())
-    models = [small(), small()]
-    losses = [fine_tune(model, images, part.labels, {"": 0.1}, steps=40, batch_size=24, seed=3) for model in models]
-    assert losses[0] == losses[1] and sum(losses[0][-5:]) < 0.8 * sum(losses[0][:5])
-    assert models[0].training and torch.equal(scores(models[0], images), scores(models[1], images)) and models[0].training
+def test_fine_tuning_learns_and_repeats():
+    """Three colours under noise: over 40 starts the loss falls to less than a twentieth, so a quarter is no matter of last bits."""
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(24) % 3
+    images = torch.randn(24, 3, 8, 8, generator=generator)
+    images[torch.arange(24), labels] += 2
+
+    def tuned(seed):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+        return model, fine_tune(model, images, labels, {"": 0.1}, steps=40, batch_size=24, seed=seed)
+
+    (model, losses), (again, repeated), (_, other) = tuned(3), tuned(3), tuned(4)
+    assert sum(losses[-5:]) < 0.25 * sum(losses[:5])
+    assert losses == repeated and losses != other  # the same draws, and the same sums on the same machine
+    assert torch.equal(scores(model, images), scores(again, images)) and model.training
+    assert (scores(model, images).argmax(1) == labels).all()

@@ -30,8 +30,10 @@ def test_rows_are_up_to_date(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_params_are_those_of_the_network(name):
-    assert int(ROWS[name]["params"]) == count_params(on_meta(name))
+def test_sizes_are_those_of_the_network(name):
+    """Which tests of a network are quick is decided by these two."""
+    model = on_meta(name)
+    assert (int(ROWS[name]["params"]), int(ROWS[name]["modules"])) == (count_params(model), sum(1 for _ in model.modules()))
 
 
 def test_the_page_shows_the_table():

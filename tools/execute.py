@@ -28,7 +28,7 @@ from nbclient.exceptions import CellExecutionError
 
 import notebooks
 
-CELL_TIMEOUT = 600  # seconds
+CELL_TIMEOUT, START_TIMEOUT = 600, 300  # seconds
 FIGURE_KEYS = {"caption": "figure", "name": "figure", "alt": "image", "width": "image"}  # as myst-nb reads them
 
 
@@ -47,7 +47,7 @@ def from_script(script: Path) -> nbformat.NotebookNode:
 def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Run all cells in a fresh kernel, in the chapters' folder."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the order of a sum, and so its last digits, depends on it
-    client = NotebookClient(notebook, timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False,
+    client = NotebookClient(notebook, timeout=CELL_TIMEOUT, startup_timeout=START_TIMEOUT, kernel_name="python3", record_timing=False,
                             resources={"metadata": {"path": str(notebooks.CHAPTERS)}}, store_widget_state=True,
                             extra_arguments=["--log-level=ERROR"])
     return client.execute()
@@ -66,7 +66,7 @@ def renew(path: Path, *, script: Path | None = None, check: bool = False, tidy: 
     """Execute and tidy one chapter. Returns whether all is well, and one line that says what was done."""
     notebook = from_script(script) if script else notebooks.read(path)
     try:
-        notebook = notebooks.tidy(notebook if tidy else execute(notebook))
+        notebook = notebooks.tidy(notebook if tidy else execute(notebook), path.stem)
     except CellExecutionError as error:
         return False, f"{path}: a cell failed; the file is as it was\n{error}"
     if path.exists() and comparable(notebooks.read(path)) == comparable(notebook):

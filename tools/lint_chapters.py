@@ -1,8 +1,11 @@
 """The rules of a chapter, checked on its file as committed: `python tools/lint_chapters.py chapters/*.ipynb`.
 
-A rule is a function of a chapter that yields one sentence for each breach. Three kinds of chapter: a family chapter
-has all sections; a chapter that is not about one family has fewer; an appendix, whose name starts with a letter,
-has none of its own.
+    python tools/lint_chapters.py --measures chapters/*.ipynb      how long the chapters of ten minutes are
+
+A rule is a function of a chapter that yields one sentence for each breach. A chapter of two pages has a page of ten minutes,
+`NN_topic.ipynb`, within a budget, and a page of depth, `NN_topic_depth.ipynb`, which may be as dense as it likes. Of the chapters
+that still have one page, a family's has all sections, another has fewer. An appendix, whose name starts with a letter, has none of
+its own.
 """
 
 import ast
@@ -20,9 +23,15 @@ import notebooks
 FAMILY_SECTIONS = ("Problem", "Idea", "Smallest code", "Library code", "Agreement", "Network", "Evidence",
                    "Explorer", "Summary", "Exercises", "References")
 SECTIONS = ("Summary", "Exercises", "References")
+SHORT_SECTIONS = ("Problem", "Idea", "Smallest code", "It works", "Costs", "Use it", "Summary", "Check yourself")
+DEPTH_SECTIONS = ("References",)
 NOT_FAMILIES = ("01", "02", "13", "14", "15")  # foundations, history, comparison, transfer, training
 LONG, LONGEST, LONG_SHARE = 8, 20, 0.25  # lines of a cell: long, never longer, share of long cells
 EXERCISES = 5
+# What a page of ten minutes may have at most, and the pictures that it must have.
+BUDGET = {"words": 2000, "words until the picture": 150, "words until the formula": 400, "code cells": 20, "numbers per 1,000 words": 20}
+PICTURES = 3
+DEPTH = "_depth"
 
 LINK = re.compile(r"\]\((?:<([^>]+)>|([^)\s]+))|<(https?://[^>\s]+)>|(?:href|src)=\"([^\"]+)\"")
 DOI = re.compile(r"https://doi\.org/(10\.\d{4,9}/\S+)")
@@ -48,11 +57,27 @@ class Chapter:
         self.cells = self.notebook.cells
 
     @property
+    def is_depth(self) -> bool:
+        return self.path.stem.endswith(DEPTH)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is a page of ten minutes, beside which a page of depth stands."""
+        return self.path.with_stem(self.path.stem + DEPTH).exists()
+
+    @property
     def sections(self) -> tuple[str, ...]:
         """The headings that it must have, in order."""
         if self.path.name[0].isalpha():
             return ()
+        if self.is_depth or self.is_short:
+            return DEPTH_SECTIONS if self.is_depth else SHORT_SECTIONS
         return SECTIONS if self.path.name[:2] in NOT_FAMILIES else FAMILY_SECTIONS
+
+    @property
+    def exercises(self) -> str:
+        """The section of the exercises."""
+        return self.section("Check yourself" if self.is_short else "Exercises")
 
     @cached_property
     def code(self) -> list[tuple[int, NotebookNode]]:
@@ -76,11 +101,45 @@ class Chapter:
     def solutions(self) -> list[str]:
         """The Python of each exercise's hidden solution, in order; empty where a solution is words alone."""
         return ["\n\n".join(re.findall(r"^```python\n(.*?)^```", hidden, re.M | re.S))
-                for hidden in re.findall(r"<details>(.*?)</details>", self.section("Exercises"), re.S)]
+                for hidden in re.findall(r"<details>(.*?)</details>", self.exercises, re.S)]
+
+    def measures(self) -> dict[str, float]:
+        """What the budget of a page of ten minutes speaks of; hidden solutions are left out, and a formula is no number."""
+        words, measured, numbers = 0, {}, 0
+        for cell in self.cells:
+            if cell.cell_type == "code":
+                if "words until the picture" not in measured and is_picture(cell):
+                    measured["words until the picture"] = words
+                continue
+            text = re.sub(r"<details>.*?</details>", "", without_code(cell.source), flags=re.S)
+            if "words until the formula" not in measured and (formula := re.search(r"\$\$", text)):
+                measured["words until the formula"] = words + len(prose(text[: formula.start()]).split())
+            words += len(prose(text).split())
+            numbers += len(re.findall(r"(?<![\w.-])\d[\d.,:x]*", prose(text)))
+        return {
+            "words": words,
+            "words until the picture": measured.get("words until the picture", words),
+            "words until the formula": measured.get("words until the formula", words),
+            "code cells": len(self.code),
+            "numbers per 1,000 words": round(1000 * numbers / max(1, words), 1),
+            "pictures": sum(is_picture(cell) for _, cell in self.code),
+        }
 
 
 def without_code(markdown: str) -> str:
     return re.sub(r"`[^`\n]+`", "``", re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S))
+
+
+def prose(markdown: str) -> str:
+    """Words as a reader counts them: without formulas, addresses, and the marks of Markdown."""
+    plain = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", " ", markdown, flags=re.S)
+    return re.sub(r"[#*|>`_]+|:?-{2,}:?", " ", re.sub(r"\]\([^)]*\)|<[^>]+>", " ", plain))
+
+
+def is_picture(cell: NotebookNode) -> bool:
+    """Whether a code cell shows a picture: a figure, a drawing or an explorer."""
+    return any(kind.startswith("image/") or kind.endswith("widget-view+json") or "<svg" in str(output.get("data", {}).get(kind))
+               for output in cell.get("outputs", []) for kind in output.get("data", {}))
 
 
 def links(markdown: str) -> list[str]:
@@ -107,7 +166,11 @@ def one_title(chapter: Chapter) -> Iterator[str]:
     titles = chapter.headings(1)
     if len(titles) != 1 or not chapter.cells[0].source.startswith("# "):
         yield f"must start with one '# Title'; found {titles}"
-    if chapter.sections:
+    if chapter.is_short or chapter.is_depth:
+        partner = chapter.path.stem + DEPTH if chapter.is_short else chapter.path.stem.removesuffix(DEPTH)
+        if f"({partner}.ipynb" not in chapter.cells[0].source:
+            yield f"must link its other page, {partner}.ipynb, in its first cell"
+    elif chapter.sections:
         opening = "\n".join(
             cell.source for cell in chapter.cells[: chapter.code[0][0]] if cell.cell_type == "markdown").lower()
         for word in ("objectives", "prerequisites"):
@@ -206,10 +269,27 @@ def papers_are_in_the_bibliography(chapter: Chapter) -> Iterator[str]:
                 yield f"cell {i}: {number} is not in references.bib"
 
 
-def exercises_have_solutions(chapter: Chapter) -> Iterator[str]:
-    if not chapter.sections:
+def keeps_the_budget(chapter: Chapter) -> Iterator[str]:
+    if not chapter.is_short:
         return
-    text = chapter.section("Exercises")
+    measured = chapter.measures()
+    for what, limit in BUDGET.items():
+        if measured[what] > limit:
+            yield f"{measured[what]:g} {what}; a page of ten minutes has {limit} at most"
+    if measured["pictures"] < PICTURES:
+        yield f"{measured['pictures']} pictures; a page of ten minutes has {PICTURES} or more"
+    first = next((i for i, cell in chapter.code if "hide-input" not in cell.metadata.get("tags", [])), None)
+    if first is not None and not any(is_picture(cell) for i, cell in chapter.code if i < first):
+        yield "must show the whole network before the first code that is not folded"
+    for i, text in chapter.text:
+        if found := re.search(r"\b(lectures?|slides?)\b", prose(text), re.I):
+            yield f"cell {i}: {found[0]!r} belongs in the errata and the preface"
+
+
+def exercises_have_solutions(chapter: Chapter) -> Iterator[str]:
+    if not chapter.sections or chapter.is_depth:
+        return
+    text = chapter.exercises
     exercises = len(re.findall(r"^### ", text, re.M))
     solutions = len(re.findall(r"<details>\s*<summary>[^<]*solution[^<]*</summary>\s*\n\s*\n", text, re.I))
     if exercises < EXERCISES:
@@ -274,17 +354,28 @@ def in_the_contents(chapter: Chapter) -> Iterator[str]:
         yield "must be listed in _toc.yml"
 
 
+def ids_are_its_own(chapter: Chapter) -> Iterator[str]:
+    """Cell ids become labels of the whole book, where each may stand once."""
+    own = {cell.id: i for i, cell in enumerate(chapter.cells)}
+    if len(own) < len(chapter.cells):
+        yield "two cells have one id (tools/execute.py --tidy)"
+    for other in sorted(chapter.path.parent.glob("[!_]*.ipynb")):
+        if other != chapter.path:
+            for name in set(re.findall(r'^   "id": "([^"]+)"', other.read_text(encoding="utf-8"), re.M)) & set(own):
+                yield f"cell {own[name]}: the same cell stands in {other.name}; what two chapters need belongs in cnnlib"
+
+
 def metadata_is_ours(chapter: Chapter) -> Iterator[str]:
     metadata = {key: value for key, value in chapter.notebook.metadata.items() if key != "widgets"}
     if metadata != notebooks.NOTEBOOK_METADATA:
         yield "must have the notebook metadata of tools/notebooks.py (make chapters)"
-    if notebooks.dumps(notebooks.tidy(notebooks.read(chapter.path))) != chapter.path.read_text(encoding="utf-8"):
+    if notebooks.dumps(notebooks.tidy(notebooks.read(chapter.path), chapter.path.stem)) != chapter.path.read_text(encoding="utf-8"):
         yield "must be in tidy form, explorers with their present JavaScript (tools/execute.py --tidy)"
 
 
-RULES = (one_title, sections_in_order, setup_and_imports, cells_are_short, text_before_code, plain_markdown,
+RULES = (one_title, sections_in_order, keeps_the_budget, setup_and_imports, cells_are_short, text_before_code, plain_markdown,
          links_resolve, papers_are_in_the_bibliography, exercises_have_solutions, figures_have_alternative_text,
-         executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, metadata_is_ours)
+         executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, ids_are_its_own, metadata_is_ours)
 
 
 def breaches(path: Path) -> list[str]:
@@ -294,6 +385,11 @@ def breaches(path: Path) -> list[str]:
 
 
 def main(paths: list[str]) -> int:
+    if "--measures" in paths:
+        for path in (Path(name) for name in paths if name != "--measures"):
+            if Chapter(path).is_short:
+                print(path.stem, *(f"{what} {value:g}" for what, value in Chapter(path).measures().items()), sep="; ")
+        return 0
     found = [f"{path}: {sentence}" for path in paths for sentence in breaches(Path(path))]
     print("\n".join(found) or f"{len(paths)} chapters, no breach of the chapter rules")
     return 1 if found else 0

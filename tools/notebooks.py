@@ -54,16 +54,17 @@ def dumps(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, version=4) + "\n"
 
 
-def tidy(notebook: NotebookNode) -> NotebookNode:
-    """The same notebook with nothing in it that changes from one execution to the next.
+def tidy(notebook: NotebookNode, name: str) -> NotebookNode:
+    """The same notebook, of the chapter `name`, with nothing in it that changes from one execution to the next.
 
-    Cell ids come from the cell's source, widget ids from the order of the widgets; streams are joined; metadata is
+    Cell ids come from the cell's source, and of the set-up cell, which all chapters have, from the chapter's name too; widget ids from the order of the widgets; streams are joined; metadata is
     what the book, the tests and Colab read, and no more.
     """
     seen = set()
     for cell in notebook.cells:
         cell.source = cell.source.strip()
-        cell.id = _fresh(hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8], seen)
+        own = f"{name}\n" if is_setup_cell(cell) else ""
+        cell.id = _fresh(hashlib.sha1(f"{own}{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8], seen)
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)})
         if cell.cell_type == "code":
             cell.outputs = _join_streams(cell.outputs)

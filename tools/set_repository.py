@@ -25,7 +25,7 @@ def main() -> None:
         for cell in notebook.cells:
             if notebooks.is_setup_cell(cell):
                 cell.source = wanted
-        path.write_text(notebooks.dumps(notebooks.tidy(notebook)), encoding="utf-8")
+        path.write_text(notebooks.dumps(notebooks.tidy(notebook, path.stem)), encoding="utf-8")
     for path in [*notebooks.ROOT.glob("*.md"), *notebooks.CHAPTERS.glob("*.md")]:
         text = path.read_text(encoding="utf-8")
         if old and old in text:

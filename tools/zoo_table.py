@@ -23,8 +23,8 @@ from cnnlib.registry import find_variant
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "data" / "zoo.csv"
 PAGE = ROOT / "chapters" / "zoo.md"
-COLUMNS = ("name", "family", "year", "input", "params", "macs", "activations", "depth", "receptive_field", "cite", "twin",
-           "summary")
+COLUMNS = ("name", "family", "year", "input", "params", "modules", "macs", "activations", "depth", "receptive_field", "cite",
+           "twin", "summary")
 
 
 def make_row(name: str) -> dict[str, str]:
@@ -44,6 +44,7 @@ def make_row(name: str) -> dict[str, str]:
         "year": str(variant.year),
         "input": "x".join(map(str, variant.input_size)),
         "params": str(total.params),
+        "modules": str(sum(1 for _ in model.modules())),
         "macs": str(total.macs),
         "activations": str(total.activations),
         "depth": str(depth(model, variant.input_size)),

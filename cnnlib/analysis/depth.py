@@ -14,8 +14,11 @@ def depth(model: nn.Module, input_size: InputSize) -> int:
     """
     record = trace(model, input_size)
     length = {}  # of the longest path to a value
+    weights = set()  # values made of parameters alone: standardized weights, say
     for node in record.nodes():
-        has_weights = macs(node) > 0 and any(value.parameters for value in node.inputs)
+        if node.inputs and all(value.parameters or value in weights for value in node.inputs):
+            weights.update(node.outputs)
+        has_weights = macs(node) > 0 and any(value.parameters or value in weights for value in node.inputs)
         sources = node.inputs
         if node.op.startswith("mul"):
             most = max(value.numel for value in sources)

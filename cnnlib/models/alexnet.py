@@ -1,9 +1,9 @@
 """AlexNet: five convolutions and three fully connected layers, the network that won ImageNet in 2012.
 
-Large strided filters first, overlapping 3x3 max pooling three times, ReLU after every layer but the last, dropout before
-the two hidden fully connected layers. Three networks share the name, and all three are here: the one of 2012, split
-over two GPUs (`alexnet_two_tower`); the single tower of the lectures (`alexnet_227`); and the slimmer one of 2014 that
-libraries ship (`alexnet`).
+Large strided filters first, overlapping 3x3 max pooling three times, ReLU after every layer but the last, dropout
+before the two hidden fully connected layers. Three networks share the name, and all three are here: the one of 2012,
+split over two GPUs (`alexnet_two_tower`); the single tower of the lectures (`alexnet_227`); and the slimmer one of
+2014 that libraries ship (`alexnet`).
 
 - Krizhevsky, Sutskever, Hinton. ImageNet Classification with Deep Convolutional Neural Networks. NeurIPS 2012.
 - Krizhevsky. One weird trick for parallelizing convolutional neural networks. arXiv:1404.5997, 2014.
@@ -35,7 +35,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}  # tanh is what ReLU was measur
 
 
 class ConvLayer(nn.Sequential):
-    """Convolution, activation, and optionally normalization and overlapping max pooling, in the order asked for."""
+    """Convolution, activation, and if asked for normalization and overlapping pooling, in either order."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class ConvLayer(nn.Sequential):
 class AlexNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `widths` are the output channels of CONV1 to CONV5, `hidden` the units of FC6 and FC7. `groups` applies to CONV2,
-    CONV4 and CONV5, the layers whose filters see one tower only; CONV3 and the fully connected layers see both.
-    `first_conv` is (kernel_size, stride, padding) of CONV1. `drop` says whether dropout falls on the inputs or the
-    outputs of FC6 and FC7. `image_size` fixes the size of the last feature map, to which `resize` averages the maps
-    of other images; without it, they are refused. Raises `ValueError` if the widths do not divide by `groups`, or
-    an image is too small or not of the size that the network needs.
+    `widths` are the output channels of CONV1 to CONV5, `hidden` the units of FC6 and FC7. `groups` applies to
+    CONV2, CONV4 and CONV5, the layers whose filters see one tower only; CONV3 and the fully connected layers
+    see both. `first_conv` is (kernel_size, stride, padding) of CONV1. `drop` says whether dropout falls on
+    the inputs or the outputs of FC6 and FC7. `image_size` fixes the size of the last feature map, to which
+    `resize` averages the maps of other images; without it, they are refused. Raises `ValueError` if the
+    widths do not divide by `groups`, or an image is too small or not of the size that the network needs.
     """
 
     def __init__(
@@ -96,8 +96,10 @@ class AlexNet(nn.Module):
         if groups < 1 or any(width % groups for width in widths):
             raise ValueError(f"groups={groups} does not divide all of widths={tuple(widths)!r}")
         for name, value, allowed in (
-            ("norm", norm, (None, "before pool", "after pool")), ("activation", activation, tuple(ACTIVATIONS)),
-            ("drop", drop, ("inputs", "outputs")), ("initialization", initialization, ("pytorch", "paper")),
+            ("norm", norm, (None, "before pool", "after pool")),
+            ("activation", activation, tuple(ACTIVATIONS)),
+            ("drop", drop, ("inputs", "outputs")),
+            ("initialization", initialization, ("pytorch", "paper")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}; choose one of {', '.join(map(repr, allowed))}")
@@ -109,7 +111,9 @@ class AlexNet(nn.Module):
             return nn.MaxPool2d(3, 2, padding=pool_padding)  # z=3, s=2: neighbouring windows overlap
 
         # CONV1, POOL1: 55x55, then 27x27 (sizes of the 227x227 network)
-        self.stem = ConvLayer(in_channels, c1, kernel_size, stride, padding=padding, norm=norm, pool=pool(), **shared)
+        self.stem = ConvLayer(
+            in_channels, c1, kernel_size, stride, padding=padding, norm=norm, pool=pool(), **shared
+        )
         self.stages = nn.Sequential(
             # CONV2, POOL2: 27x27, then 13x13
             nn.Sequential(ConvLayer(c1, c2, 5, padding=2, groups=groups, norm=norm, pool=pool(), **shared)),
@@ -137,8 +141,8 @@ class AlexNet(nn.Module):
         size = self.map_size
         if not self.resize and x.shape[2:] != (size, size):
             height, width = x.shape[2:]
-            raise ValueError(f"the last map is {height}x{width}, but FC6 needs {size}x{size}: use the input size "
-                             "that the network was built for, or build it with resize=True")
+            raise ValueError(f"the last map is {height}x{width}, but FC6 needs {size}x{size}: use the input "
+                             "size that the network was built for, or build it with resize=True")
         return self.head(x)
 
     @staticmethod
@@ -148,14 +152,14 @@ class AlexNet(nn.Module):
         for _ in range(3):
             size = (size + 2 * pool_padding - 3) // 2 + 1
         if size < 1:
-            raise ValueError(f"image_size={image_size} is too small: the last of three poolings would be empty")
+            raise ValueError(f"image_size={image_size} is too small: nothing would be left to pool")
         return size
 
 
 def initialize_as_paper(model: AlexNet) -> None:
-    """Weights from N(0, 0.01^2); biases 1 in CONV2, CONV4, CONV5, FC6 and FC7, else 0 (section 5 of the 2012 paper).
+    """Weights from N(0, 0.01^2); biases 1 in CONV2, CONV4, CONV5, FC6 and FC7, else 0.
 
-    The ones give the ReLUs positive inputs at the start.
+    Section 5 of the 2012 paper. The ones give the ReLUs positive inputs at the start.
     """
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     for number, layer in enumerate(layers, start=1):  # numbered as in the paper, 1 to 8

@@ -55,7 +55,8 @@ class SearchCell(nn.Module):
     def __init__(self, operations: Sequence[str], channels: int):
         super().__init__()
         if len(operations) != 3 or not set(operations) <= set(OPERATIONS):
-            raise ValueError(f"operations={tuple(operations)!r}; name three of {', '.join(map(repr, OPERATIONS))}")
+            known = ", ".join(map(repr, OPERATIONS))
+            raise ValueError(f"operations={tuple(operations)!r}; name three of {known}")
         self.first, self.second, self.third = (OPERATIONS[name](channels) for name in operations)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -63,9 +64,10 @@ class SearchCell(nn.Module):
 
 
 class CellNetwork(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes) logits: one cell in each stage, the same operations everywhere.
+    """(N, in_channels, H, W) -> (N, num_classes) logits: one cell in each stage, the same everywhere.
 
-    The stem halves height and width, and so does a strided 3x3 convolution before the cell of every later stage.
+    The stem halves height and width, and so does a strided 3x3 convolution before the cell of every later
+    stage.
     """
 
     def __init__(

@@ -12,12 +12,12 @@ of the paper's Table 10 (Figure 2): `convnext_step00_resnet50`, ..., whose next 
 - `convnext_step*`: the paper's Table 10 gives multiply-adds, the text and Figure 4 the blocks; what they leave open is
   decided here. Fewer activations: also none after the stem and after the addition. Fewer norms: also none after the
   stem and in the shortcuts; the last step puts them back. All are initialized as ConvNeXt, and have no layer scale.
-- `*_cifar`: 2x2 patches for 32x32 images, (2, 2, 6, 2) blocks where the paper has (3, 3, 9, 3), (2, 3, 4, 2) where it has
-  ResNet's (3, 4, 6, 3), 36 channels where it has 96 and 24 where it has 64; the stem of ResNet is a 3x3 convolution and
-  pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
+- `*_cifar`: 2x2 patches for 32x32 images, (2, 2, 6, 2) blocks where the paper has (3, 3, 9, 3), (2, 3, 4, 2) where it
+  has ResNet's (3, 4, 6, 3), 36 channels where it has 96 and 24 where it has 64; the stem of ResNet is a 3x3
+  convolution and pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -40,10 +40,10 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, then layer norm and two 1x1 convolutions with GELU between them; keeps (N, width, H, W).
+    """x + scale * F(x), F a depthwise 7x7, layer norm, and two 1x1 convolutions with GELU between them.
 
-    The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no other order. `layer_scale` is the
-    first value of a factor for each channel of the branch; None leaves it out.
+    Keeps (N, width, H, W). The 1x1 convolutions are linear layers on (N, H, W, C), where layer norm needs no
+    other order. `layer_scale` is the first value of the factor of each channel; None leaves it out.
     """
 
     def __init__(self, width: int, *, drop_path: float = 0.0, layer_scale: float | None = 1e-6):
@@ -59,7 +59,14 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         out = self.project(self.activation(self.expand(out))).permute(0, 3, 1, 2)
-        return x + self.drop_path(out if self.scale is None else self.scale * out)
+        if self.scale is not None:
+            out = self.scale * out
+        return x + self.drop_path(out)
+
+
+def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
+    """The probability of dropping each block: 0 for the first, `last` for the last, linear between them."""
+    return iter([last * index / max(blocks - 1, 1) for index in range(blocks)])
 
 
 class ConvNeXt(nn.Module):
@@ -81,7 +88,7 @@ class ConvNeXt(nn.Module):
         layer_scale: float | None = 1e-6,
     ):
         super().__init__()
-        rates = iter([drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths))])
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], patch_size, patch_size), LayerNorm2d(widths[0]))
         self.stages = nn.Sequential()
         for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -139,12 +146,12 @@ class StepBlock(nn.Module):
 
     `layout` says which three convolutions it has:
 
-    - "bottleneck": 1x1 down to a quarter of `out_channels`, kxk, 1x1 up; `depthwise` makes the kxk one depthwise;
+    - "bottleneck": 1x1 down to a quarter of `out_channels`, kxk (depthwise with `depthwise`), 1x1 up;
     - "inverted": 1x1 up to four times `out_channels`, kxk depthwise, 1x1 down;
     - "depthwise first": kxk depthwise, 1x1 up, 1x1 down.
 
-    `few_activations` keeps one, between the last two convolutions; `few_norms` keeps one, after the first. Otherwise
-    each convolution has a norm and each but the last, and the sum, an activation.
+    `few_activations` keeps one, between the last two convolutions; `few_norms` keeps one, after the first.
+    Otherwise each convolution has a norm and each but the last, and the sum, an activation.
     """
 
     def __init__(
@@ -173,11 +180,10 @@ class StepBlock(nn.Module):
             for (*shape, groups), one_norm, one_activation in zip(convolutions, norms, activations)
         ])
         self.drop_path = DropPath(drop_path)
+        self.shortcut = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, norm=None if few_norms else norm,
-                                        activation=None)
-        else:
-            self.shortcut = nn.Identity()
+            around = {"norm": None if few_norms else norm, "activation": None}
+            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, **around)
         self.activation = nn.Identity() if few_activations else activation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -211,7 +217,7 @@ class ConvNeXtStep(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        rates = iter([drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths))])
+        rates = drop_path_rates(drop_path_rate, sum(depths))
         around_stem = {"norm": None if few_norms else norm, "activation": None if few_activations else activation}
         if patchify:
             self.stem = ConvNormAct(in_channels, widths[0], patch_size, patch_size, padding=0, **around_stem)
@@ -295,8 +301,8 @@ def step_rows(start: Mapping, target: Mapping, *, suffix: str = "", summary: str
 
 VARIANTS = (
     Variant("convnext_tiny", "the size of ResNet-50, and the last step from it", twin="torchvision.convnext_tiny"),
-    Variant("convnext_small", "tiny with 27 blocks in the third stage", {"depths": (3, 3, 27, 3), "drop_path_rate": 0.4},
-            twin="torchvision.convnext_small"),
+    Variant("convnext_small", "tiny with 27 blocks in the third stage",
+            {"depths": (3, 3, 27, 3), "drop_path_rate": 0.4}, twin="torchvision.convnext_small"),
     Variant("convnext_base", "small with 128 channels where it has 96",
             {"depths": (3, 3, 27, 3), "widths": (128, 256, 512, 1024), "drop_path_rate": 0.5},
             twin="torchvision.convnext_base"),

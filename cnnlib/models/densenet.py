@@ -1,8 +1,8 @@
 """DenseNet: every layer reads the outputs of all layers before it.
 
-Where a residual network adds, a dense block concatenates: layer l of a block sees k0 + k(l - 1) maps and adds k new
-ones, the growth rate. Features are kept rather than rewritten, so that k = 12 or 32 is enough, and every layer has a
-short path to the loss. A transition between two blocks halves the maps.
+Where a residual network adds, a dense block concatenates: x_l = H_l([x_0, x_1, ..., x_{l-1}]). Layer l of a block sees
+k0 + k(l - 1) maps and adds k new ones, the growth rate. Features are kept rather than rewritten, so that k = 12 or 32
+is enough, and every layer has a short path to the loss. A transition between two blocks halves the maps.
 
 - Huang, Liu, van der Maaten, Weinberger. Densely Connected Convolutional Networks. CVPR 2017. arXiv:1608.06993.
 - Pleiss, Chen, Huang, Li, van der Maaten, Weinberger. Memory-Efficient Implementation of DenseNets. arXiv:1707.06990,
@@ -10,9 +10,10 @@ short path to the loss. A transition between two blocks halves the maps.
 
 **Differs from the paper:**
 
-- All: no dropout, which the paper uses (0.2) only where it does not augment the images. With `memory_efficient=True` a
-  layer is computed again for the backward pass, both convolutions included; the 2017 report recomputes only what is
-  cheap, and shares memory by hand.
+- All: no dropout, which the paper uses (0.2) only where it does not augment the images. Convolutions start with
+  variance 2 / fan_in, as in libraries; the authors' code has fan_out. With `memory_efficient=True` a layer is computed
+  again for the backward pass, both convolutions included; the 2017 report recomputes only what is cheap, and shares
+  memory by hand.
 - `densenet_cifar`: DenseNet-BC with k = 16 and blocks of 2, 4 and 8 layers, most of them where maps are small.
 """
 
@@ -24,7 +25,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cnnlib.layers import in_place
+from cnnlib.layers import in_place, norm_act, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
@@ -38,30 +39,29 @@ class NormActConv(nn.Sequential):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
 
 
-class DenseLayer(nn.Sequential):
-    """k new maps from all earlier ones: any number of (N, C_i, H, W) -> (N, growth_rate, H, W).
+class DenseLayer(nn.Module):
+    """x_l = H_l([x_0, x_1, ..., x_{l-1}]): k new maps from all earlier ones, which it concatenates.
 
-    A bottleneck (DenseNet-B) first reduces the sum of all C_i, `in_channels`, to `bottleneck` * k with a 1x1
-    convolution; None leaves it out.
+    Any number of (N, C_i, H, W) -> (N, growth_rate, H, W). A bottleneck (DenseNet-B) first reduces the sum of
+    all C_i, `in_channels`, to `bottleneck` * k with a 1x1 convolution; None leaves it out.
     """
 
     def __init__(self, in_channels: int, growth_rate: int, *, bottleneck: int | None):
         super().__init__()
-        if bottleneck is not None:
-            self.reduce = NormActConv(in_channels, bottleneck * growth_rate, 1)
-            in_channels = bottleneck * growth_rate
-        self.grow = NormActConv(in_channels, growth_rate, 3)
+        width = in_channels if bottleneck is None else bottleneck * growth_rate
+        self.reduce = nn.Identity() if bottleneck is None else NormActConv(in_channels, width, 1)
+        self.grow = NormActConv(width, growth_rate, 3)
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
-        return super().forward(torch.cat(features, dim=1))
+        return self.grow(self.reduce(torch.cat(features, dim=1)))
 
 
 class DenseBlock(nn.Sequential):
-    """`depth` dense layers: (N, C, H, W) -> (N, C + depth * growth_rate, H, W).
+    """[x_0, x_1, ..., x_L] by `depth` = L dense layers: (N, C, H, W) -> (N, C + depth * growth_rate, H, W).
 
-    Each layer concatenates and normalizes all maps before it, so what a plain backward pass keeps grows with the
-    square of the depth. With `memory_efficient` a block keeps the k maps of each layer only, and computes the rest
-    again when the backward pass gets there: the same numbers for about a third more time.
+    Each layer concatenates and normalizes all maps before it, so what a plain backward pass keeps grows with
+    the square of the depth. With `memory_efficient` a block keeps the k maps of each layer only, and computes
+    the rest again when the backward pass gets there: the same numbers for about a third more time.
     """
 
     def __init__(
@@ -73,21 +73,25 @@ class DenseBlock(nn.Sequential):
         bottleneck: int | None = 4,
         memory_efficient: bool = False,
     ):
-        layers = [DenseLayer(in_channels + i * growth_rate, growth_rate, bottleneck=bottleneck) for i in range(depth)]
-        super().__init__(*layers)
+        widths = [in_channels + growth_rate * i for i in range(depth)]
+        super().__init__(*(DenseLayer(width, growth_rate, bottleneck=bottleneck) for width in widths))
         self.memory_efficient = memory_efficient
         self.out_channels = in_channels + depth * growth_rate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = [x]
         for layer in self:
-            if self.memory_efficient and torch.is_grad_enabled():
-                contexts = lambda layer=layer: (nullcontext(), running_statistics_kept(layer))
-                new = checkpoint(layer, *features, use_reentrant=False, context_fn=contexts)
-            else:
-                new = layer(*features)
+            new = computed_twice(layer, features) if self.memory_efficient else layer(*features)
             features.append(new)
         return torch.cat(features, dim=1)
+
+
+def computed_twice(layer: nn.Module, features: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The layer's output; what its backward pass needs is not kept, but computed again when it gets there."""
+    if not torch.is_grad_enabled():
+        return layer(*features)
+    contexts = lambda: (nullcontext(), running_statistics_kept(layer))
+    return checkpoint(layer, *features, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
@@ -155,9 +159,7 @@ class DenseNet(nn.Module):
             ))
             width = stage[-1].out_channels
             self.stages.append(stage)
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(width), in_place(nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
-        )
+        self.head = nn.Sequential(*norm_act(width), *pooled_classifier(width, num_classes))
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -167,8 +169,7 @@ class DenseNet(nn.Module):
 def imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 7, 2, padding=3, bias=False),
-        nn.BatchNorm2d(out_channels),
-        in_place(nn.ReLU()),
+        *norm_act(out_channels),
         nn.MaxPool2d(3, 2, padding=1),
     )
 

@@ -9,10 +9,10 @@ expansion and the depthwise convolution into one dense 3x3 (`FusedMBConv`), whic
 
 **Differs from the paper:**
 
-- `efficientnet_b0` to `efficientnet_b7`: symmetric padding instead of TensorFlow's; batch norm has PyTorch's constants in
-  B0 to B4, epsilon 1e-3 and momentum 0.01 in B5 to B7.
-- `efficientnet_v2_*`: symmetric padding; the layers of the released networks where the paper's table shows others (S has
-  24 channels at the start and ends in 1280; squeeze and excitation reduces a block's input by 4).
+- `efficientnet_b0` to `efficientnet_b7`: symmetric padding instead of TensorFlow's; batch norm has PyTorch's constants
+  in B0 to B4, epsilon 1e-3 and momentum 0.01 in B5 to B7.
+- `efficientnet_v2_*`: symmetric padding; the layers of the released networks where the paper's table shows others (S
+  has 24 channels at the start and ends in 1280; squeeze and excitation reduces a block's input by 4).
 - `efficientnet_b0_cifar`: the stem and the sixth stage keep the resolution, so that 32x32 images end as 4x4 maps.
 """
 
@@ -28,24 +28,11 @@ from cnnlib.layers import ConvNormAct, DropPath, SqueezeExcitation, make_divisib
 from cnnlib.registry import Variant, register
 
 
-class InvertedResidual(nn.Module):
-    """A branch that is wide inside, and the input added to it where the shape stays the same.
+class MBConv(nn.Module):
+    """x + F(x), F wide inside: expand by 1x1, filter each channel alone, squeeze and excite, project linearly.
 
-    (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride), rounded up.
+    (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride), rounded up. Where the shape changes, F(x) alone.
     """
-
-    def __init__(self, branch: nn.Sequential, *, residual: bool, drop_path: float = 0.0):
-        super().__init__()
-        self.branch = branch
-        self.residual = residual
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.drop_path(self.branch(x)) if self.residual else self.branch(x)
-
-
-class MBConv(InvertedResidual):
-    """Expand by 1x1, filter each channel alone, squeeze and excite, project by 1x1 without activation."""
 
     def __init__(
         self,
@@ -58,20 +45,27 @@ class MBConv(InvertedResidual):
         drop_path: float = 0.0,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ):
+        super().__init__()
+        conv = partial(ConvNormAct, norm=norm, activation=nn.SiLU)
         width = in_channels * expansion
-        layer = partial(ConvNormAct, norm=norm, activation=nn.SiLU)
-        expand = [layer(in_channels, width, 1)] if expansion != 1 else []
-        branch = nn.Sequential(
-            *expand,
-            layer(width, width, kernel_size, stride, groups=width),
-            SqueezeExcitation(width, in_channels // 4, activation=nn.SiLU),  # reduced relative to the block's input
-            layer(width, out_channels, 1, activation=None),
-        )
-        super().__init__(branch, residual=stride == 1 and in_channels == out_channels, drop_path=drop_path)
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.expand = nn.Identity() if expansion == 1 else conv(in_channels, width, 1)
+        self.depthwise = conv(width, width, kernel_size, stride, groups=width)
+        self.excite = SqueezeExcitation(width, in_channels // 4, activation=nn.SiLU)  # a quarter of the block's input
+        self.project = conv(width, out_channels, 1, activation=None)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.depthwise(self.expand(x))
+        out = self.project(self.excite(out))
+        return x + self.drop_path(out) if self.has_shortcut else out
 
 
-class FusedMBConv(InvertedResidual):
-    """Expansion and filter in one dense convolution, then the projection; with `expansion=1` no projection."""
+class FusedMBConv(nn.Module):
+    """x + F(x), where expansion and filter are one dense convolution, and the projection follows; shapes as `MBConv`.
+
+    With `expansion=1` there is no projection: F is the one convolution with its activation.
+    """
 
     def __init__(
         self,
@@ -84,16 +78,17 @@ class FusedMBConv(InvertedResidual):
         drop_path: float = 0.0,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ):
-        width = in_channels * expansion
-        layer = partial(ConvNormAct, norm=norm, activation=nn.SiLU)
-        if expansion == 1:
-            branch = nn.Sequential(layer(in_channels, out_channels, kernel_size, stride))
-        else:
-            branch = nn.Sequential(
-                layer(in_channels, width, kernel_size, stride),
-                layer(width, out_channels, 1, activation=None),
-            )
-        super().__init__(branch, residual=stride == 1 and in_channels == out_channels, drop_path=drop_path)
+        super().__init__()
+        conv = partial(ConvNormAct, norm=norm, activation=nn.SiLU)
+        width = out_channels if expansion == 1 else in_channels * expansion
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.expand = conv(in_channels, width, kernel_size, stride)
+        self.project = nn.Identity() if expansion == 1 else conv(width, out_channels, 1, activation=None)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.project(self.expand(x))
+        return x + self.drop_path(out) if self.has_shortcut else out
 
 
 class Stage(NamedTuple):
@@ -103,7 +98,7 @@ class Stage(NamedTuple):
     expansion: int
     kernel_size: int
     stride: int
-    channels: int
+    width: int
     depth: int
 
 
@@ -121,7 +116,7 @@ B0 = (  # Table 1 of the 2019 paper, rows 2 to 8
 class EfficientNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `table` holds the stages before scaling; `width_mult` multiplies their channels, rounded to multiples of 8, and
+    `stages` are those before scaling; `width_mult` multiplies their widths, rounded to multiples of 8, and
     `depth_mult` their number of blocks, rounded up. `drop_path_rate` grows linearly over the blocks, from 0.
     `norm_eps` and `norm_momentum` are batch norm's constants.
     """
@@ -131,7 +126,7 @@ class EfficientNet(nn.Module):
         *,
         in_channels: int = 3,
         num_classes: int = 1000,
-        table: Sequence[Stage] = B0,
+        stages: Sequence[Stage] = B0,
         width_mult: float = 1.0,
         depth_mult: float = 1.0,
         stem_width: int = 32,
@@ -143,29 +138,27 @@ class EfficientNet(nn.Module):
     ):
         super().__init__()
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
-        depths = [math.ceil(row.depth * depth_mult) for row in table]
+        depths = [math.ceil(row.depth * depth_mult) for row in stages]
         rates = iter([drop_path_rate * index / sum(depths) for index in range(sum(depths))])
 
-        channels = make_divisible(stem_width * width_mult)
-        self.stem = ConvNormAct(in_channels, channels, 3, stem_stride, norm=norm, activation=nn.SiLU)
-        stages = []
-        for row, depth in zip(table, depths):
-            stage = []
-            for index in range(depth):
-                out_channels = make_divisible(row.channels * width_mult)
-                stride = row.stride if index == 0 else 1
-                stage.append(row.block(channels, out_channels, row.kernel_size, stride, expansion=row.expansion,
+        width = make_divisible(stem_width * width_mult)
+        self.stem = ConvNormAct(in_channels, width, 3, stem_stride, norm=norm, activation=nn.SiLU)
+        self.stages = nn.Sequential()
+        for row, depth in zip(stages, depths):
+            stage = nn.Sequential()
+            for stride in [row.stride] + (depth - 1) * [1]:
+                out_channels = make_divisible(row.width * width_mult)
+                stage.append(row.block(width, out_channels, row.kernel_size, stride, expansion=row.expansion,
                                        drop_path=next(rates), norm=norm))
-                channels = out_channels
-            stages.append(nn.Sequential(*stage))
-        self.stages = nn.Sequential(*stages)
-        width = make_divisible(1280 * width_mult)
+                width = out_channels
+            self.stages.append(stage)
+        last_width = make_divisible(1280 * width_mult)
         self.head = nn.Sequential(
-            ConvNormAct(channels, width, 1, norm=norm, activation=nn.SiLU),
+            ConvNormAct(width, last_width, 1, norm=norm, activation=nn.SiLU),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(width, num_classes),
+            nn.Linear(last_width, num_classes),
         )
         initialize(self)
 
@@ -239,11 +232,11 @@ def _scaled(number: int, width_mult: float, depth_mult: float, resolution: int, 
     )
 
 
-def _version_2(size: str, table: Sequence[Stage], stem_width: int, resolution: int, dropout: float) -> Variant:
+def _version_2(size: str, stages: Sequence[Stage], stem_width: int, resolution: int, dropout: float) -> Variant:
     return Variant(
         f"efficientnet_v2_{size}",
         f"version 2, size {size.upper()}, evaluated at {resolution}x{resolution}",
-        {"table": table, "stem_width": stem_width, "dropout": dropout, "norm_eps": 1e-3},
+        {"stages": stages, "stem_width": stem_width, "dropout": dropout, "norm_eps": 1e-3},
         input_size=(3, resolution, resolution),
         twin=f"torchvision.efficientnet_v2_{size}",
         cite="tan2021efficientnetv2",
@@ -266,7 +259,7 @@ VARIANTS = (
     Variant(
         "efficientnet_b0_cifar",
         "small-image form: B0 for 32x32 images",
-        {"table": CIFAR, "stem_stride": 1, "num_classes": 10},
+        {"stages": CIFAR, "stem_stride": 1, "num_classes": 10},
         input_size=(3, 32, 32),
     ),
 )

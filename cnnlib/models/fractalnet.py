@@ -61,10 +61,11 @@ def draw_survivors(inputs: int, drop_probability: float) -> list[int]:
 
 
 class FractalBlock(nn.Module):
-    """f_C: (N, in_channels, H, W) -> (N, out_channels, H, W).
+    """f_C, where f_1 = conv and f_{C+1}(x) = join(conv(x), f_C(f_C(x))).
 
-    `columns` has C columns; the k-th, counted from 1, has 2^(k-1) convolutions, each as long as 2^(C-k) of the deepest
-    column. Convolutions that end at the same step are joined, and the mean goes on in all of their columns.
+    (N, in_channels, H, W) -> (N, out_channels, H, W). Drawn out, there are C columns; the k-th, counted from
+    1, has 2^(k-1) convolutions, each as long as 2^(C-k) of the deepest column. Convolutions that end at the
+    same step are joined, and the mean goes on in all of their columns.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class FractalBlock(nn.Module):
         if column is not None:
             return self.columns[column - 1](x)
         depth = len(self.columns[-1])
-        spans = [depth // len(layers) for layers in self.columns]  # steps that a convolution stands beside: 4, 2, 1
+        spans = [depth // len(layers) for layers in self.columns]  # steps beside one convolution: 4, 2, 1
         reads = [x] * len(self.columns)  # what the next convolution of each column reads
         for step in range(1, depth + 1):
             ending = [k for k, span in enumerate(spans) if step % span == 0]

@@ -75,8 +75,8 @@ class NaiveInception(nn.Module):
 class Inception(nn.Module):
     """The module with 1x1 bottlenecks: (N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    `out_channels` is conv1x1 + conv3x3 + conv5x5 + pool_proj. `large_kernel_size` is that of the third branch, `norm`
-    makes the normalization of each convolution from its channels.
+    `out_channels` is conv1x1 + conv3x3 + conv5x5 + pool_proj. `large_kernel_size` is that of the third
+    branch, `norm` makes the normalization of each convolution from its channels.
     """
 
     def __init__(
@@ -130,13 +130,14 @@ class AuxiliaryHead(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self[0], nn.AvgPool2d) and not all(14 <= size <= 16 for size in x.shape[2:]):
-            raise ValueError(f"the auxiliary heads need maps of 14x14 (images of 224x224), not {x.shape[2]}x{x.shape[3]}; "
-                             "in evaluation any size will do, and in training with auxiliary=False or aux_pool_size=None")
+            raise ValueError(f"the auxiliary heads need maps of 14x14 (images of 224x224), not "
+                             f"{x.shape[2]}x{x.shape[3]}; in evaluation any size will do, and in training "
+                             "with auxiliary=False or aux_pool_size=None")
         return super().forward(x)
 
 
 class TappedStage(nn.Sequential):
-    """A stage that in training returns (last output, outputs of the blocks at `taps`...), in evaluation the last alone."""
+    """A stage that in training returns (last output, outputs of the blocks at `taps`...), else the last alone."""
 
     def __init__(self, *blocks: nn.Module, taps: Sequence[int]):
         super().__init__(*blocks)
@@ -152,8 +153,9 @@ class TappedStage(nn.Sequential):
 
 
 class GoogLeNet(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes) logits, in training `GoogLeNetOutputs`; H and W at least 15 (stem "cifar": 8).
+    """(N, in_channels, H, W) -> (N, num_classes) logits, in training `GoogLeNetOutputs`.
 
+    H and W are at least 15, with the stem "cifar" 8.
     `norm` is "batch" after every convolution, "response" twice in the stem, or None. `large_kernel_size` is that of
     the paper's 5x5 filters, `last_pool_size` that of the pooling before module 5a. `stem` is "imagenet" (a
     28x28 map from 224x224) or "cifar" (16x16 from 32x32). `auxiliary=False` leaves the auxiliary heads out. All

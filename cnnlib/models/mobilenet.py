@@ -29,12 +29,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible
+from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
-class DepthwiseSeparable(nn.Sequential):
-    """Filter each channel, then mix the channels: (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
+class DepthwiseSeparable(nn.Module):
+    """Filter each channel, then mix the channels: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
         super().__init__()
@@ -43,12 +43,16 @@ class DepthwiseSeparable(nn.Sequential):
         )
         self.pointwise = ConvNormAct(in_channels, out_channels, 1, activation=nn.ReLU6)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pointwise(self.depthwise(x))
 
-class InvertedResidual(nn.Sequential):
-    """Widen, filter each channel, narrow without activation: (N, in_channels, H, W) -> (N, out_channels, H', W').
 
-    `expanded_channels` is the width in the middle; equal to `in_channels`, nothing is widened. `squeeze_channels` puts
-    squeeze-and-excitation before the narrowing. The input is added where stride and channels allow it.
+class InvertedResidual(nn.Module):
+    """x + F(x), F widening, filtering each channel, and narrowing without activation.
+
+    (N, in_channels, H, W) -> (N, out_channels, H', W'); where stride or channels change the shape, F(x)
+    alone. `expanded_channels` is the width in the middle; equal to `in_channels`, nothing is widened.
+    `squeeze_channels` puts squeeze-and-excitation before the narrowing.
     """
 
     def __init__(
@@ -64,19 +68,21 @@ class InvertedResidual(nn.Sequential):
         activation: Callable[[], nn.Module] = nn.ReLU6,
     ):
         super().__init__()
+        conv = partial(ConvNormAct, norm=norm, activation=activation)
+        width = expanded_channels
         self.has_shortcut = stride == 1 and in_channels == out_channels
-        if expanded_channels != in_channels:
-            self.expand = ConvNormAct(in_channels, expanded_channels, 1, norm=norm, activation=activation)
-        self.depthwise = ConvNormAct(
-            expanded_channels, expanded_channels, kernel_size, stride,
-            groups=expanded_channels, norm=norm, activation=activation,
-        )
+        self.expand = nn.Identity() if width == in_channels else conv(in_channels, width, 1)
+        self.depthwise = conv(width, width, kernel_size, stride, groups=width)
+        self.excite = None
         if squeeze_channels is not None:
-            self.excite = SqueezeExcitation(expanded_channels, squeeze_channels, gate=nn.Hardsigmoid)
-        self.project = ConvNormAct(expanded_channels, out_channels, 1, norm=norm, activation=None)
+            self.excite = SqueezeExcitation(width, squeeze_channels, gate=nn.Hardsigmoid)
+        self.project = conv(width, out_channels, 1, activation=None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = super().forward(x)
+        out = self.depthwise(self.expand(x))
+        if self.excite is not None:
+            out = self.excite(out)
+        out = self.project(out)
         return x + out if self.has_shortcut else out
 
 
@@ -112,7 +118,7 @@ class MobileNetV1(nn.Module):
                 stage.append(DepthwiseSeparable(width, out_channels, 3, stride))
                 width = out_channels
             self.stages.append(stage)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+        self.head = pooled_classifier(width, num_classes)
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

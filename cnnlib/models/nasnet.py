@@ -3,7 +3,8 @@
 A controller composed cells from a list of operations, child networks were trained with them, and their accuracy was
 the reward. A cell sees the outputs of the last two cells, h_i and h_{i-1}. Each of its five rows applies two
 operations to earlier states and adds the results; what no row has used is concatenated, and one state more. `NORMAL`
-keeps the resolution, `REDUCTION` halves it. Between cells there is nothing but a 1x1 convolution that fits the channels.
+keeps the resolution, `REDUCTION` halves it. Between cells there is nothing but a 1x1 convolution that fits the
+channels.
 
 - Zoph, Vasudevan, Shlens, Le. Learning Transferable Architectures for Scalable Image Recognition. CVPR 2018.
 
@@ -11,7 +12,8 @@ keeps the resolution, `REDUCTION` halves it. Between cells there is nothing but 
 
 - All: without the auxiliary head that the authors train with and drop in evaluation. `drop_path_rate` grows with depth
   but not over the course of training; who trains can do that.
-- `nasnet_large`, `nasnet_mobile`: average pooling of stride 2 counts the zeros of its padding, as the common PyTorch form.
+- `nasnet_large`, `nasnet_mobile`: average pooling of stride 2 counts the zeros of its padding, as the common PyTorch
+  form.
 - `nasnet_cifar`: the network of 6 cells and 768 channels shrunk to 2 cells and 288 channels.
 """
 
@@ -219,10 +221,10 @@ class NASNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
     Three stages of `depth` normal cells, of `width`, 2 `width` and 4 `width` channels in each row; a reduction cell
-    before the second and the third. The paper's name for it is NASNet-A (`depth` @ 24 `width`). `stem` "imagenet" halves
-    the resolution three times, by a convolution of `stem_width` channels and two reduction cells; "cifar" is the
-    convolution alone, and keeps it. With `skip_reduction_input` the first cell after a reduction sees what came two
-    cells before the reduction, as the authors' large network does. `drop_path_rate` grows linearly over the cells.
+    before the second and the third. The paper's name for it is NASNet-A (`depth` @ 24 `width`). `stem` "imagenet"
+    halves the resolution three times, by a convolution of `stem_width` channels and two reduction cells; "cifar" is
+    the convolution alone, and keeps it. With `skip_reduction_input` the first cell after a reduction sees what came
+    two cells before the reduction, as the authors' large network does. `drop_path_rate` grows linearly over the cells.
     """
 
     def __init__(

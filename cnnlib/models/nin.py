@@ -1,8 +1,8 @@
 """Network in Network: a small network instead of a linear filter, and no fully connected layers, 2013.
 
-A convolution scores patches by a linear function. Here each patch passes through a small multilayer perceptron, which is
-the same as a convolution followed by two 1x1 convolutions, each with ReLU ("mlpconv"). The last one has a map for each
-class, whose mean over all places is the score of that class: global average pooling replaces the fully connected
+A convolution scores patches by a linear function. Here each patch passes through a small multilayer perceptron, which
+is the same as a convolution followed by two 1x1 convolutions, each with ReLU ("mlpconv"). The last one has a map for
+each class, whose mean over all places is the score of that class: global average pooling replaces the fully connected
 layers and most of the parameters. GoogLeNet takes both ideas from here.
 
 - Lin, Chen, Yan. Network In Network. ICLR 2014, arXiv:1312.4400.
@@ -33,13 +33,20 @@ class MLPConvRow(NamedTuple):
 
 
 class MLPConv(nn.Sequential):
-    """A convolution and two 1x1 convolutions, ReLU after each: (N, in_channels, H, W) -> (N, widths[2], H', W').
+    """A convolution and two 1x1 convolutions, ReLU after each.
 
-    The same as one perceptron with two hidden layers that slides over the image.
+    (N, in_channels, H, W) -> (N, widths[2], H', W'). The same as one perceptron with two hidden layers that
+    slides over the image.
     """
 
     def __init__(
-        self, in_channels: int, widths: tuple[int, int, int], kernel_size: int, stride: int = 1, *, padding: int = 0
+        self,
+        in_channels: int,
+        widths: tuple[int, int, int],
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        padding: int = 0,
     ):
         super().__init__(
             ConvNormAct(in_channels, widths[0], kernel_size, stride, padding=padding, norm=None),
@@ -51,8 +58,8 @@ class MLPConv(nn.Sequential):
 class NIN(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) scores, the means of the last maps; they are never negative.
 
-    `rows` describes the mlpconv layers. `drops` numbers those after whose pooling `dropout` falls. Raises `ValueError`
-    for images that are too small.
+    `rows` describes the mlpconv layers. `drops` numbers those after whose pooling `dropout` falls. Raises
+    `ValueError` for images that are too small.
     """
 
     def __init__(
@@ -68,7 +75,8 @@ class NIN(nn.Module):
         stages = []
         for number, row in enumerate(rows):
             widths = (*row.widths[:2], row.widths[2] or num_classes)
-            stage = nn.Sequential(MLPConv(in_channels, widths, row.kernel_size, row.stride, padding=row.padding))
+            mlpconv = MLPConv(in_channels, widths, row.kernel_size, row.stride, padding=row.padding)
+            stage = nn.Sequential(mlpconv)
             if row.pool is not None:
                 stage.append(row.pool(3, 2, ceil_mode=True))
             if number in drops:
@@ -82,8 +90,8 @@ class NIN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if min(x.shape[2:]) < self.smallest_image:
-            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: the first filters need at least "
-                             f"{self.smallest_image}x{self.smallest_image}")
+            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: the first filters need at "
+                             f"least {self.smallest_image}x{self.smallest_image}")
         return self.head(self.stages(self.stem(x)))
 
 

@@ -2,14 +2,15 @@
 
 In the first ResNet a ReLU follows every addition, so the signal from block to block is cut at zero each time. Moved
 into the branch, it leaves y = x + F(relu(norm(x))): the sum of all earlier branches reaches every block, and so does
-the gradient of the loss, unchanged. A thousand layers train. The last sum gets a normalization and a ReLU of its own, in the head.
+the gradient of the loss, unchanged. A thousand layers train. The last sum gets a normalization and a ReLU of its own,
+in the head.
 
 - He, Zhang, Ren, Sun. Identity Mappings in Deep Residual Networks. ECCV 2016, arXiv:1603.05027.
 
 **Differs from the paper:**
 
 - The stride of a bottleneck sits in its 3x3 convolution, as libraries have it; the authors' code for CIFAR has it in
-  the first 1x1. Parameters are the same.
+  the first 1x1. Parameters are the same. The bias of the classifier starts as PyTorch draws it, there at 0.
 - `preresnet50`, `preresnet101`: the first normalization comes after the max pooling, not before.
 - `preresnet20`, `preresnet56`: small-image forms; the paper's smallest has 110 layers.
 """
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 from cnnlib.layers import (
-    PreActResidualBlock,
+    DropPath,
     initialize_he_fan_out,
     make_shortcut,
     norm_act,
@@ -31,36 +32,54 @@ from cnnlib.layers import (
 )
 from cnnlib.registry import Variant, register
 
+Shortcut = Literal["A", "B", "C"]
 
-class PreActBasicBlock(PreActResidualBlock):
+
+class PreActBlock(nn.Module):
+    """x + F(relu(norm(x))): nothing stands in the way from block to block.
+
+    `branch` is F; it begins and ends with a convolution. A shortcut that changes the shape takes relu(norm(x)) rather
+    than x, and so does any with `activate_shortcut`. `drop_path` is the probability of dropping the branch of an image
+    in training; `out_channels` tells the next block what to expect.
+    """
+
+    def __init__(
+        self, in_channels: int, branch: nn.Module, shortcut: nn.Module, out_channels: int, *, drop_path: float = 0.0
+    ):
+        super().__init__()
+        self.out_channels = out_channels
+        self.activate_shortcut = not isinstance(shortcut, nn.Identity)
+        self.shortcut = shortcut
+        self.preactivation = nn.Sequential(*norm_act(in_channels))
+        self.branch = branch
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activated = self.preactivation(x)  # relu(norm(x))
+        if self.activate_shortcut:
+            x = activated
+        return self.shortcut(x) + self.drop_path(self.branch(activated))
+
+
+class PreActBasicBlock(PreActBlock):
     """Two 3x3 convolutions, each activated before: (N, in_channels, H, W) -> (N, width, H / stride, W / stride).
 
     `shortcut` is "A", "B" or "C" of `make_shortcut`; a projection has no normalization, it sees a normalized input.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int = 1,
-        *,
-        shortcut: Literal["A", "B", "C"] = "B",
-        drop_path: float = 0.0,
+        self, in_channels: int, width: int, stride: int = 1, *, shortcut: Shortcut = "B", drop_path: float = 0.0
     ):
-        super().__init__(
-            in_channels,
-            nn.Sequential(
-                nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False),
-                *norm_act(width),
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-            ),
-            make_shortcut(in_channels, width, stride, shortcut, norm=None),
-            out_channels=width,
-            drop_path=drop_path,
+        branch = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False),
+            *norm_act(width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
         )
+        around = make_shortcut(in_channels, width, stride, shortcut, norm=None)
+        super().__init__(in_channels, branch, around, width, drop_path=drop_path)
 
 
-class PreActBottleneck(PreActResidualBlock):
+class PreActBottleneck(PreActBlock):
     """1x1 down to `width`, 3x3, 1x1 up: (N, in_channels, H, W) -> (N, 4 width, H / stride, W / stride).
 
     Each convolution is activated before. `shortcut` as in `PreActBasicBlock`.
@@ -69,28 +88,18 @@ class PreActBottleneck(PreActResidualBlock):
     expansion = 4
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int = 1,
-        *,
-        shortcut: Literal["A", "B", "C"] = "B",
-        drop_path: float = 0.0,
+        self, in_channels: int, width: int, stride: int = 1, *, shortcut: Shortcut = "B", drop_path: float = 0.0
     ):
         out_channels = self.expansion * width
-        super().__init__(
-            in_channels,
-            nn.Sequential(
-                nn.Conv2d(in_channels, width, 1, bias=False),
-                *norm_act(width),
-                nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
-                *norm_act(width),
-                nn.Conv2d(width, out_channels, 1, bias=False),
-            ),
-            make_shortcut(in_channels, out_channels, stride, shortcut, norm=None),
-            out_channels=out_channels,
-            drop_path=drop_path,
+        branch = nn.Sequential(
+            nn.Conv2d(in_channels, width, 1, bias=False),
+            *norm_act(width),
+            nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
+            *norm_act(width),
+            nn.Conv2d(width, out_channels, 1, bias=False),
         )
+        around = make_shortcut(in_channels, out_channels, stride, shortcut, norm=None)
+        super().__init__(in_channels, branch, around, out_channels, drop_path=drop_path)
 
 
 class PreActResNet(nn.Module):
@@ -109,7 +118,7 @@ class PreActResNet(nn.Module):
         depths: Sequence[int] = (3, 4, 6, 3),
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: Literal["imagenet", "cifar"] = "imagenet",
-        shortcut: Literal["A", "B", "C"] = "B",
+        shortcut: Shortcut = "B",
         drop_path_rate: float = 0.0,
     ):
         super().__init__()

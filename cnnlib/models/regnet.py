@@ -9,13 +9,13 @@ squeeze and excitation to RegNetX.
 
 **Differs from the paper:**
 
-- All: a width is rounded to a multiple of the group width as the common PyTorch form does it, halves up and never below
-  90%; the paper's code takes the nearest, halves to even. It shows in three networks: `regnet_x_400mf` (400 channels
-  at the end rather than 384), `regnet_y_800mf` (144 and 784 rather than 128 and 768) and `regnet_y_8gf` (224 channels at
-  the start rather than 168).
+- All: a width is rounded to a multiple of the group width as the common PyTorch form does it, halves up and never
+  below 90%; the paper's code takes the nearest, halves to even. It shows in three networks: `regnet_x_400mf` (400
+  channels at the end rather than 384), `regnet_y_800mf` (144 and 784 rather than 128 and 768) and `regnet_y_8gf` (224
+  channels at the start rather than 168).
 - `regnet_y_128gf`: not in the paper; a network of the same rule, whose weights came with Singh et al. (2022).
-- `regnet_x_cifar`, `regnet_y_cifar`: the paper's 200MF networks; stem and first stage keep the resolution, so that 32x32
-  images end as 4x4 maps.
+- `regnet_x_cifar`, `regnet_y_cifar`: the paper's 200MF networks; stem and first stage keep the resolution, so that
+  32x32 images end as 4x4 maps.
 """
 
 import math
@@ -25,46 +25,44 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible, pooled_classifier
+from cnnlib.layers import ConvNormAct, SqueezeExcitation, make_divisible, make_shortcut, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
 class Bottleneck(nn.Module):
     """Residual block of 1x1, grouped 3x3 and 1x1: (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride).
 
-    All three have `out_channels` outputs. `se_ratio` is the squeezed width of squeeze and excitation over the width
-    of the block's *input*; 0 leaves it out.
+    relu(F(x) + x), where F has `out_channels` outputs all the way. With `reduction`, squeeze and excitation follows the
+    3x3 (RegNetY), with `in_channels` / `reduction` hidden units: of the block's *input*. None leaves it out (RegNetX).
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, *, group_width: int, se_ratio: float = 0.0
+        self, in_channels: int, out_channels: int, stride: int = 1, *, group_width: int, reduction: int | None = None
     ):
         super().__init__()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, activation=None)
-        else:
-            self.shortcut = nn.Identity()
-        gate = [SqueezeExcitation(out_channels, round(se_ratio * in_channels))] if se_ratio else []
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+        excite = [SqueezeExcitation(out_channels, in_channels // reduction)] if reduction else []
         self.branch = nn.Sequential(
             ConvNormAct(in_channels, out_channels, 1),
             ConvNormAct(out_channels, out_channels, 3, stride, groups=out_channels // group_width),
-            *gate,
+            *excite,
             ConvNormAct(out_channels, out_channels, 1, activation=None),
         )
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.shortcut(x) + self.branch(x))
+        return self.activation(self.branch(x) + self.shortcut(x))
 
 
 def quantized_linear_widths(depth: int, w_0: int, w_a: float, w_m: float) -> list[int]:
     """The width of each of `depth` blocks: linear in the block's index, then quantized.
 
-    Equations 2 to 4 of the paper: u_j = w_0 + w_a j is replaced by the nearest w_0 w_m^s with a whole number s, then
-    rounded to a multiple of 8. Raises `ValueError` unless w_a >= 0, w_m > 1 and w_0 is a positive multiple of 8.
+    Equations 2 to 4 of the paper: u_j = w_0 + w_a j is replaced by the nearest w_0 w_m^s with a whole number
+    s, then rounded to a multiple of 8. Raises `ValueError` unless w_a >= 0, w_m > 1 and w_0 is a positive
+    multiple of 8.
     """
     if w_a < 0 or w_m <= 1 or w_0 <= 0 or w_0 % 8:
-        raise ValueError(f"w_0={w_0}, w_a={w_a}, w_m={w_m}: need w_a >= 0, w_m > 1 and w_0 a positive multiple of 8")
+        raise ValueError(f"w_0={w_0}, w_a={w_a}, w_m={w_m}: need w_a >= 0, w_m > 1, w_0 a multiple of 8")
     linear = [w_0 + w_a * j for j in range(depth)]  # u_j
     steps = [round(math.log(u / w_0) / math.log(w_m)) for u in linear]  # s_j
     return [8 * round(w_0 * w_m**s / 8) for s in steps]
@@ -85,9 +83,9 @@ def stage_table(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) 
 class RegNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `depth`, `w_0`, `w_a`, `w_m` and `group_width` are the numbers of the paper's Figures 15 and 16; `strides` belong
-    to the stages, whose number follows from the rule. Raises `ValueError` if the two numbers differ, or the rule
-    does not apply.
+    `depth`, `w_0`, `w_a`, `w_m` and `group_width` are the numbers of the paper's Figures 15 and 16; `strides`
+    belong to the stages, whose number follows from the rule; `reduction` to the blocks. Raises `ValueError`
+    if the two numbers differ, or the rule does not apply.
     """
 
     def __init__(
@@ -100,7 +98,7 @@ class RegNet(nn.Module):
         w_a: float,
         w_m: float,
         group_width: int,  # g
-        se_ratio: float = 0.0,
+        reduction: int | None = None,
         stem_width: int = 32,
         stem_stride: int = 2,
         strides: Sequence[int] = (2, 2, 2, 2),
@@ -108,16 +106,18 @@ class RegNet(nn.Module):
         super().__init__()
         table = stage_table(depth, w_0, w_a, w_m, group_width)
         if len(table) != len(strides):
-            raise ValueError(f"the rule gives {len(table)} stages, strides={tuple(strides)} has {len(strides)}")
+            raise ValueError(f"the rule gives {len(table)} stages, strides={strides} has {len(strides)}")
         self.stem = ConvNormAct(in_channels, stem_width, 3, stem_stride)
-        channels, stages = stem_width, []
-        for (width, blocks, group_width), stride in zip(table, strides):
-            first = Bottleneck(channels, width, stride, group_width=group_width, se_ratio=se_ratio)
-            rest = [Bottleneck(width, width, group_width=group_width, se_ratio=se_ratio) for _ in range(blocks - 1)]
-            stages.append(nn.Sequential(first, *rest))
-            channels = width
-        self.stages = nn.Sequential(*stages)
-        self.head = pooled_classifier(channels, num_classes)
+        self.stages = nn.Sequential()
+        width = stem_width
+        for (out_channels, stage_depth, group_width), first_stride in zip(table, strides):
+            stage = nn.Sequential()
+            for stride in [first_stride] + (stage_depth - 1) * [1]:
+                block = Bottleneck(width, out_channels, stride, group_width=group_width, reduction=reduction)
+                stage.append(block)
+                width = out_channels
+            self.stages.append(stage)
+        self.head = pooled_classifier(width, num_classes)
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,7 @@ def _row(name: str, depth: int, w_0: int, w_a: float, w_m: float, group_width: i
     return Variant(
         f"regnet_{name}",
         f"RegNet{kind.upper()}-{size.upper().replace('_', '.')}, which names its multiply-adds",
-        {**rule, "se_ratio": 0.25 if kind == "y" else 0.0},
+        {**rule, "reduction": 4 if kind == "y" else None},
         twin=f"torchvision.regnet_{name}",
         **more,
     )
@@ -180,7 +180,7 @@ VARIANTS = (
     Variant(
         "regnet_y_cifar",
         "small-image form: RegNetY-200MF for 32x32 images",
-        {**MEGAFLOPS_200, **SMALL_IMAGES, "se_ratio": 0.25},
+        {**MEGAFLOPS_200, **SMALL_IMAGES, "reduction": 4},
         input_size=(3, 32, 32),
     ),
 )

@@ -4,7 +4,7 @@ A deeper plain network has the larger training error, although it could copy the
 Passing on is hard to learn for a stack of layers and free for a residual block: y = relu(F(x) + x), with F driven to
 zero. `BasicBlock` has two 3x3 convolutions; `Bottleneck` shrinks the channels by a 1x1 convolution, works 3x3 on the
 few, and expands again. Every convolution is followed by batch normalization. The plain networks, the same stacks
-without the additions, are here too, to be compared.
+without the additions, y = relu(F(x)), are here too, to be compared (`PlainBlock`).
 
 - He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016, arXiv:1512.03385.
 - Huang, Sun, Liu, Sedra, Weinberger. Deep Networks with Stochastic Depth. ECCV 2016, arXiv:1603.09382.
@@ -19,7 +19,8 @@ without the additions, are here too, to be compared.
   paper drops it for the whole batch, which saves time, and scales in evaluation.
 - `resnet18_cifar`: ResNet-18 for 32x32 images, a form of later practice; the paper's own CIFAR networks are
   `resnet20` to `resnet1202`.
-- Weights start with variance 2 / fan_out, as in the authors' later code; the paper's reference has fan_in.
+- Convolutions start with variance 2 / fan_out, as in the authors' later code; the paper's reference has fan_in. That
+  code also sets the classifier's bias to 0, which stays as PyTorch draws it here, as in libraries.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from torch import nn
 
 from cnnlib.layers import (
     ConvNormAct,
-    ResidualBlock,
+    DropPath,
     initialize_he_fan_out,
     make_shortcut,
     pooled_classifier,
@@ -40,33 +41,60 @@ from cnnlib.layers import (
 )
 from cnnlib.registry import Variant, register
 
-Shortcut = Literal["A", "B", "C"] | None
+Shortcut = Literal["A", "B", "C"]
 
 
-class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions: (N, in_channels, H, W) -> (N, width, H / stride, W / stride).
+class PlainBlock(nn.Module):
+    """relu(F(x)), F two 3x3 convolutions: (N, in_channels, H, W) -> (N, width, H / stride, W / stride).
 
-    `shortcut` is "A", "B" or "C" of `make_shortcut`, or None for a plain block.
+    `out_channels` tells the next block what to expect. Raises `ValueError` for a `drop_path` other than 0.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, *, drop_path: float = 0.0):
+        super().__init__()
+        if drop_path:
+            raise ValueError(f"drop_path={drop_path:g} without a shortcut would drop everything; use 0")
+        self.out_channels = width
+        self.branch = nn.Sequential(
+            ConvNormAct(in_channels, width, 3, stride),
+            ConvNormAct(width, width, 3, activation=None),
+        )
+        self.activation = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.branch(x))
+
+
+class BasicBlock(PlainBlock):
+    """relu(F(x) + x): the plain block, and a shortcut around its two convolutions.
+
+    `shortcut` is "A", "B" or "C" of `make_shortcut`, which say what becomes of x where its shape changes.
+    `drop_path` is the probability of dropping F(x) of an image in training.
     """
 
     def __init__(
-        self, in_channels: int, width: int, stride: int = 1, *, shortcut: Shortcut = "B", drop_path: float = 0.0
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        *,
+        shortcut: Shortcut = "B",
+        drop_path: float = 0.0,
     ):
-        super().__init__(
-            nn.Sequential(
-                ConvNormAct(in_channels, width, 3, stride),
-                ConvNormAct(width, width, 3, activation=None),
-            ),
-            make_shortcut(in_channels, width, stride, shortcut),
-            out_channels=width,
-            drop_path=drop_path,
-        )
+        super().__init__(in_channels, width, stride)
+        self.shortcut = make_shortcut(in_channels, width, stride, shortcut)
+        self.drop_path = DropPath(drop_path)
+        self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.drop_path(self.branch(x)) + self.shortcut(x))
 
 
-class Bottleneck(ResidualBlock):
-    """1x1 down to `width`, 3x3, 1x1 up to 4 width: (N, in_channels, H, W) -> (N, 4 width, H / stride, W / stride).
+class Bottleneck(nn.Module):
+    """relu(F(x) + x), F a 1x1 convolution down to `width`, a 3x3, and a 1x1 up to 4 `width`.
 
-    `stride_in` says which convolution takes the stride, the 3x3 or the first 1x1. `shortcut` as in `BasicBlock`.
+    (N, in_channels, H, W) -> (N, 4 width, H / stride, W / stride). `stride_in` says which convolution takes
+    the stride, the 3x3 or the first 1x1. `shortcut` and `drop_path` as in `BasicBlock`.
     """
 
     expansion = 4
@@ -81,29 +109,32 @@ class Bottleneck(ResidualBlock):
         stride_in: Literal["3x3", "1x1"] = "3x3",
         drop_path: float = 0.0,
     ):
+        super().__init__()
         if stride_in not in ("3x3", "1x1"):
             raise ValueError(f"stride_in={stride_in!r}; choose '3x3' or '1x1'")
         first, second = (1, stride) if stride_in == "3x3" else (stride, 1)
-        out_channels = self.expansion * width
-        super().__init__(
-            nn.Sequential(
-                ConvNormAct(in_channels, width, 1, first),
-                ConvNormAct(width, width, 3, second),
-                ConvNormAct(width, out_channels, 1, activation=None),
-            ),
-            make_shortcut(in_channels, out_channels, stride, shortcut),
-            out_channels=out_channels,
-            drop_path=drop_path,
+        self.out_channels = self.expansion * width
+        self.branch = nn.Sequential(
+            ConvNormAct(in_channels, width, 1, first),
+            ConvNormAct(width, width, 3, second),
+            ConvNormAct(width, self.out_channels, 1, activation=None),
         )
+        self.shortcut = make_shortcut(in_channels, self.out_channels, stride, shortcut)
+        self.drop_path = DropPath(drop_path)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.drop_path(self.branch(x)) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
     `block`, `depths` and `widths` are the rows of the paper's table 1. `stem` is "imagenet" (to a quarter of the size)
-    or "cifar" (full size). `shortcut` and `stride_in` go to the blocks. The last block is dropped with probability
-    `drop_path_rate`, earlier ones less. `zero_init_residual` starts every branch at zero, and so every block as its
-    shortcut. Raises `ValueError` for options that do not exist or do not go together.
+    or "cifar" (full size). `shortcut` and `stride_in` go to the blocks; `shortcut=None` makes a plain network of
+    `PlainBlock`. The last block is dropped with probability `drop_path_rate`, earlier ones less. `zero_init_residual`
+    starts every branch at zero, and so every block as its shortcut. Raises `ValueError` for options that do not exist
+    or do not go together.
     """
 
     def __init__(
@@ -115,18 +146,19 @@ class ResNet(nn.Module):
         depths: Sequence[int] = (3, 4, 6, 3),
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: Literal["imagenet", "cifar"] = "imagenet",
-        shortcut: Shortcut = "B",
+        shortcut: Shortcut | None = "B",
         stride_in: Literal["3x3", "1x1"] = "3x3",
         drop_path_rate: float = 0.0,
         zero_init_residual: bool = False,
     ):
         super().__init__()
-        if block is Bottleneck:
-            block = partial(Bottleneck, stride_in=stride_in)
-        elif stride_in != "3x3":
+        if stride_in != "3x3" and block is not Bottleneck:
             raise ValueError(f"stride_in={stride_in!r} needs block=Bottleneck; a BasicBlock has 3x3 convolutions only")
+        if shortcut is None and block is not BasicBlock:
+            raise ValueError("shortcut=None makes a plain network, which needs block=BasicBlock")
+        options = {"stride_in": stride_in} if block is Bottleneck else {}
+        block = PlainBlock if shortcut is None else partial(block, shortcut=shortcut, **options)
         self.stem = residual_stem(in_channels, widths[0], stem)
-        block = partial(block, shortcut=shortcut)
         self.stages = residual_stages(block, widths[0], widths, depths, drop_path_rate=drop_path_rate)
         self.head = pooled_classifier(self.stages[-1][-1].out_channels, num_classes)
         initialize_he_fan_out(self)
@@ -137,17 +169,17 @@ class ResNet(nn.Module):
         return self.head(self.stages(self.stem(x)))
 
 
-def initialize_residuals_at_zero(model: nn.Module) -> None:
+def initialize_residuals_at_zero(model: ResNet) -> None:
     """Scale 0 in the last normalization of every branch: each block starts as its shortcut (Goyal et al., 2017).
 
     The network then starts as shallow as it can be, which helps training with large learning rates.
     """
     for module in model.modules():
-        if isinstance(module, ResidualBlock):
+        if isinstance(module, (BasicBlock, Bottleneck)):
             nn.init.zeros_(module.branch[-1].norm.weight)
 
 
-def cifar(depth: int, shortcut: Shortcut) -> dict:
+def cifar(depth: int, shortcut: Shortcut | None) -> dict:
     """Arguments of the networks of section 4.2: depth = 6n + 2 layers, n blocks per stage."""
     return {
         "block": BasicBlock, "depths": ((depth - 2) // 6,) * 3, "widths": (16, 32, 64), "stem": "cifar",

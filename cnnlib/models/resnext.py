@@ -25,7 +25,7 @@ from torch import nn
 
 from cnnlib.layers import (
     ConvNormAct,
-    ResidualBlock,
+    DropPath,
     initialize_he_fan_out,
     make_shortcut,
     pooled_classifier,
@@ -38,7 +38,9 @@ from cnnlib.registry import Variant, register
 class GroupedBranches(nn.Sequential):
     """Form (c): 1x1, 3x3 in `cardinality` groups of `group_width` channels, 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int
+    ):
         width = cardinality * group_width
         super().__init__(
             ConvNormAct(in_channels, width, 1),
@@ -56,7 +58,9 @@ class GroupedBranches(nn.Sequential):
 class ConcatenatedBranches(nn.Module):
     """Form (b): `cardinality` branches of 1x1 and 3x3, their outputs concatenated, then a common 1x1."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int
+    ):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(ConvNormAct(in_channels, group_width, 1), ConvNormAct(group_width, group_width, 3, stride))
@@ -78,7 +82,9 @@ class ConcatenatedBranches(nn.Module):
 class SummedBranches(nn.Module):
     """Form (a): `cardinality` branches of 1x1, 3x3 and 1x1, their outputs added up, then one normalization."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, cardinality: int, group_width: int
+    ):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(ConvNormAct(in_channels, group_width, 1), ConvNormAct(group_width, group_width, 3, stride))
@@ -143,8 +149,12 @@ def part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]
 FORMS = {"grouped": GroupedBranches, "concatenated": ConcatenatedBranches, "summed": SummedBranches}
 
 
-class ResNeXtBlock(ResidualBlock):
-    """`cardinality` branches in one of `FORMS`: (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
+class ResNeXtBlock(nn.Module):
+    """relu(sum of T_i(x) + x): `cardinality` branches T_i in one of `FORMS`, and the shortcut around all of them.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). `drop_path` is the probability of dropping
+    the sum of an image in training. Raises `ValueError` for another form.
+    """
 
     def __init__(
         self,
@@ -157,14 +167,17 @@ class ResNeXtBlock(ResidualBlock):
         form: Literal["grouped", "concatenated", "summed"] = "grouped",
         drop_path: float = 0.0,
     ):
+        super().__init__()
         if form not in FORMS:
             raise ValueError(f"form={form!r}; choose one of {', '.join(FORMS)}")
-        super().__init__(
-            FORMS[form](in_channels, out_channels, stride, cardinality=cardinality, group_width=group_width),
-            make_shortcut(in_channels, out_channels, stride),
-            out_channels=out_channels,
-            drop_path=drop_path,
-        )
+        self.out_channels = out_channels
+        self.branch = FORMS[form](in_channels, out_channels, stride, cardinality=cardinality, group_width=group_width)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+        self.drop_path = DropPath(drop_path)
+        self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.drop_path(self.branch(x)) + self.shortcut(x))
 
 
 class ResNeXt(nn.Module):

@@ -25,7 +25,7 @@ from torch import nn
 
 from cnnlib.layers import (
     ConvNormAct,
-    ResidualBlock,
+    DropPath,
     SqueezeExcitation,
     initialize_he_fan_out,
     make_shortcut,
@@ -43,7 +43,30 @@ def squeeze_excitation(channels: int, reduction: int) -> SqueezeExcitation:
     return SqueezeExcitation(channels, channels // reduction)
 
 
-class SEBasicBlock(ResidualBlock):
+class SEBlock(nn.Module):
+    """relu(SE(F(x)) + x): the gate scales the channels of the branch F before the addition.
+
+    `drop_path` is the probability of dropping the branch of an image in training; `out_channels` tells the next block
+    what to expect.
+    """
+
+    def __init__(
+        self, branch: nn.Module, excite: SqueezeExcitation, shortcut: nn.Module, out_channels: int, *, drop_path: float
+    ):
+        super().__init__()
+        self.out_channels = out_channels
+        self.branch = branch
+        self.excite = excite
+        self.shortcut = shortcut
+        self.drop_path = DropPath(drop_path)
+        self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.excite(self.branch(x))  # every channel of F(x) times its gate
+        return self.activation(self.drop_path(out) + self.shortcut(x))
+
+
+class SEBasicBlock(SEBlock):
     """Two 3x3 convolutions and a squeeze-and-excitation: (N, in_channels, H, W) -> (N, out_channels, H / s, W / s).
 
     The shortcut has no parameters, as in `resnet20`.
@@ -52,19 +75,16 @@ class SEBasicBlock(ResidualBlock):
     def __init__(
         self, in_channels: int, out_channels: int, stride: int = 1, *, reduction: int = 4, drop_path: float = 0.0
     ):
-        super().__init__(
-            nn.Sequential(
-                ConvNormAct(in_channels, out_channels, 3, stride),
-                ConvNormAct(out_channels, out_channels, 3, activation=None),
-                squeeze_excitation(out_channels, reduction),
-            ),
-            make_shortcut(in_channels, out_channels, stride, "A"),
-            out_channels=out_channels,
-            drop_path=drop_path,
+        branch = nn.Sequential(
+            ConvNormAct(in_channels, out_channels, 3, stride),
+            ConvNormAct(out_channels, out_channels, 3, activation=None),
         )
+        excite = squeeze_excitation(out_channels, reduction)
+        shortcut = make_shortcut(in_channels, out_channels, stride, "A")
+        super().__init__(branch, excite, shortcut, out_channels, drop_path=drop_path)
 
 
-class SEBottleneck(ResidualBlock):
+class SEBottleneck(SEBlock):
     """1x1, grouped 3x3, 1x1, squeeze-and-excitation: (N, in_channels, H, W) -> (N, out_channels, H / s, W / s).
 
     The 3x3 has `cardinality` groups of `group_width` channels; the first 1x1 has as many channels, or half as many
@@ -86,17 +106,14 @@ class SEBottleneck(ResidualBlock):
     ):
         width = cardinality * group_width
         first = width // 2 if halve_first else width
-        super().__init__(
-            nn.Sequential(
-                ConvNormAct(in_channels, first, 1),
-                ConvNormAct(first, width, 3, stride, groups=cardinality),
-                ConvNormAct(width, out_channels, 1, activation=None),
-                squeeze_excitation(out_channels, reduction),
-            ),
-            make_shortcut(in_channels, out_channels, stride, kernel_size=projection_size if stride > 1 else 1),
-            out_channels=out_channels,
-            drop_path=drop_path,
+        branch = nn.Sequential(
+            ConvNormAct(in_channels, first, 1),
+            ConvNormAct(first, width, 3, stride, groups=cardinality),
+            ConvNormAct(width, out_channels, 1, activation=None),
         )
+        excite = squeeze_excitation(out_channels, reduction)
+        shortcut = make_shortcut(in_channels, out_channels, stride, kernel_size=projection_size if stride > 1 else 1)
+        super().__init__(branch, excite, shortcut, out_channels, drop_path=drop_path)
 
 
 class SEResNet(nn.Module):

@@ -30,8 +30,8 @@ from cnnlib.registry import Variant, register
 def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
     """Deal the channels like cards: the first of every group, then the second of every group, and so on.
 
-    Seen as a (groups, C / groups) matrix, the channels are transposed; shuffling the result with C / groups groups
-    restores them. Raises `ValueError` if `groups` does not divide the channels.
+    Seen as a (groups, C / groups) matrix, the channels are transposed; shuffling the result with C / groups
+    groups restores them. Raises `ValueError` if `groups` does not divide the channels.
     """
     if x.shape[1] % groups:
         raise ValueError(f"groups={groups} does not divide the {x.shape[1]} channels that are to be shuffled")
@@ -71,31 +71,32 @@ class ShuffleUnit(nn.Module):
     ):
         super().__init__()
         if stride == 1 and in_channels != out_channels:
-            raise ValueError(f"a unit of stride 1 keeps its channels, but {in_channels} would become {out_channels}")
+            raise ValueError(f"stride 1 keeps the channels, but {in_channels} would become {out_channels}")
         width = out_channels // 4
         if out_channels % 4 or width % groups:
             raise ValueError(f"groups={groups} does not divide a quarter of out_channels={out_channels}")
         new_channels = out_channels - in_channels if stride == 2 else out_channels
-        self.branch = nn.Sequential(
-            ConvNormAct(in_channels, width, 1, groups=first_groups or groups),
-            ChannelShuffle(groups),
-            ConvNormAct(width, width, 3, stride, groups=width, activation=None),
-            ConvNormAct(width, new_channels, 1, groups=groups, activation=None),
-        )
-        self.pool = nn.AvgPool2d(3, 2, padding=1) if stride == 2 else None
+        self.reduce = ConvNormAct(in_channels, width, 1, groups=first_groups or groups)
+        self.shuffle = ChannelShuffle(groups)
+        self.depthwise = ConvNormAct(width, width, 3, stride, groups=width, activation=None)
+        self.expand = ConvNormAct(width, new_channels, 1, groups=groups, activation=None)
+        self.shortcut = nn.AvgPool2d(3, 2, padding=1) if stride == 2 else nn.Identity()
         self.activation = nn.ReLU()
+        self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.branch(x)
-        joined = x + out if self.pool is None else torch.cat([self.pool(x), out], dim=1)
-        return self.activation(joined)
+        out = self.shuffle(self.reduce(x))
+        out = self.expand(self.depthwise(out))
+        x = self.shortcut(x)
+        return self.activation(x + out if self.stride == 1 else torch.cat([x, out], dim=1))
 
 
 class ShuffleUnitV2(nn.Module):
     """Version 2: half of the channels pass, half are worked on, then both are shuffled.
 
-    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Where the stride is 2, both halves are made of
-    all channels. Raises `ValueError` if the output has no halves, or the channels change at stride 1.
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Where the stride is 2, both halves
+    are made of all channels. Raises `ValueError` if the output has no halves, or the channels change at
+    stride 1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -103,28 +104,24 @@ class ShuffleUnitV2(nn.Module):
         if out_channels % 2:
             raise ValueError(f"out_channels={out_channels} must be even: two halves are shuffled")
         if stride == 1 and in_channels != out_channels:
-            raise ValueError(f"a unit of stride 1 keeps its channels, but {in_channels} would become {out_channels}")
+            raise ValueError(f"stride 1 keeps the channels, but {in_channels} would become {out_channels}")
         width = out_channels // 2
-        if stride == 1:
-            self.pass_by = None
-        else:
-            self.pass_by = nn.Sequential(
-                ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, activation=None),
-                ConvNormAct(in_channels, width, 1),
-            )
+        self.shortcut = nn.Identity() if stride == 1 else nn.Sequential(
+            ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, activation=None),
+            ConvNormAct(in_channels, width, 1),
+        )
         self.branch = nn.Sequential(
             ConvNormAct(width if stride == 1 else in_channels, width, 1),
             ConvNormAct(width, width, 3, stride, groups=width, activation=None),
             ConvNormAct(width, width, 1),
         )
         self.shuffle = ChannelShuffle(2)
+        self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.pass_by is None:
-            passed, worked_on = x.chunk(2, dim=1)
-        else:
-            passed, worked_on = self.pass_by(x), x
-        return self.shuffle(torch.cat([passed, self.branch(worked_on)], dim=1))
+        passed, worked_on = x.chunk(2, dim=1) if self.stride == 1 else (x, x)
+        out = torch.cat([self.shortcut(passed), self.branch(worked_on)], dim=1)
+        return self.shuffle(out)
 
 
 DEPTHS = (4, 8, 4)  # units of Stage2, Stage3 and Stage4, in both versions

@@ -29,11 +29,12 @@ from cnnlib.registry import Variant, register
 
 
 class FireModule(nn.Module):
-    """Squeeze with 1x1, expand with 1x1 and 3x3 side by side: (N, in_channels, H, W) -> (N, out_channels, H, W).
+    """Squeeze with 1x1, expand with 1x1 and 3x3 side by side.
 
-    `out_channels` is 8 times `squeeze_channels`: each half of the expand layer has 4 times as many filters. `bypass`
-    adds the input to the output: "simple" only where their channels are equal, "complex" also elsewhere, through a
-    1x1 convolution. Raises `ValueError` for another `bypass`.
+    (N, in_channels, H, W) -> (N, out_channels, H, W). `out_channels` is 8 times `squeeze_channels`: each half
+    of the expand layer has 4 times as many filters. `bypass` adds the input to the output: "simple" only
+    where their channels are equal, "complex" also elsewhere, through a 1x1 convolution. Raises `ValueError`
+    for another `bypass`.
     """
 
     def __init__(
@@ -68,9 +69,9 @@ class FireModule(nn.Module):
 class SqueezeNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `stem` is (width, kernel_size, stride, padding) of CONV1; `stem_pool` whether pooling follows it. `squeezes` are
-    the squeeze channels of the Fire modules, stage by stage; every stage but the first begins with pooling.
-    `rectify_scores` puts a ReLU after CONV10, as the paper does: then no logit is negative.
+    CONV1 has `stem_width` filters, `first_conv` is its (kernel_size, stride, padding), `stem_pool` whether pooling
+    follows it. `squeeze_channels` are those of the Fire modules, stage by stage; every stage but the first begins with
+    pooling. `rectify_scores` puts a ReLU after CONV10, as the paper does: then no logit is negative.
     """
 
     def __init__(
@@ -78,30 +79,32 @@ class SqueezeNet(nn.Module):
         *,
         in_channels: int = 3,
         num_classes: int = 1000,
-        stem: tuple[int, int, int, int] = (96, 7, 2, 0),
+        stem_width: int = 96,
+        first_conv: tuple[int, int, int] = (7, 2, 0),
         stem_pool: bool = True,
-        squeezes: Sequence[Sequence[int]] = ((16, 16, 32), (32, 48, 48, 64), (64,)),
+        squeeze_channels: Sequence[Sequence[int]] = ((16, 16, 32), (32, 48, 48, 64), (64,)),
         bypass: Literal["simple", "complex"] | None = None,
         norm: Callable[[int], nn.Module] | None = None,
         dropout: float = 0.5,
         rectify_scores: bool = True,
     ):
         super().__init__()
-        width, kernel_size, stride, padding = stem
+        kernel_size, stride, padding = first_conv
 
         def pool() -> nn.MaxPool2d:
             return nn.MaxPool2d(3, 2, ceil_mode=True)
 
         # 54x54 for 224x224 images
-        self.stem = nn.Sequential(ConvNormAct(in_channels, width, kernel_size, stride, padding=padding, norm=norm))
+        self.stem = nn.Sequential(ConvNormAct(in_channels, stem_width, kernel_size, stride, padding=padding, norm=norm))
         if stem_pool:
             self.stem.append(pool())
         # 54x54, 27x27, 13x13
         self.stages = nn.Sequential()
-        for number, stage_squeezes in enumerate(squeezes):
-            stage = nn.Sequential() if number == 0 else nn.Sequential(pool())
-            for squeeze_channels in stage_squeezes:
-                stage.append(FireModule(width, squeeze_channels, bypass=bypass, norm=norm))
+        width = stem_width
+        for index, squeezes in enumerate(squeeze_channels):
+            stage = nn.Sequential() if index == 0 else nn.Sequential(pool())
+            for channels in squeezes:
+                stage.append(FireModule(width, channels, bypass=bypass, norm=norm))
                 width = stage[-1].out_channels
             self.stages.append(stage)
         self.head = nn.Sequential(
@@ -135,7 +138,7 @@ VARIANTS = (
     Variant(
         "squeezenet1_1",
         "the authors' cheaper release: smaller first filters, earlier pooling",
-        {"stem": (64, 3, 2, 0), "squeezes": ((16, 16), (32, 32), (48, 48, 64, 64))},
+        {"stem_width": 64, "first_conv": (3, 2, 0), "squeeze_channels": ((16, 16), (32, 32), (48, 48, 64, 64))},
         twin="torchvision.squeezenet1_1",
     ),
     Variant("squeezenet1_0_simple", "1.0 with the input added to Fire 3, 5, 7 and 9", {"bypass": "simple"}),
@@ -147,8 +150,9 @@ VARIANTS = (
     Variant(
         "squeezenet_cifar",
         "small-image form: six Fire modules with simple bypass and batch normalization, for 32x32 images",
-        {"stem": (64, 3, 1, 1), "stem_pool": False, "squeezes": ((16, 16), (32, 32), (48, 64)), "bypass": "simple",
-         "norm": nn.BatchNorm2d, "dropout": 0.0, "rectify_scores": False, "num_classes": 10},
+        {"stem_width": 64, "first_conv": (3, 1, 1), "stem_pool": False, "bypass": "simple", "norm": nn.BatchNorm2d,
+         "squeeze_channels": ((16, 16), (32, 32), (48, 64)), "dropout": 0.0, "rectify_scores": False,
+         "num_classes": 10},
         input_size=(3, 32, 32),
     ),
 )

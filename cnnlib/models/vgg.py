@@ -32,11 +32,12 @@ from cnnlib.registry import Variant, register
 class VGG(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits; H and W at least 32.
 
-    `depths[i]` convolutions of `widths[i]` channels and a pooling make stage i. `last_kernel_size` is that of the third
-    convolution of a stage, where there is one: 1 in configuration C. `norm` is "batch" after every convolution,
-    "response" after the first activation only (A-LRN), or None. The last map is averaged to `map_size` x `map_size`;
-    `hidden` are the units of the two hidden fully connected layers. Raises `ValueError` for lists of unequal
-    length, an unknown `norm` or `initialization`, and images that are too small.
+    `depths[i]` convolutions of `widths[i]` channels and a pooling make stage i. `last_kernel_size` is that of
+    the third convolution of a stage, where there is one: 1 in configuration C. `norm` is "batch" after every
+    convolution, "response" after the first activation only (A-LRN), or None. The last map is averaged to
+    `map_size` x `map_size`; `hidden` are the units of the two hidden fully connected layers. Raises
+    `ValueError` for lists of unequal length, an unknown `norm` or `initialization`, and images that are too
+    small.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class VGG(nn.Module):
     ):
         super().__init__()
         if len(widths) != len(depths) or min(depths, default=0) < 1:
-            raise ValueError(f"widths={tuple(widths)!r} and depths={tuple(depths)!r} must name as many stages, none empty")
+            raise ValueError(f"widths={tuple(widths)!r} and depths={tuple(depths)!r} must name as many "
+                             "stages, none empty")
         if last_kernel_size not in (1, 3):
             raise ValueError(f"last_kernel_size={last_kernel_size!r}; choose 3, or 1 as in configuration C")
         if norm not in (None, "batch", "response"):
@@ -92,8 +94,8 @@ class VGG(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         smallest = 2 ** len(self.stages)
         if min(x.shape[2:]) < smallest:
-            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: {len(self.stages)} poolings need "
-                             f"at least {smallest}x{smallest}")
+            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: {len(self.stages)} "
+                             f"poolings need at least {smallest}x{smallest}")
         return self.head(self.stages(self.stem(x)))
 
 
@@ -114,7 +116,8 @@ def initialize_as_library(model: VGG) -> None:
 def initialize_as_he(model: VGG) -> None:
     """Variance 2/fan_in in all layers but the last, which no ReLU follows: N(0, 0.01^2) there. Biases 0.
 
-    The variance makes up for the half of the signal that ReLU removes (He et al., 2015), at any depth and width.
+    The variance makes up for the half of the signal that ReLU removes (He et al., 2015), at any depth and
+    width.
     """
     initialize_he_fan_in(model)
     nn.init.normal_(model.head[-1].weight, std=0.01)
@@ -132,7 +135,7 @@ def initialize_as_xavier(model: VGG) -> None:
 
 
 def initialize_as_paper(model: VGG) -> None:
-    """Weights from N(0, 0.01^2), biases 0 (section 3.1): enough for configuration A, too small to start deeper ones."""
+    """Weights from N(0, 0.01^2), biases 0 (section 3.1): enough for configuration A, too small for others."""
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.normal_(module.weight, std=0.01)
@@ -140,7 +143,10 @@ def initialize_as_paper(model: VGG) -> None:
 
 
 INITIALIZATIONS = {
-    "library": initialize_as_library, "he": initialize_as_he, "xavier": initialize_as_xavier, "paper": initialize_as_paper
+    "library": initialize_as_library,
+    "he": initialize_as_he,
+    "xavier": initialize_as_xavier,
+    "paper": initialize_as_paper,
 }
 
 
@@ -148,16 +154,19 @@ INITIALIZATIONS = {
 def grow(deep: VGG, shallow: VGG, convolutions: int = 4) -> VGG:
     """Start `deep` from the trained `shallow`, as the paper did: the first convolutions and all of the head.
 
-    The first `convolutions` layers of `shallow` go to the same places, stage by stage, in `deep`; what lies between
-    keeps its random start. Returns `deep`. Raises `ValueError` where the shapes of the two do not match.
+    The first `convolutions` layers of `shallow` go to the same places, stage by stage, in `deep`; what lies
+    between keeps its random start. Returns `deep`. Raises `ValueError` where the shapes of the two do not
+    match.
     """
     places = [(stage, position) for stage, blocks in enumerate(shallow.stages)
               for position, block in enumerate(blocks) if isinstance(block, ConvNormAct)]
-    pairs = [(deep.stages[stage][position], shallow.stages[stage][position]) for stage, position in places[:convolutions]]
+    pairs = [(deep.stages[i][j], shallow.stages[i][j]) for i, j in places[:convolutions]]
     for target, source in [*pairs, (deep.head, shallow.head)]:
-        shapes, expected = ([tuple(tensor.shape) for tensor in module.state_dict().values()] for module in (source, target))
+        shapes, expected = ([tuple(tensor.shape) for tensor in module.state_dict().values()]
+                            for module in (source, target))
         if shapes != expected:
-            raise ValueError(f"tensors of shapes {shapes} of the shallow network do not fit {expected} of the deep one")
+            raise ValueError(f"tensors of shapes {shapes} of the shallow network do not fit {expected} of "
+                             "the deep one")
         target.load_state_dict(source.state_dict())
     return deep
 
@@ -176,8 +185,8 @@ VARIANTS = (
             {"depths": C, "last_kernel_size": 1}),
     Variant("vgg16", "configuration D, the best known", {"depths": D}, twin="torchvision.vgg16"),
     Variant("vgg19", "configuration E", {"depths": E}, twin="torchvision.vgg19"),
-    *(Variant(f"vgg{layers}_bn", f"configuration {letter} with batch normalization", {"depths": depths, "norm": "batch"},
-              twin=f"torchvision.vgg{layers}_bn")
+    *(Variant(f"vgg{layers}_bn", f"configuration {letter} with batch normalization",
+              {"depths": depths, "norm": "batch"}, twin=f"torchvision.vgg{layers}_bn")
       for layers, letter, depths in ((11, "A", A), (13, "B", B), (16, "D", D), (19, "E", E))),
     *(Variant(f"vgg{layers}_cifar{suffix}", f"small-image form of configuration {letter}{words}: half the widths",
               {**SMALL, "depths": depths, "norm": norm}, input_size=(3, 32, 32))

@@ -2,8 +2,8 @@
 
 Depth is a chain of small steps that hardware must take one after the other; width is one large step. Widening by k
 multiplies parameters by about k * k, so a wide network has far fewer layers for the same parameters. Two networks
-share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions; and
-`WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
+share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, with dropout between its convolutions;
+and `WideBottleneckResNet`, the ImageNet network, ResNet-50 or -101 with the 3x3 convolutions twice as wide.
 
 - Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016, arXiv:1605.07146.
 
@@ -11,7 +11,8 @@ share the name: `WideResNet`, the CIFAR network of pre-activation basic blocks, 
 
 - `wide_resnet50_2`, `wide_resnet101_2`: the stride sits in the 3x3 convolution, as libraries have it.
 - `wide_resnet10_2`, `wide_resnet16_2`: small-image forms, in the paper's scheme.
-- Otherwise nothing. Dropout is off in the rows, as in the paper's main table; `dropout=0.3` is what it uses on CIFAR.
+- The bias of the classifier starts as PyTorch draws it; the authors' code sets it to 0. Otherwise nothing. Dropout is
+  off in the rows, as in the paper's main table; `dropout=0.3` is what it uses on CIFAR.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,7 @@ from torch import nn
 
 from cnnlib.layers import (
     ConvNormAct,
-    PreActResidualBlock,
-    ResidualBlock,
+    DropPath,
     initialize_he_fan_out,
     make_shortcut,
     norm_act,
@@ -34,24 +34,34 @@ from cnnlib.layers import (
 from cnnlib.registry import Variant, register
 
 
-class WideBasicBlock(PreActResidualBlock):
-    """3x3 convolution, dropout, 3x3 convolution: (N, in_channels, H, W) -> (N, width, H / stride, W / stride)."""
+class WideBasicBlock(nn.Module):
+    """x + F(relu(norm(x))), F a 3x3 convolution, dropout and a 3x3 convolution, as wide as one likes.
+
+    (N, in_channels, H, W) -> (N, width, H / stride, W / stride). Where the shape changes, a 1x1 convolution
+    of relu(norm(x)) takes the place of x. `drop_path` is the probability of dropping F of an image in
+    training.
+    """
 
     def __init__(
         self, in_channels: int, width: int, stride: int = 1, *, dropout: float = 0.0, drop_path: float = 0.0
     ):
-        super().__init__(
-            in_channels,
-            nn.Sequential(
-                nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False),
-                *norm_act(width),
-                nn.Dropout(dropout),
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-            ),
-            make_shortcut(in_channels, width, stride, norm=None),
-            out_channels=width,
-            drop_path=drop_path,
+        super().__init__()
+        self.out_channels = width
+        self.shortcut = make_shortcut(in_channels, width, stride, norm=None)
+        self.preactivation = nn.Sequential(*norm_act(in_channels))
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False),
+            *norm_act(width),
+            nn.Dropout(dropout),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
         )
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activated = self.preactivation(x)  # relu(norm(x))
+        if not isinstance(self.shortcut, nn.Identity):
+            x = activated
+        return self.shortcut(x) + self.drop_path(self.branch(activated))
 
 
 class WideResNet(nn.Module):
@@ -87,21 +97,29 @@ class WideResNet(nn.Module):
         return self.head(self.stages(self.stem(x)))
 
 
-class WideBottleneck(ResidualBlock):
-    """A bottleneck that is `width_mult` times as wide inside: (N, in_channels, H, W) -> (N, 4 width, H / s, W / s)."""
+class WideBottleneck(nn.Module):
+    """relu(F(x) + x), F a bottleneck of 1x1, 3x3 and 1x1 that is `width_mult` times as wide inside.
+
+    (N, in_channels, H, W) -> (N, 4 width, H / stride, W / stride).
+    """
+
+    expansion = 4
 
     def __init__(self, in_channels: int, width: int, stride: int = 1, *, width_mult: int = 2, drop_path: float = 0.0):
-        inside, out_channels = width_mult * width, 4 * width
-        super().__init__(
-            nn.Sequential(
-                ConvNormAct(in_channels, inside, 1),
-                ConvNormAct(inside, inside, 3, stride),
-                ConvNormAct(inside, out_channels, 1, activation=None),
-            ),
-            make_shortcut(in_channels, out_channels, stride),
-            out_channels=out_channels,
-            drop_path=drop_path,
+        super().__init__()
+        inside = width_mult * width
+        self.out_channels = self.expansion * width
+        self.branch = nn.Sequential(
+            ConvNormAct(in_channels, inside, 1),
+            ConvNormAct(inside, inside, 3, stride),
+            ConvNormAct(inside, self.out_channels, 1, activation=None),
         )
+        self.shortcut = make_shortcut(in_channels, self.out_channels, stride)
+        self.drop_path = DropPath(drop_path)
+        self.activation = nn.ReLU(inplace=True)  # nobody else holds the sum
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.drop_path(self.branch(x)) + self.shortcut(x))
 
 
 class WideBottleneckResNet(nn.Module):

@@ -14,8 +14,8 @@ CONV3 to CONV5 that are often quoted as ZFNet belong to a variant in its Table 2
   for ever; here they start at N(0, 0.01^2), as in the network that it starts from. The paper gives map sizes (110, 55,
   26, 13, 6) but no padding; padding by 1 in CONV1 and poolings that round up give them. Rescaling filters whose norm
   exceeds 0.1, which the paper does during training, is left to the training loop.
-- `zfnet_cifar`: `alexnet_cifar` changed as the paper changed AlexNet: smaller filters in CONV1 (3x3 for 5x5), its stride
-  of 2 moved to CONV2. Half the widths, 1024 hidden units, no normalization, He initialization.
+- `zfnet_cifar`: `alexnet_cifar` changed as the paper changed AlexNet: smaller filters in CONV1 (3x3 for 5x5), its
+  stride of 2 moved to CONV2. Half the widths, 1024 hidden units, no normalization, He initialization.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ from cnnlib.registry import Variant, register
 class ZFNet(nn.Module):
     """(N, in_channels, image_size, image_size) -> (N, num_classes) logits.
 
-    `widths` are the output channels of CONV1 to CONV5, `hidden` the units of FC6 and FC7. `kernel_sizes`, `strides`
-    and `paddings` are those of CONV1 and CONV2. `norm` puts local response normalization after POOL1 and POOL2.
-    Raises `ValueError` if `widths` does not name five layers, for an unknown `initialization`, and for images of a
-    size other than the one that the network was built for.
+    `widths` are the output channels of CONV1 to CONV5, `hidden` the units of FC6 and FC7. `kernel_sizes`,
+    `strides` and `paddings` are those of CONV1 and CONV2. `norm` puts local response normalization after
+    POOL1 and POOL2. Raises `ValueError` if `widths` does not name five layers, for an unknown
+    `initialization`, and for images of a size other than the one that the network was built for.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class ZFNet(nn.Module):
             return [pool(), response_norm()] if norm else [pool()]
 
         # CONV1: 110x110; POOL1: 55x55
-        self.stem = nn.Sequential(ConvNormAct(in_channels, c1, k1, s1, padding=p1, norm=None), *pool_and_norm())
+        conv1 = ConvNormAct(in_channels, c1, k1, s1, padding=p1, norm=None)
+        self.stem = nn.Sequential(conv1, *pool_and_norm())
         self.stages = nn.Sequential(
             # CONV2: 26x26; POOL2: 13x13
             nn.Sequential(ConvNormAct(c1, c2, k2, s2, padding=p2, norm=None), *pool_and_norm()),
@@ -98,8 +99,8 @@ class ZFNet(nn.Module):
         x = self.stages(self.stem(x))
         size = self.map_size
         if x.shape[2:] != (size, size):
-            raise ValueError(f"the last map is {x.shape[2]}x{x.shape[3]}, but FC6 needs {size}x{size}: use the image "
-                             "size that the network was built for, or build it with another image_size")
+            raise ValueError(f"the last map is {x.shape[2]}x{x.shape[3]}, but FC6 needs {size}x{size}: use "
+                             "the size that the network was built for, or build it with another image_size")
         return self.head(x)
 
     @staticmethod
@@ -110,7 +111,7 @@ class ZFNet(nn.Module):
             size = -(-(size - 3) // 2) + 1  # a pooling that rounds up
         size = -(-(size - 3) // 2) + 1
         if size < 1:
-            raise ValueError(f"image_size={image_size} is too small: the last of three poolings would be empty")
+            raise ValueError(f"image_size={image_size} is too small: nothing would be left to pool")
         return size
 
 

@@ -7,9 +7,10 @@
     recipe = named("modern", model="resnet20", data="cifar10")
 """
 
+from cnnlib.running import best_device, predict
 from cnnlib.train.checkpoint import best_path, load_checkpoint, save_checkpoint
 from cnnlib.train.inference import Inference, measure_inference
-from cnnlib.train.loop import best_device, evaluate, fit, predict
+from cnnlib.train.loop import evaluate, fit
 from cnnlib.train.recipe import Recipe
 from cnnlib.train.recipes import RECIPES, named
 

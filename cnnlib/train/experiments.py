@@ -2,8 +2,12 @@
 
 A file such as `data/experiments/alexnet.toml` has a `description`, a table `[defaults]` of recipe fields, and tables
 `[runs."<name>"]` of the fields that differ; `recipe = "modern"` in either starts from a recipe by name.
-`[ensembles."<name>"]` with `members` averages the probabilities of runs.
-The record `data/results/alexnet.json` holds for every run: recipe, rows, parameters, hardware, versions.
+`[ensembles."<name>"]` with `members` averages the probabilities of runs. A `priority` says which file goes first in a
+campaign (the highest; 0 if not given). Tables `[budgets.cpu]` and `[budgets.gpu]` hold fields for one kind of machine,
+which stand above the defaults and below a run's own; `runs`, a list of patterns such as "*, seed 0", names those that it
+can afford.
+The record `data/results/alexnet.json` holds for every run: recipe, rows, parameters, core-seconds, hardware, versions;
+that of the budget "gpu" is `alexnet_gpu.json`.
 """
 
 import json
@@ -11,56 +15,108 @@ import os
 import platform
 import tomllib
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 
-from cnnlib.registry import create_model
-from cnnlib.train.checkpoint import load_checkpoint, tested_weights
-from cnnlib.train.loop import Data, best_device, fit, load_data, make_batches, memory_format, predict
+from cnnlib.running import best_device, has_bfloat16, name_of, predict
+from cnnlib.train import distributed
+from cnnlib.train.checkpoint import load_checkpoint, only_writer, tested_weights, write_whole
+from cnnlib.train.loop import Data, fit, load_data, make_batches, make_model, memory_format
 from cnnlib.train.recipe import Recipe
 from cnnlib.train.recipes import named
 
-
-def hardware(device: torch.device) -> dict[str, object]:
-    """What a result was measured on: processor, threads or GPU, and versions."""
-    where = {"device": device.type, "versions": {"python": platform.python_version(), "torch": torch.__version__}}
-    if device.type == "cuda":
-        return {**where, "name": torch.cuda.get_device_name(device)}
-    return {**where, "name": _processor(), "threads": torch.get_num_threads(),
-            "bfloat16_instructions": bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())}
+BUDGETS = ("cpu", "gpu")
+KEYS = ("description", "priority", "defaults", "budgets", "runs", "ensembles")
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+@dataclass(frozen=True)
+class Plan:
+    """A file of experiments as one budget sees it: its recipes by run, members by ensemble, and where they are recorded."""
+
+    path: Path
+    description: str
+    recipes: dict[str, Recipe]
+    ensembles: dict[str, list[str]] = field(default_factory=dict)
+    priority: float = 0.0
+    budget: str = "cpu"
+
+    @property
+    def record(self) -> Path:
+        suffix = "" if self.budget == "cpu" else f"_{self.budget}"
+        return self.path.parent.parent / "results" / f"{self.path.stem}{suffix}.json"
+
+    def checkpoint(self, run: str, work: str | Path = "runs") -> Path:
+        return Path(work) / self.record.stem / f"{run}.pt"
+
+
+def read_plan(path: str | os.PathLike, budget: str = "cpu") -> Plan:
+    """A file of experiments for a budget. Raises `ValueError` that names the file for what makes no sense."""
+    path = Path(path)
+    try:
+        return _plan(path, tomllib.loads(path.read_text(encoding="utf-8")), budget)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _plan(path: Path, plan: Mapping[str, object], budget: str) -> Plan:
+    if budget not in BUDGETS:
+        raise ValueError(f"budget={budget!r}; choose one of {', '.join(map(repr, BUDGETS))}")
+    if unknown := sorted(set(plan) - set(KEYS)):
+        raise ValueError(f"expected {', '.join(KEYS)}; found {', '.join(unknown)}")
+    for key in KEYS[2:]:
+        if not isinstance(plan.get(key, {}), Mapping):
+            raise ValueError(f"{key} must be a table, not {plan[key]!r}")
+    for key in ("budgets", "runs", "ensembles"):
+        for name, table in plan.get(key, {}).items():
+            if not isinstance(table, Mapping):
+                raise ValueError(f"[{key}.{name}] must be a table, not {table!r}")
+    if not plan.get("runs"):
+        raise ValueError("there are no runs")
+    if unknown := sorted(set(plan.get("budgets", {})) - set(BUDGETS)):
+        raise ValueError(f"a budget is one of {', '.join(BUDGETS)}, not {', '.join(unknown)}")
+    if not isinstance(plan.get("priority", 0), (int, float)):
+        raise ValueError(f"priority={plan['priority']!r} must be a number")
+    table = dict(plan.get("budgets", {}).get(budget, {}))
+    patterns = table.pop("runs", ["*"])
+    if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"[budgets.{budget}]: runs={patterns!r} must be a list of patterns")
+    if idle := [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in plan["runs"])]:
+        raise ValueError(f"[budgets.{budget}]: runs={idle[0]!r} fits no run")
+    recipes = {}
+    for name, fields in plan["runs"].items():
+        if any(fnmatch(name, pattern) for pattern in patterns):
+            fields = {**plan.get("defaults", {}), **table, **fields}
+            known = fields.pop("recipe", None)
+            try:
+                recipes[name] = named(known, **fields) if known is not None else Recipe.from_dict(fields)
+            except ValueError as error:
+                raise ValueError(f"run {name!r}: {error}") from error
+    ensembles = {}
+    for name, entry in plan.get("ensembles", {}).items():
+        if set(entry) != {"members"} or not isinstance(entry["members"], list):
+            raise ValueError(f"ensemble {name!r} must have members, a list of runs, and nothing else")
+        if missing := [member for member in entry["members"] if member not in plan["runs"]]:
+            raise ValueError(f"ensemble {name!r} names runs that are not there: {', '.join(map(str, missing))}")
+        if set(entry["members"]) <= set(recipes):
+            ensembles[name] = entry["members"]
+    return Plan(path, plan.get("description", ""), recipes, ensembles, float(plan.get("priority", 0)), budget)
 
 
 def read_experiment(path: str | os.PathLike) -> tuple[str, dict[str, Recipe], dict[str, list[str]]]:
     """Description, recipes by run name, and members by ensemble name. Raises `ValueError` for what makes no sense."""
-    plan = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    unknown = set(plan) - {"description", "defaults", "runs", "ensembles"}
-    if unknown or not plan.get("runs"):
-        raise ValueError(f"{path}: expected description, [defaults], [runs.NAME], [ensembles.NAME]; "
-                         + (f"found {', '.join(sorted(unknown))}" if unknown else "there are no runs"))
-    recipes = {}
-    for name, fields in plan["runs"].items():
-        fields = {**plan.get("defaults", {}), **fields}
-        known = fields.pop("recipe", None)
-        recipes[name] = named(known, **fields) if known is not None else Recipe.from_dict(fields)
-    ensembles = {name: table["members"] for name, table in plan.get("ensembles", {}).items()}
-    for name, members in ensembles.items():
-        if missing := [member for member in members if member not in recipes]:
-            raise ValueError(f"{path}: ensemble {name!r} names runs that are not there: {', '.join(missing)}")
-    return plan.get("description", ""), recipes, ensembles
+    plan = read_plan(path)
+    return plan.description, plan.recipes, plan.ensembles
+
+
+# --- carrying out -----------------------------------------------------------------------------------------------------
 
 
 def run_experiment(
-    path: str | os.PathLike, *, runs: Collection[str] = (), work: str | os.PathLike = "runs", log=print
+    path: str | os.PathLike, *, runs: Collection[str] = (), work: str | os.PathLike = "runs", budget: str = "cpu",
+    device: torch.device | str | None = None, log: Callable[[str], None] = print,
 ) -> Path:
     """Do every run of the file that is not recorded yet, resuming what was cut off; returns the record's path.
 
@@ -68,21 +124,15 @@ def run_experiment(
     `work/<stem>/<run>.pt`. With `runs`, only those are done, and no ensembles: several processes or machines can share
     a file. An unknown run, or a recorded one whose recipe has changed since, raises `ValueError`.
     """
-    path = Path(path)
-    description, recipes, ensembles = read_experiment(path)
+    plan = read_plan(path, budget)
+    recipes, ensembles = plan.recipes, plan.ensembles
     if unknown := [name for name in runs if name not in recipes]:
         raise ValueError(f"{path} has no run {', '.join(map(repr, unknown))}; its runs are {', '.join(map(repr, recipes))}")
     if runs:
         recipes, ensembles = {name: recipe for name, recipe in recipes.items() if name in runs}, {}
-    target = path.parent.parent / "results" / f"{path.stem}.json"
-
-    def begun() -> dict:
-        return {**read_record(target, runs={}, ensembles={}), "description": description}
-
-    record = begun()
-    device = best_device()
-    folder = Path(work) / path.stem
+    device = torch.device(device) if device is not None else best_device()
     loaded = {}  # a set that several runs share is read once
+    record = read_record(plan.record, runs={})
 
     def data_of(recipe: Recipe) -> Data:
         key = recipe.data, recipe.image_size
@@ -91,28 +141,50 @@ def run_experiment(
         return loaded[key]
 
     for name, recipe in recipes.items():
-        done = record["runs"].get(name)
-        if done is not None:
-            if differ := recipe.differences(done["recipe"]):
-                raise ValueError(f"{target} holds run {name!r} with another recipe ({', '.join(differ)} differ); "
-                                 "rename the run or remove its record")
+        if (done := record["runs"].get(name)) is not None:
+            check_recorded(plan, name, done)
             continue
-        data = data_of(recipe)
+        checkpoint, data = plan.checkpoint(name, work), data_of(recipe)
         rows = []
-        for row in fit(recipe, data=data, device=device, checkpoint=folder / f"{name}.pt"):
+        for row in fit(recipe, data=data, device=device, checkpoint=checkpoint, log=lambda text, name=name: log(f"{name}: {text}")):
             rows.append(row)
             log(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         with torch.device("meta"):
-            params = sum(p.numel() for p in create_model(recipe.model, **recipe.model_args).parameters())
-        record = begun()  # another process may have added to it meanwhile
-        record["runs"][name] = run_record(recipe, data, device, params=params, rows=rows)
-        write_record(target, record)
+            params = sum(p.numel() for p in make_model(replace(recipe, weights=""), data[0].classes).parameters())
+        state = load_checkpoint(checkpoint)
+        spent = {key: state[key] for key in ("core_seconds", "precision", "history") if key in state}
+        record = add_to_record(plan, "runs", name, run_record(recipe, data, device, params=params, rows=rows, **spent))
 
     for name, members in ensembles.items():
-        if record.setdefault("ensembles", {}).get(name, {}).get("members") != members:
-            record["ensembles"][name] = {"members": members, **ensemble(folder, recipes, members, data_of, device)}
-            write_record(target, record)
-    return target
+        if record.get("ensembles", {}).get(name, {}).get("members") != members:
+            entry = {"members": members, **ensemble(plan, members, data_of, device, work)}
+            record = add_to_record(plan, "ensembles", name, entry)
+    return plan.record
+
+
+def check_recorded(plan: Plan, name: str, done: Mapping[str, object]) -> None:
+    if differ := plan.recipes[name].differences(done["recipe"]):
+        raise ValueError(f"{plan.record} holds run {name!r} with another recipe ({', '.join(differ)} differ); "
+                         "rename the run or remove its record")
+
+
+def add_to_record(plan: Plan, table: str, name: str, entry: Mapping[str, object]) -> dict:
+    """The record of the plan with an entry more, written; another process may have added to it meanwhile, or do so now."""
+    if distributed.rank() > 0:
+        return {"runs": {}, table: {name: entry}}
+    with only_writer(plan.record, wait_seconds=60):
+        record = {**read_record(plan.record, runs={}, ensembles={}), "description": plan.description}
+        record.setdefault(table, {})[name] = entry
+        write_record(plan.record, record)
+    return record
+
+
+def hardware(device: torch.device) -> dict[str, object]:
+    """What a result was measured on: processor, threads or GPU, and versions."""
+    where = {"device": device.type, "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+    if device.type != "cpu":
+        return {**where, "name": name_of(device)}
+    return {**where, "name": name_of(device), "threads": torch.get_num_threads(), "bfloat16_instructions": has_bfloat16(device)}
 
 
 def run_record(recipe: Recipe, data: Data, device: torch.device, **measured: object) -> dict[str, object]:
@@ -124,8 +196,7 @@ def run_record(recipe: Recipe, data: Data, device: torch.device, **measured: obj
 
 
 def ensemble(
-    folder: Path, recipes: Mapping[str, Recipe], members: list[str], data_of: Callable[[Recipe], Data],
-    device: torch.device,
+    plan: Plan, members: list[str], data_of: Callable[[Recipe], Data], device: torch.device, work: str | os.PathLike
 ) -> dict:
     """Accuracy in percent of the mean of the first k members' probabilities, for k = 1 ... len(members).
 
@@ -133,12 +204,13 @@ def ensemble(
     """
     total, top1, top5, alone = 0, [], [], []
     for name in members:
-        recipe = recipes[name]
-        model = create_model(recipe.model, **recipe.model_args)
-        model.load_state_dict(tested_weights(load_checkpoint(folder / f"{name}.pt", recipe=recipe)))
+        recipe = replace(plan.recipes[name], weights="")
+        data = data_of(recipe)
+        model = make_model(recipe, data[0].classes)
+        model.load_state_dict(tested_weights(load_checkpoint(plan.checkpoint(name, work), recipe=plan.recipes[name])))
         model.to(device, memory_format=memory_format(recipe))
-        test_batches = make_batches(recipe, data_of(recipe), device)[1]
-        logits, labels = predict(model, test_batches, recipe, device)
+        test_batches = make_batches(recipe, data, device)[1]
+        logits, labels = predict(model, test_batches, recipe.precision)
         total = total + logits.softmax(1)
         alone.append(accuracy(logits, labels, 1))
         top1.append(accuracy(total, labels, 1))
@@ -165,10 +237,6 @@ def write_record(path: Path, record: Mapping[str, object]) -> None:
             return float(f"{value:.6g}")
         if isinstance(value, Mapping):
             return {key: rounded(entry) for key, entry in value.items()}
-        return [rounded(entry) for entry in value] if isinstance(value, list) else value
+        return [rounded(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    text = json.dumps(rounded(record), indent=1, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, (json.dumps(rounded(record), indent=1, ensure_ascii=False) + "\n").encode())

@@ -3,24 +3,23 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnlib.running import decay_groups
 from cnnlib.train.recipe import Recipe
 
+STRETCHING = ("cosine", "linear", "step")  # schedules whose course depends on the length of the run
 Targets = list[tuple[Tensor, float | Tensor]]  # labels (N,), and the share that they have in the image
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer. Weight decay applies to weights of two or more axes, not to biases and norm scales."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    """The recipe's optimizer; `decay_groups` says which weights decay."""
+    groups = decay_groups(model, recipe.weight_decay)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, fused=recipe.fused)
     if recipe.optimizer == "rmsprop":  # PyTorch has no fused one; `foreach` is the next best. eps is ours, for stability
@@ -58,6 +57,15 @@ class Schedule:
         self.best = max(self.best, test_accuracy)
         if self.waited >= self.recipe.patience:
             self.waited, self.factor = 0, self.factor * self.recipe.gamma
+
+    def stretch(self, epochs: int, done: float) -> str:
+        """What it means for the step size that the run, so far planned for `epochs`, is longer now, after `done` of them."""
+        before = Schedule(replace(self.recipe, epochs=epochs))
+        before.load_state_dict(self.state_dict())
+        if self.recipe.schedule not in STRETCHING:
+            return f"; the {self.recipe.schedule} schedule goes on as it would have"
+        return (f"; the {self.recipe.schedule} schedule stretches with it: lr goes on at {self.lr(done):.4g}, where the shorter "
+                f"run had come down to {before.lr(done):.4g}")
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best, "waited": self.waited, "factor": self.factor}

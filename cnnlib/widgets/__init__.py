@@ -6,6 +6,7 @@ from .cost_table import CostTableExplorer
 from .follow import FollowPhotograph
 from .inception import InceptionDesigner
 from .map import ArchitectureMap
+from .network import NetworkExplorer
 from .normalization import NormalizationAxes
 from .question import Question
 from .receptive_field import ReceptiveFieldExplorer
@@ -13,5 +14,5 @@ from .stack import StackDesigner, conv, pool
 
 __all__ = [
     "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph", "InceptionDesigner",
-    "NormalizationAxes", "Question", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+    "NetworkExplorer", "NormalizationAxes", "Question", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]

@@ -90,7 +90,7 @@ class ArchitectureMap(Explorer):
     @property
     def summary(self) -> str:
         example = self.data["example"]
-        return f"{len(self.data['networks'])} networks, {example['y']} by {example['x']}, {example['source']}"
+        return f"{example['y']} by {example['x']}, {example['source']}"  # no count: it would change with every new network
 
     @traitlets.validate("source", "x", "y", "size", "scale", "network")
     def _check(self, proposal):

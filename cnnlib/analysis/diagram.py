@@ -1,0 +1,1331 @@
+"""A network as a drawing shows it: layers, the groups that they form, and what flows between them, as plain data.
+
+    drawing = diagram(model, (3, 224, 224))
+    drawing.stages                      # names of the parts of the network, from the image to the answer
+    drawing.structure("layer1.0")       # series, branches and repeats, for a layout
+
+Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read off
+the trace of one forward pass: what joins, branches and repeats is found, not declared. The groups are those of the
+modules; where a module is one long chain, such as VGG's `features`, it is cut where the size of the maps changes.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+
+from torch import nn
+
+from .cost import macs, other_operations
+from .trace import Call, InputSize, Step, Trace, no_collection, trace
+
+INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
+MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
+
+MOST_IN_BLOCK = 24  # convolutions that a block may have to be drawn layer by layer
+JOINS = {"add": "+", "multiply": "\u00d7", "concatenate": "concatenate", "mean": "mean", "subtract": "\u2212", "maximum": "max"}
+STRIPS = ("norm", "act", "drop", "scale", "flatten", "pad")  # drawn small, on the layer that they belong to
+HEAVY = ("conv", "fc", "pool", "attention")
+
+
+@dataclass
+class Part:
+    """A layer, or a group of parts, by plain numbers and texts.
+
+    Attributes:
+        id: its place in `Diagram.parts`; `parent` is that of the group it is in, None for the whole network.
+        name: dotted name of the module (of a function, of the module that calls it), or of a run of modules: "features.0-2".
+        kind: of a layer, what it does: "conv", "fc", "pool", "norm", "act", "add", "concatenate", "multiply", "split",
+            "shuffle", "other", ...; of a group, "group".
+        label: in the words of papers, such as "3x3 conv, 64, /2"; of a group, the class of its module or its role.
+        code: the line that makes the module, or the function's name.
+        input_shape, output_shape: without the batch dimension.
+        params, macs, other, activations: as in `cost_table`; a shared parameter counts once.
+        children: ids, in forward order; empty for layers.
+    """
+
+    id: int
+    name: str
+    kind: str
+    label: str
+    code: str = ""
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    params: int = 0
+    macs: int = 0
+    other: int = 0
+    activations: int = 0
+    parent: int | None = None
+    children: list[int] = field(default_factory=list)
+    details: dict = field(default_factory=dict)
+
+    @property
+    def is_layer(self) -> bool:
+        return self.kind != "group"
+
+
+@dataclass
+class Diagram:
+    """All parts of a network, the first of them the whole, and the edges between layers, (from, to) by id."""
+
+    title: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    parts: list[Part]
+    edges: list[tuple[int, int]]
+    aliases: dict[str, int] = field(default_factory=dict)  # names of modules that were drawn as a part of another name
+
+    def to_dict(self) -> dict:
+        """Everything as dictionaries, lists, texts and numbers."""
+        return asdict(self)
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the parts of which the network consists, in forward order."""
+        return [self.parts[child].name for child in self.parts[0].children]
+
+    def find(self, name: str) -> Part:
+        """The part of this name, the largest if there are several. Raises `ValueError` for a name that is not there."""
+        if name == "":
+            return self.parts[0]
+        for part in self.parts:
+            if part.name == name:
+                return part
+        if name in self.aliases:
+            return self.parts[self.aliases[name]]
+        near = [part.name for part in self.parts if part.name.startswith(name.split(".")[0]) and not part.is_layer]
+        raise ValueError(f"{name!r} is not a part of {self.title}; choose one of {', '.join((near or self.stages)[:12])}")
+
+    def layers(self, part: Part | None = None) -> list[Part]:
+        """The layers of a part, or of the whole, in forward order."""
+        part = part or self.parts[0]
+        if part.is_layer:
+            return [part]
+        return [layer for child in part.children for layer in self.layers(self.parts[child])]
+
+    def structure(self, name: str = "", zoom: str | None = None) -> "Series":
+        """What a part looks like inside, for a layout: by its groups ("network", "stage") or layer by layer ("block")."""
+        part = self.find(name)
+        zoom = zoom or self.zoom_of(part)
+        if zoom not in ("network", "stage", "block"):
+            raise ValueError(f"zoom={zoom!r}; choose 'network', 'stage' or 'block'")
+        if part.is_layer:
+            return Series([Unit([part])])
+        if zoom == "network":
+            layers = _structure(self, part, by_layers=True, nested=False)
+            if len(layers.items) <= MOST_LAYERS and all(isinstance(item, (Unit, Repeat)) for item in layers.items):
+                return layers
+        frames = zoom == "block" and bool(part.details.get("stage"))
+        if zoom == "block" and not frames and any(not self.parts[child].is_layer for child in part.children):
+            if sum(layer.kind in HEAVY for layer in self.layers(part)) > MOST_IN_BLOCK:
+                zoom = "stage"  # such as a searched cell: its separable convolutions in a few words each
+        return _structure(self, part, by_layers=zoom == "block" and not frames, nested=frames)
+
+    def zoom_of(self, part: Part) -> str:
+        """The zoom at which a part is best drawn: the whole as a network, blocks in a row as a stage, the rest as a block."""
+        return "network" if part.parent is None else "stage" if part.details.get("stage") else "block"
+
+
+def diagram(model: nn.Module, input_size: InputSize, *, title: str = "") -> Diagram:
+    """What is to be drawn of `model` for inputs of `input_size`, (C, H, W) for images, in evaluation mode.
+
+    Nothing is computed and the model is left as it was. Raises what `cnnlib.analysis.trace.trace` raises.
+    """
+    with no_collection():
+        with evaluation(model):
+            record = trace(model, input_size)
+        return _Builder(record, title or type(model).__name__).build()
+
+
+@contextmanager
+def evaluation(model: nn.Module):
+    """`model` in evaluation mode while the context lasts."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}: {model!r:.80}")
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+# From operations to layers
+
+
+class _Layer:
+    def __init__(self, group: "_Group", name: str, module: nn.Module | None, step: str):
+        self.group, self.name, self.module, self.step = group, name, module, step
+        self.kind = self.label = ""
+        self.details = {}
+        self.nodes = []
+        self.sources = []  # layers, or INPUT
+        self.input_shape = self.output_shape = ()
+        self.outputs = []
+
+
+class _Group:
+    def __init__(self, name: str, label: str, code: str, parent: "_Group | None"):
+        self.name, self.label, self.code, self.parent = name, label, code, parent
+        self.children = []
+        self.is_block = self.is_chain = False
+
+    def layers(self) -> list[_Layer]:
+        return [layer for child in self.children for layer in (child.layers() if isinstance(child, _Group) else [child])]
+
+
+PASSING = {"clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape", "permute",
+           "transpose", "t", "unsqueeze", "squeeze", "expand", "as_strided", "written_through", "copy"}
+CONSTANTS = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "bernoulli", "rand_like"}
+SPLITS = {"split", "split_with_sizes", "chunk", "slice", "narrow", "unbind", "select"}
+ACTIVATIONS = {
+    "relu": "ReLU", "hardtanh": "ReLU6", "silu": "SiLU", "gelu": "GELU", "sigmoid": "sigmoid", "hardsigmoid": "hard sigmoid",
+    "hardswish": "hard swish", "tanh": "tanh", "leaky_relu": "leaky ReLU", "elu": "ELU", "prelu": "PReLU", "_prelu_kernel": "PReLU",
+    "_softmax": "softmax", "mish": "Mish", "softplus": "softplus", "rrelu_with_noise": "RReLU", "log_sigmoid_forward": "log sigmoid",
+    "_log_softmax": "log softmax", "clamp": "clip", "clamp_min": "ReLU", "glu": "GLU", "_safe_softmax": "softmax",
+}
+NORMS = {"native_batch_norm": "BN", "cudnn_batch_norm": "BN", "native_layer_norm": "LN", "native_group_norm": "GN",
+         "_native_batch_norm_legit": "BN", "rms_norm": "RMS norm", "_fused_rms_norm": "RMS norm"}
+BINARY = {"add": "add", "mul": "multiply", "sub": "subtract", "maximum": "maximum", "cat": "concatenate", "stack": "concatenate"}
+
+
+class _Builder:
+    def __init__(self, record: Trace, title: str):
+        self.record = record
+        self.title = title
+        self.groups = {}  # Call -> _Group
+        self.made_by = {}  # Value -> layer or INPUT
+        self.splits = {}
+        self.shuffling = {}  # value between the two views of a channel shuffle -> the value that is shuffled
+        self.layers = []
+        self.counted = set()
+
+    def build(self) -> Diagram:
+        record = self.record
+        for value in record.inputs:
+            self.made_by[value] = INPUT
+        self.uses = {}
+        for node in record.nodes():
+            for value in set(node.inputs):
+                self.uses[value] = self.uses.get(value, 0) + 1
+        self.root = _Group("", self.title, type(record.model).__name__, None)
+        units = self._units()
+        for owner, name, module, steps in units:
+            self._read(owner, name, module, steps)
+        self._drop_dead()
+        self._merge_means()
+        self._chain_concatenations()
+        self._hoist_joins()
+        return self._assemble()
+
+    def _group_of(self, call: Call | None) -> _Group:
+        if call is None or call.parent is None:
+            return self.root
+        if call not in self.groups:
+            parent = self._group_of(call.parent)
+            group = self.groups[call] = _Group(call.name, call.kind, _code(call.module), parent)
+            parent.children.append(group)
+        return self.groups[call]
+
+    def _units(self):
+        """(group, name, module, steps) of each layer: of a call that calls no other, or of a function in a larger module.
+
+        A call that calls no module but computes with weights twice or more is a group of functions.
+        """
+        leaf_steps, units = {}, []
+        for step in self.record.steps:
+            if isinstance(step, Call):
+                if not step.has_children:
+                    leaf_steps[step] = []
+                    units.append((step, leaf_steps[step]))
+            elif step.call in leaf_steps:
+                leaf_steps[step.call].append(step)
+            else:
+                units.append((step, [step]))
+        for first, steps in units:
+            if isinstance(first, Step):
+                yield self._group_of(first.call), first.call.name if first.call else "", None, steps
+            elif len(steps) > 1 and sum(any(map(_is_heavy, step.nodes)) for step in steps) > 1 or first.parent is None:
+                for step in steps:
+                    yield self._group_of(first), first.name, None, [step]
+            else:
+                yield self._group_of(first.parent), first.name, (first.module, first), steps
+
+    def _read(self, group, name, module, steps):
+        module, call = module or (None, None)
+        kind = steps[0].kind if steps else ""
+        nodes = [node for step in steps for node in step.nodes]
+        if not nodes:
+            if isinstance(module, nn.modules.dropout._DropoutNd) and module.p and call.inputs:
+                self._pass_by(group, name, module, call)
+            return
+        known, inside = [], set()  # operations on what comes from the network's input, and their results
+        for node in nodes:
+            if node.op not in CONSTANTS and any(value in self.made_by or value in inside for value in node.inputs):
+                known.append(node)
+                inside.update(node.outputs)
+        if not known:
+            return
+        layer = _Layer(group, name, module, kind)
+        layer.nodes = nodes
+        describe(layer)
+        data = [value for node in known for value in node.inputs if value in self.made_by and value not in inside]
+        results = [value for node in known for value in node.outputs]
+        if layer.kind == "pass":
+            self._follow(layer, known, data, results)
+            return
+        if layer.kind == "split":
+            key = (data[0], id(group))
+            if key in self.splits:
+                layer = self.splits[key]
+                layer.nodes = layer.nodes + nodes
+            else:
+                self.splits[key] = layer
+                self._add(layer, data)
+        else:
+            self._add(layer, data)
+        layer.outputs += results
+        layer.output_shape = tuple(results[-1].shape[1:]) if module is None or not call.outputs else tuple(call.outputs[0].shape[1:])
+        if layer.kind in ("conv", "pool", "fc", "norm"):
+            layer.output_shape = tuple(results[0].shape[1:]) if module is None else layer.output_shape
+        for value in results:
+            self.made_by[value] = layer
+
+    def _add(self, layer, data):
+        layer.input_shape = tuple(data[0].shape[1:]) if data else ()
+        sources = dict.fromkeys((self.made_by[value], value) for value in data)
+        layer.sources = [made_by for made_by, _ in sources]
+        layer.group.children.append(layer)
+        self.layers.append(layer)
+
+    def _pass_by(self, group, name, module, call):
+        """Dropout does nothing in evaluation; it is drawn where nothing else reads its input."""
+        value = call.inputs[0]
+        if value in self.made_by and self.uses.get(value, 0) <= 1:
+            layer = _Layer(group, name, module, "dropout")
+            describe(layer)
+            self._add(layer, [value])
+            layer.output_shape = layer.input_shape
+            layer.outputs = [value]
+            self.made_by[value] = layer
+
+    def _follow(self, layer, nodes, data, results):
+        """Views and copies: what reads the result reads the source; two views around a transposition are a shuffle."""
+        source = data[0]
+        made_by = self.made_by[source]
+        origin = self.shuffling.pop(source, None)
+        for node in nodes:
+            if node.op in ("transpose", "permute") and len(node.inputs[0].shape) == 5 and origin is not None:
+                origin = (origin[0], True)
+            elif node.op in ("view", "_unsafe_view", "reshape") and len(node.outputs[0].shape) == 5:
+                origin = (node.inputs[0], False)
+        if origin is not None and origin[1] and results[-1].shape == origin[0].shape:
+            layer.kind, layer.label = "shuffle", "channel shuffle"
+            self._add(layer, [origin[0]])
+            layer.output_shape = tuple(results[-1].shape[1:])
+            layer.outputs = results
+            made_by = layer
+            origin = None
+        for value in results:
+            self.made_by[value] = made_by
+            if origin is not None:
+                self.shuffling[value] = origin
+
+    # What the layers tell of each other
+
+    def _drop_dead(self):
+        alive, left = set(), [self.made_by.get(value) for value in self.record.outputs]
+        self.ends = list(dict.fromkeys(layer for layer in left if isinstance(layer, _Layer)))
+        while left:
+            layer = left.pop()
+            if isinstance(layer, _Layer) and layer not in alive:
+                alive.add(layer)
+                left += layer.sources
+        for layer in self.layers:
+            if layer not in alive:
+                layer.group.children.remove(layer)
+        self.layers = [layer for layer in self.layers if layer in alive]
+
+    def _readers(self):
+        readers = {layer: [] for layer in self.layers}
+        for layer in self.layers:
+            for source in layer.sources:
+                if source in readers:
+                    readers[source].append(layer)
+        return readers
+
+    def _remove(self, layer, stand_in):
+        layer.group.children.remove(layer)
+        self.layers.remove(layer)
+        for other in self.layers:
+            other.sources = [stand_in if source is layer else source for source in other.sources]
+        self.ends = [stand_in if end is layer else end for end in self.ends]
+
+    def _merge_means(self):
+        """Maps that are stacked and averaged are joined by their mean."""
+        readers = self._readers()
+        for layer in list(self.layers):
+            if layer.step == "stack" and len(readers[layer]) == 1:
+                mean = readers[layer][0]
+                if mean.step in ("mean", "sum") and mean.output_shape == layer.input_shape:
+                    layer.kind = layer.label = "mean" if mean.step == "mean" else "add"
+                    layer.nodes = layer.nodes + mean.nodes
+                    layer.output_shape = mean.output_shape
+                    self._remove(mean, layer)
+
+    def _chain_concatenations(self):
+        """cat(a, b, c) after p = cat(a, b) is drawn as cat(p, c): the same maps, and how a dense block grows."""
+        longest = {}  # first source -> concatenations that begin with it, the latest last
+        for layer in self.layers:
+            if layer.kind == "concatenate" and layer.sources:
+                own = list(layer.sources)
+                for earlier, ends in reversed(longest.get(own[0], []) if own else []):
+                    if len(ends) < len(own) and own[: len(ends)] == ends:
+                        layer.sources = [earlier, *own[len(ends) :]]
+                        break
+                    if len(ends) < len(own) and own[-len(ends) :] == ends:
+                        layer.sources = [*own[: -len(ends)], earlier]
+                        break
+                for key in {own[0], own[-1]}:
+                    longest.setdefault(key, []).append((layer, own))
+        for layer in [layer for layer in self.layers if layer.kind == "concatenate" and len(layer.sources) == 1]:
+            self._remove(layer, layer.sources[0])
+
+    def _hoist_joins(self):
+        """A join of things that all come from outside belongs to the group around."""
+        for layer in self.layers:
+            while layer.kind in JOINS and layer.group.parent is not None:
+                group = layer.group
+                inside = set(group.layers())
+                first = next(iter(group.layers()), None)
+                if first is not layer or any(source in inside for source in layer.sources):
+                    break
+                group.children.remove(layer)
+                parent = group.parent
+                parent.children.insert(parent.children.index(group), layer)
+                layer.group = parent
+
+    # Groups
+
+    def _assemble(self) -> Diagram:
+        self.aliases = {}
+        self.sizes = {name: tensor.numel() for name, tensor in self.record.parameters.values()}
+        _simplify(self.root, self.aliases)
+        for layer in self.layers:
+            layer.consumers = []
+        for layer in self.layers:
+            for source in layer.sources:
+                if isinstance(source, _Layer):
+                    source.consumers.append(layer)
+        _make_acyclic(self.root)
+        _cut_stages(self.root, self.aliases)
+        parts, ids = [], {}
+
+        def add(thing, parent):
+            part = Part(len(parts), thing.name, "group", thing.label, parent=parent)
+            ids[thing] = part.id
+            parts.append(part)
+            if isinstance(thing, _Group):
+                part.code = thing.code
+                if parent == 0 and _is_stage(thing):
+                    part.details["stage"] = True
+                elif parent == 0 and thing.is_block:
+                    part.details["block"] = True
+                part.children = [add(child, part.id) for child in thing.children]
+                inside = [parts[child] for child in part.children]
+                for key in ("params", "macs", "other", "activations"):
+                    setattr(part, key, sum(getattr(child, key) for child in inside))
+                if inside:
+                    part.input_shape, part.output_shape = inside[0].input_shape, inside[-1].output_shape
+            else:
+                part.kind, part.details = thing.kind, thing.details
+                part.code = _code(thing.module) if thing.module is not None else thing.step
+                part.input_shape, part.output_shape = thing.input_shape, thing.output_shape
+                self._count(part, thing)
+            return part.id
+
+        add(self.root, None)
+        _name_stages(parts)
+        edges = [(ids[source] if isinstance(source, _Layer) else INPUT, ids[layer])
+                 for layer in self.layers for source in layer.sources]
+        edges += [(ids[layer], OUTPUT) for layer in self.ends]
+        aliases = {name: ids[thing] for name, thing in self.aliases.items() if thing in ids}
+        shapes = [tuple(value.shape[1:]) for value in (self.record.inputs[0], self.record.outputs[0])]
+        return Diagram(self.title, *shapes, parts, edges, aliases)
+
+    def _count(self, part, layer):
+        for node in layer.nodes:
+            for value in node.inputs:
+                for name in value.parameters:
+                    if name not in self.counted:
+                        self.counted.add(name)
+                        part.params += self.sizes[name]
+            if not node.is_view:
+                part.macs += macs(node)
+                part.other += other_operations(node)
+        if layer.nodes and not all(node.is_view for node in layer.nodes):
+            part.activations = math.prod(layer.output_shape)
+
+
+def _is_heavy(node) -> bool:
+    return macs(node) > 0 and any(value.parameters for value in node.inputs)
+
+
+def _code(module: nn.Module) -> str:
+    """The module's repr, on one line if it is a layer; else its class."""
+    text = repr(module)
+    return text if "\n" not in text and len(text) < 200 else type(module).__name__
+
+
+# Labels in the words of papers
+
+
+def by(lengths: Sequence[int]) -> str:
+    """(3, 3) -> "3x3" with a multiplication sign."""
+    return "\u00d7".join(map(str, lengths))
+
+
+def _stride(lengths) -> str:
+    lengths = tuple(lengths)
+    if all(length == 1 for length in lengths):
+        return ""
+    return f", /{lengths[0]}" if len(set(lengths)) == 1 else f", /{by(lengths)}"
+
+
+def describe(layer: _Layer) -> None:
+    """Set the kind and the label of a layer from its module and its operations."""
+    nodes, module = layer.nodes, layer.module
+    ops = [node.op.removesuffix("_") for node in nodes]
+    computing = [op for op in ops if op not in PASSING and op not in SPLITS]
+    if len(set(computing)) > 1:
+        computing = [op for op in computing if op != "constant_pad_nd"]  # padding of the layer that follows
+    name = type(module).__name__ if module is not None else ""
+    heavy = [node for node in nodes if macs(node) > 0]
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        layer.kind, layer.label = "drop", f"dropout {module.p:g}"
+        return
+    if "LocalResponseNorm" in name:
+        layer.kind, layer.label = "norm", "LRN"
+        return
+    if "Shuffle" in name and "Pixel" not in name:
+        layer.kind, layer.label = "shuffle", "channel shuffle"
+        return
+    weights = [node for node in heavy if any(value.parameters for value in node.inputs)]
+    if any("scaled_dot_product" in op for op in (*ops, layer.step)) or len(heavy) > 1 and "_softmax" in ops:
+        layer.kind, layer.label = "attention", "attention"
+    elif len(weights) == 1 and weights[0].op == "convolution":
+        _describe_convolution(layer, weights[0])
+    elif len(weights) == 1:
+        out = weights[0].outputs[0].shape[-1]
+        layer.kind, layer.label = "fc", f"fully connected, {out:,}" if len(weights[0].outputs[0].shape) == 2 else f"linear, {out:,}"
+        if weights[0].op == "linear":
+            layer.details = {"in": weights[0].args[0].shape[-1], "out": out, "bias": weights[0].args[2] is not None}
+    elif heavy:
+        layer.kind, layer.label = "other", name or layer.step.replace("_", " ") if len(heavy) > 1 else "matrix product"
+    elif not computing or computing in (["cat"], ["stack"]) and len(nodes[0].inputs) == 1:
+        _describe_view(layer, ops, name)
+    elif any(op in NORMS for op in computing) and len(set(computing)) <= 2:
+        layer.kind, layer.label = "norm", next(NORMS[op] for op in computing if op in NORMS)
+        if "InstanceNorm" in name:
+            layer.label = "IN"
+    elif len(computing) == 1 or len(set(computing)) == 1 and computing[0] in BINARY:
+        _describe_single(layer, computing[0], next(node for node in nodes if node.op.removesuffix("_") == computing[0]), name)
+    elif module is not None and type(module).__module__.startswith("torch.nn.modules.activation"):
+        layer.kind, layer.label = "act", name
+    else:
+        layer.kind, layer.label = "other", name or layer.step.replace("_", " ")
+
+
+def _describe_convolution(layer, node):
+    x, weight, bias, stride, padding, dilation, transposed = node.args[:7]
+    groups = node.args[8]
+    kernel = tuple(weight.shape[2:])
+    channels = node.outputs[0].shape[1]
+    word = "conv"
+    if groups > 1:
+        word = "depthwise conv" if groups == x.shape[1] else "grouped conv"
+    if transposed:
+        word = "transposed " + word
+    label = f"{by(kernel)} {word}, {channels:,}"
+    if groups > 1 and groups != x.shape[1]:
+        label += f", {groups} groups"
+    label += _stride(stride).replace("/", "\u00d7" if transposed else "/")
+    if any(length != 1 for length in dilation):
+        label += f", dilated {dilation[0]}"
+    layer.kind, layer.label = "conv", label
+    layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding), "dilation": list(dilation),
+                     "groups": groups, "in": x.shape[1], "out": channels, "bias": bias is not None,
+                     "transposed": bool(transposed), "depthwise": 1 < groups == x.shape[1]}
+
+
+def _describe_view(layer, ops, name):
+    splitting = [op for op in ops if op in SPLITS]
+    first = layer.nodes[0]
+    if name == "Flatten" or layer.step == "flatten":
+        layer.kind, layer.label = "flatten", "flatten"
+    elif splitting:
+        before = first.inputs[0].shape
+        node = next(node for node in layer.nodes if node.op in SPLITS)
+        after = layer.nodes[-1].outputs[0].shape if node.outputs == () else node.outputs[0].shape
+        last = layer.nodes[-1].outputs[0].shape if layer.nodes[-1].outputs else after
+        if math.prod(last) == math.prod(before) and len(node.outputs) == 1:
+            layer.kind = "pass"
+        elif len(before) == 4 and len(last) == 4 and any(
+                node.op == "slice" and len(node.args) > 4 and (node.args[4] or 1) > 1 for node in layer.nodes):
+            layer.kind, layer.label = "other", f"subsample{_stride([-(-a // b) for a, b in zip(before[2:], last[2:])])}"
+        else:
+            layer.kind, layer.label = "split", "split"
+    else:
+        layer.kind = "pass"
+
+
+def _describe_single(layer, op, node, name):
+    inputs = [value for value in node.inputs if not value.parameters and value.role in ("result", "input")]
+    shape = node.outputs[0].shape if node.outputs else ()
+    if op in BINARY and len(inputs) > 1:
+        layer.kind = BINARY[op]
+        layer.label = JOINS[layer.kind]
+    elif op in ("cat", "stack"):
+        layer.kind, layer.label = "other", "put a token in front"
+    elif op in ("mul", "add", "sub", "div", "rsub", "neg") and len(inputs) <= 1:
+        has_weight = any(value.parameters for value in node.inputs)
+        layer.kind = "scale"
+        layer.label = "scale" if op in ("mul", "div") else "shift"
+        if not has_weight and any(isinstance(arg, (int, float)) for arg in node.args):
+            number = next(arg for arg in node.args if isinstance(arg, (int, float)))
+            layer.label = {"mul": "\u00d7 ", "add": "+ ", "div": "/ ", "sub": "\u2212 ", "rsub": "\u2212 "}.get(op, "") + f"{number:g}"
+    elif op in ACTIVATIONS:
+        layer.kind, layer.label = "act", ACTIVATIONS[op]
+    elif op.startswith(("max_pool", "avg_pool", "fractional_max_pool", "lp_pool")):
+        word = "max" if op.startswith("max") else "average"
+        sizes = [arg for arg in node.args[1:] if isinstance(arg, (tuple, list))]
+        kernel = sizes[0] if sizes else (node.args[1],) * (len(shape) - 2)
+        stride = sizes[1] if len(sizes) > 1 and sizes[1] else kernel
+        layer.kind, layer.label = "pool", f"{by(kernel)} {word} pool{_stride(stride)}"
+        layer.details = {"kernel": list(kernel), "stride": list(stride),
+                         "padding": list(sizes[2]) if len(sizes) > 2 and sizes[2] else [0] * len(kernel)}
+    elif "adaptive" in op:
+        word = "max" if "max" in op else "average"
+        space = shape[2:]
+        layer.kind = "pool"
+        layer.label = f"global {word} pool" if math.prod(space) == 1 else f"{word} pool to {by(space)}"
+    elif op in ("mean", "amax", "sum", "max") and inputs and len(inputs[0].shape) == 4:
+        before, after = inputs[0].shape, [length for length in shape]
+        spatial = math.prod(after) == before[0] * before[1]
+        layer.kind = "pool" if spatial else "other"
+        layer.label = f"global {'max' if 'max' in op else 'average'} pool" if spatial else f"{op} over channels"
+    elif op in ("mean", "sum") and inputs and len(inputs[0].shape) == 3:
+        layer.kind, layer.label = "pool", "average over tokens"
+    elif "upsample" in op or op == "grid_sampler_2d":
+        before, after = inputs[0].shape[2:], shape[2:]
+        factor = after[0] / before[0] if before else 1
+        layer.kind, layer.label = "resize", f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
+    elif op in ("pixel_shuffle", "pixel_unshuffle", "im2col", "unfold"):
+        layer.kind, layer.label = "resize", op.replace("_", " ")
+    elif "pad" in op:
+        layer.kind, layer.label = "pad", "pad"
+    elif op in NORMS:
+        layer.kind, layer.label = "norm", NORMS[op]
+    elif op in ("roll", "flip", "index", "index_select", "gather"):
+        layer.kind, layer.label = "other", {"roll": "shift windows"}.get(op, op.replace("_", " "))
+    else:
+        layer.kind, layer.label = "other", name or op.strip("_").replace("_", " ")
+
+
+# Groups that make sense
+
+
+def _adopt(group: _Group, children: list) -> None:
+    group.children = children
+    for child in children:
+        if isinstance(child, _Group):
+            child.parent = group
+        else:
+            child.group = group
+
+
+def _simplify(group: _Group, aliases: dict) -> None:
+    """Leave out groups that show nothing: empty ones, those of one child, those of one convolution with norm and activation."""
+    children = []
+    for child in group.children:
+        if isinstance(child, _Group):
+            _simplify(child, aliases)
+            if len(child.children) == 1 and isinstance(child.children[0], _Group):
+                inner = child.children[0]
+                aliases[inner.name] = inner
+                inner.name = child.name
+                if child.label not in CONTAINERS:
+                    inner.label, inner.code = child.label, child.code
+                child = inner
+            layers = child.layers()
+            big = sum(layer.kind not in STRIPS for layer in layers)
+            if big <= 1 and not any(layer.kind in JOINS for layer in layers):
+                if layers:
+                    aliases[child.name] = layers[next((i for i, layer in enumerate(layers) if layer.kind not in STRIPS), 0)]
+                children += child.children
+                continue
+        children.append(child)
+    _adopt(group, children)
+
+
+def _top(group: _Group, layer: _Layer):
+    """The child of `group` that holds `layer`, or None."""
+    thing = layer
+    while thing is not None:
+        above = thing.parent if isinstance(thing, _Group) else thing.group
+        if above is group:
+            return thing
+        thing = above
+    return None
+
+
+def _edges_between(group: _Group) -> tuple[dict, dict]:
+    """For each child what it reads and what reads it, among the children of the group."""
+    reads = {child: [] for child in group.children}
+    readers = {child: [] for child in group.children}
+    for child in group.children:
+        for layer in child.layers() if isinstance(child, _Group) else [child]:
+            for source in layer.sources:
+                other = _top(group, source) if isinstance(source, _Layer) else None
+                if other is None:
+                    reads[child].append(None)  # comes from outside
+                elif other is not child:
+                    reads[child].append(other)
+                    readers[other].append(child)
+    return reads, readers
+
+
+def _make_acyclic(group: _Group) -> None:
+    """Open groups that a path leaves and enters again: as boxes they would stand before and behind themselves."""
+    while True:
+        reads, readers = _edges_between(group)
+        waiting = {child: sum(source is not None for source in reads[child]) for child in group.children}
+        ready = [child for child in group.children if not waiting[child]]
+        done = []
+        while ready:
+            child = ready.pop(0)
+            done.append(child)
+            for reader in readers[child]:
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    ready.append(reader)
+        stuck = [child for child in group.children if child not in set(done) and isinstance(child, _Group)]
+        if len(done) == len(group.children) or not stuck:
+            break
+        at = group.children.index(stuck[0])
+        _adopt(group, group.children[:at] + stuck[0].children + group.children[at + 1 :])
+    for child in group.children:
+        if isinstance(child, _Group):
+            _make_acyclic(child)
+
+
+def _is_chain(group: _Group) -> bool:
+    """Whether the children follow one after the other and nothing passes by."""
+    reads, readers = _edges_between(group)
+    from_outside = sum(None in found for found in reads.values())
+    return from_outside <= 1 and all(len(set(found)) <= 1 for found in (*reads.values(), *readers.values()))
+
+
+CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
+
+
+def _mark_blocks(root: _Group) -> None:
+    """Set `is_block`: blocks are modules in which paths part and meet; so are others of their class, which happen not to.
+
+    (An inverted residual of stride 2 has no shortcut, and is a block all the same.)
+    """
+    groups, left = [], [root]
+    while left:
+        group = left.pop()
+        groups.append(group)
+        left += [child for child in group.children if isinstance(child, _Group)]
+        group.is_chain = _is_chain(group)
+    blocks = {group.label for group in groups if not group.is_chain} - set(CONTAINERS)
+    for group in groups:
+        group.is_block = group is not root and (not group.is_chain or group.label in blocks)
+
+
+def _chain_height(group: _Group) -> int:
+    """How many levels of chains of blocks there are: 0 for a block, 1 for a stage, 2 for a network of stages."""
+    if not hasattr(group, "height"):
+        inner = [child for child in group.children if isinstance(child, _Group)]
+        group.height = 0 if not inner or group.is_block or not group.is_chain else 1 + max(map(_chain_height, inner))
+    return group.height
+
+
+def _has_blocks_in_a_row(group: _Group) -> bool:
+    """Whether a group inside works on what another group inside made: layers of a dense block, not branches of a module."""
+    reads, _ = _edges_between(group)
+    behind = set()  # children that read a group, directly or through layers
+    for child in group.children:
+        sources = [source for source in reads[child] if source is not None]
+        if any(isinstance(source, _Group) or source in behind for source in sources):
+            behind.add(child)
+            if isinstance(child, _Group):
+                return True
+    return False
+
+
+def _is_stage(group: _Group) -> bool:
+    """Whether the group is a row of blocks, with or without something that passes by."""
+    return _chain_height(group) >= 1 or _has_blocks_in_a_row(group) or (
+        group.label in ("stage", "stem", "head") and any(isinstance(child, _Group) for child in group.children))
+
+
+def _side(thing) -> int:
+    """Rows of the map that a part gives out; 1 for vectors."""
+    shape = (thing.layers()[-1] if isinstance(thing, _Group) else thing).output_shape
+    return shape[1] if len(shape) > 2 else 1
+
+
+def _sides(group: _Group) -> list[int]:
+    return list(dict.fromkeys(_side(child) for child in group.children))
+
+
+def _cut_stages(root: _Group, aliases: dict) -> None:
+    """Make the children of the root stem, stages and head, whatever the modules are called."""
+    _mark_blocks(root)
+    changed = True
+    while changed:
+        changed = False
+        children = []
+        for child in root.children:
+            if isinstance(child, _Group) and _chain_height(child) >= 2:
+                aliases[child.name] = child.children[0]
+                children += child.children
+                changed = True
+            else:
+                children.append(child)
+        _adopt(root, children)
+    # A long chain in which the size changes again and again, VGG's `features`, is opened, and cut below by size.
+    children = []
+    for child in root.children:
+        opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side for side in _sides(child) if side > 1]) > 2
+        if opened:
+            aliases[child.name] = child.children[0]
+        children += child.children if opened else [child]
+    _adopt(root, children)
+    if not _is_chain(root):
+        _bundle_ends(root)
+        return
+    if all(isinstance(child, _Group) for child in root.children):
+        return
+    runs, run = [], []
+
+    def close():
+        if run:
+            runs.append(run[:])
+        run.clear()
+
+    def resizes(thing):
+        return thing.__class__ is _Layer and thing.kind in ("conv", "pool") or isinstance(thing, _Group)
+
+    stages = {child for child in root.children if isinstance(child, _Group) and _is_stage(child)}
+    blocks_begin = next((i for i, child in enumerate(root.children) if isinstance(child, _Group) and _side(child) > 1),
+                        len(root.children))
+    before = None
+    in_head = False
+    for i, child in enumerate(root.children):
+        side = _side(child)
+        layer = child if isinstance(child, _Layer) else None
+        if child in stages or isinstance(child, _Group) and stages:
+            close()
+            runs.append([child])
+            before = side
+            continue
+        ends = layer is not None and (layer.kind in ("flatten", "fc") or layer.label.startswith(("average pool to", "global")))
+        if not in_head and (side == 1 or ends) and i:
+            close()
+            in_head = True
+        elif not in_head and i > blocks_begin and before is not None and side < before and resizes(child) and not (
+                layer is not None and layer.kind == "pool") and not all(
+                isinstance(thing, _Layer) and thing.kind in STRIPS for thing in run):
+            close()
+        elif not in_head and i == blocks_begin and run and not stages:
+            close()
+        elif not in_head and i <= blocks_begin == len(root.children) and layer is not None and layer.kind == "conv" and (
+                before is not None and side < before and run):
+            close()
+        run.append(child)
+        if not in_head and layer is not None and layer.kind == "pool" and side < (before or side + 1) and (
+                i >= blocks_begin or blocks_begin == len(root.children)) and side > 1:
+            following = root.children[i + 1] if i + 1 < len(root.children) else None
+            if not (isinstance(following, _Layer) and following.kind in STRIPS):
+                close()
+        before = side
+    close()
+    for i in range(len(runs) - 1, 0, -1):  # norms and activations alone go with what follows them, or with what they follow
+        if all(isinstance(thing, _Layer) and thing.kind in STRIPS for thing in runs[i]):
+            if i + 1 < len(runs) and not (len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], _Group)):
+                runs[i : i + 2] = [runs[i] + runs[i + 1]]
+    children = []
+    has_stages = bool(stages) or blocks_begin < len(root.children)
+    for i, run in enumerate(runs):
+        if len(run) == 1 and isinstance(run[0], _Group):
+            children.append(run[0])
+            continue
+        is_head = _side(run[-1]) == 1 and i == len(runs) - 1
+        plain = not any(isinstance(thing, _Group) for thing in run)
+        role = "head" if is_head else "stem" if i == 0 and has_stages and plain else "transition" if stages and plain else "stage"
+        group = _Group(_run_name(run, root), role, "", root)
+        _adopt(group, run)
+        children.append(group)
+    _adopt(root, children)
+
+
+def _bundle_ends(root: _Group) -> None:
+    """Layers before the first and behind the last group of a network that is no chain, as stem and head."""
+    groups = [i for i, child in enumerate(root.children) if isinstance(child, _Group)]
+    if not groups:
+        return
+    _, readers = _edges_between(root)
+    first = next((i for i in range(groups[0]) if len(readers[root.children[i]]) != 1), groups[0])
+    runs = [("stem", root.children[:first]), ("", root.children[first : groups[-1] + 1]), ("head", root.children[groups[-1] + 1 :])]
+    children = []
+    for role, run in runs:
+        if role and len(run) > 1 and not any(layer.kind in JOINS for layer in run):
+            group = _Group(_run_name(run, root), role, "", root)
+            _adopt(group, run)
+            run = [group]
+        children += run
+    _adopt(root, children)
+
+
+def _name_stages(parts: list[Part]) -> None:
+    """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; what holds no block keeps its class."""
+    number = 0
+    tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
+    for part in tops:
+        last = part.name.rsplit(".", 1)[-1]
+        if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
+            part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head", "classifier") else part.label
+        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS, "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
+            number += 1
+            part.label = f"stage {number}"
+        else:
+            part.label = part.label.strip("_")
+
+
+def _run_name(run: list, root: _Group) -> str:
+    """One name for a run of modules: "stem" if it is all of it, else "features.0-2", "conv1-maxpool"."""
+    layers = [layer for thing in run for layer in (thing.layers() if isinstance(thing, _Group) else [thing])]
+    names = list(dict.fromkeys(layer.name for layer in layers if layer.name)) or ["functions"]
+    common = names[0].split(".")
+    for name in names:
+        parts = name.split(".")
+        common = [a for a, b in zip(common, parts) if a == b and common[: common.index(a)] == parts[: common.index(a)]]
+    if common and ".".join(common) != names[0]:
+        prefix = ".".join(common)
+        if sum(layer.name.startswith(prefix + ".") for layer in root.layers()) == len(layers):
+            return prefix
+    names = list(dict.fromkeys(thing.name for thing in run if thing.name)) or ["functions"]
+    first, last = names[0], names[-1]
+    if first == last:
+        return first + ("" if len(run) == 1 else " and more")
+    heads, tails = first.rsplit(".", 1), last.rsplit(".", 1)
+    if len(heads) == 2 == len(tails) and heads[0] == tails[0]:
+        return f"{first}-{tails[1]}"
+    return f"{first}-{last}"
+
+
+# Structure: series, parallels, repeats
+
+
+@dataclass
+class Unit:
+    """Layers drawn as one stack: a convolution with what belongs to it."""
+
+    layers: list[Part]
+
+    def key(self):
+        return tuple((part.kind, part.label, () if part.kind == "concatenate" else part.output_shape) for part in self.layers)
+
+    def parts(self) -> list[Part]:
+        return self.layers
+
+
+@dataclass
+class Box:
+    """A group, drawn as one box, or with what is in it in a frame."""
+
+    part: Part
+    inner: "Series | None"
+    summary: tuple
+    looks: tuple  # what is inside, whether it is drawn or not: only what is the same throughout is a repeat
+
+    def key(self):
+        return ("box", self.part.label, self.looks)
+
+    def parts(self) -> list[Part]:
+        return [self.part]
+
+
+@dataclass
+class Parallel:
+    """Branches between one fork and one join; an empty series is a shortcut."""
+
+    branches: list["Series"]
+
+    def key(self):
+        return ("parallel", tuple(branch.key() for branch in self.branches))
+
+    def parts(self) -> list[Part]:
+        return [part for branch in self.branches for part in branch.parts()]
+
+
+@dataclass
+class Repeat:
+    """The same thing `times` over: drawn once; `copies` are the parts of every turn."""
+
+    times: int
+    body: "Series"
+    copies: list[list[Part]]
+
+    def key(self):
+        return ("repeat", self.times, self.body.key())
+
+    def parts(self) -> list[Part]:
+        return self.body.parts()
+
+
+@dataclass
+class Graph:
+    """What is neither series nor parallel: nodes with edges between them by number, each edge with a series on it."""
+
+    nodes: list[object]
+    edges: list[tuple[int, int, "Series"]]  # -1 is the beginning, -2 the end
+
+    def key(self):
+        return ("graph", tuple(node.key() for node in self.nodes), tuple((a, b, series.key()) for a, b, series in self.edges))
+
+    def parts(self) -> list[Part]:
+        return [part for node in self.nodes for part in node.parts()] + [
+            part for _, _, series in self.edges for part in series.parts()]
+
+
+@dataclass
+class Series:
+    items: list
+
+    def key(self):
+        return tuple(item.key() for item in self.items)
+
+    def parts(self) -> list[Part]:
+        return [part for item in self.items for part in item.parts()]
+
+
+def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool) -> Series:
+    """Series, parallels and repeats of the things in `part`: its layers, or its children, with their insides if `nested`."""
+    things = diagram.layers(part) if by_layers else [diagram.parts[child] for child in part.children]
+    holder = {}
+    for thing in things:
+        for layer in diagram.layers(thing):
+            holder[layer.id] = thing.id
+    own = {thing.id: thing for thing in things}
+    edges, seen = [], set()
+    for source, target in diagram.edges:
+        a, b = holder.get(source, INPUT), holder.get(target, OUTPUT)
+        if a == b or (a, b) == (INPUT, OUTPUT) or (source not in holder and target not in holder):
+            continue
+        # Two groups are joined by one line for each layer that is read; one layer is read twice only by a join.
+        key = (source, b) if b != OUTPUT else (source, OUTPUT)
+        if key in seen and not (b in own and own[b].is_layer):
+            continue
+        seen.add(key)
+        edges.append([a, b, Series([])])
+
+    def thing_of(id):
+        thing = own[id]
+        if thing.is_layer:
+            return Unit([thing])
+        inner = _structure(diagram, thing, by_layers=True, nested=False)
+        return Box(thing, inner if nested else None, summary(inner), inner.key())
+
+    series = _reduce(edges, thing_of)
+    parent_of = {part.id: part.parent for part in diagram.parts}
+    return _finish(series, parent_of)
+
+
+def _reduce(edges: list, thing_of) -> Series:
+    """Series-parallel reduction: a node of one way in and one way out lies on an edge, edges between the same nodes merge."""
+    into, out = {}, {}
+    for edge in edges:
+        into.setdefault(edge[1], []).append(edge)
+        out.setdefault(edge[0], []).append(edge)
+    pending = dict.fromkeys([*into, *out])
+    while pending:
+        node, _ = pending.popitem()
+        if node == OUTPUT or node not in out:
+            continue
+        # Parallel: all edges from here to one target become one.
+        targets = {}
+        for edge in out[node]:
+            targets.setdefault(edge[1], []).append(edge)
+        for target, same in targets.items():
+            if len(same) > 1:
+                branches, same = [], _without_doubles(same, out[node], into[target])
+                for edge in same:
+                    inside = edge[2].items
+                    branches += inside[0].branches if len(inside) == 1 and isinstance(inside[0], Parallel) else [edge[2]]
+                if len(same) > 1:
+                    same[0][2] = Series([Parallel(branches)])
+                for edge in same[1:]:
+                    _take(out[node], edge)
+                    _take(into[target], edge)
+                pending[target] = pending[node] = None
+        if node >= 0 and len(into.get(node, ())) == 1 and len(out[node]) == 1:
+            first, second = into[node][0], out[node][0]
+            first[2] = Series([*first[2].items, thing_of(node), *second[2].items])
+            first[1] = second[1]
+            _replace(into[second[1]], second, first)
+            del into[node], out[node]
+            pending[first[0]] = pending[first[1]] = None
+    left = [edge for edges in out.values() for edge in edges]
+    if len(left) == 1:
+        return left[0][2]
+    nodes = sorted({end for edge in left for end in edge[:2] if end >= 0})
+    number = {node: i for i, node in enumerate(nodes)} | {INPUT: INPUT, OUTPUT: OUTPUT}
+    ordered = sorted(left, key=lambda edge: (edge[0], edge[1] if edge[1] >= 0 else math.inf))
+    graph = Graph([thing_of(node) for node in nodes], [(number[a], number[b], series) for a, b, series in ordered])
+    return Series(_split_graph(graph))
+
+
+def _without_doubles(same: list, leaving: list, entering: list) -> list:
+    """The edges without all plain lines but one."""
+    for edge in [edge for edge in same if not edge[2].items][1:]:
+        for edges in (leaving, entering):
+            _take(edges, edge)
+        same = [other for other in same if other is not edge]
+    return same
+
+
+def _take(edges: list, edge) -> None:
+    for i, other in enumerate(edges):
+        if other is edge:
+            del edges[i]
+            return
+
+
+def _replace(edges: list, old, new) -> None:
+    for i, other in enumerate(edges):
+        if other is old:
+            edges[i] = new
+            return
+
+
+def _split_graph(graph: Graph) -> list:
+    """The graph cut at nodes that every path goes through, so that what is simple between them stays simple."""
+    order = _topological(len(graph.nodes), graph.edges)
+    place = {node: i for i, node in enumerate(order)} | {INPUT: -1, OUTPUT: len(order)}
+    spans = [(place[a], place[b]) for a, b, _ in graph.edges]
+    covered = [0] * (len(order) + 2)
+    for a, b in spans:
+        if b - a > 1:
+            covered[a + 1] += 1
+            covered[b] -= 1
+    cuts, depth = [], 0
+    for i in range(len(order)):
+        depth += covered[i]
+        if depth == 0:
+            cuts.append(i)
+    if not cuts:
+        return [graph]
+    items = []
+    bounds = [-1, *cuts, len(order)]
+    for low, high in zip(bounds, bounds[1:]):
+        inside = [order[i] for i in range(low + 1, high)]
+        number = {node: i for i, node in enumerate(inside)}
+        edges = []
+        for (a, b, series), (first, last) in zip(graph.edges, spans):
+            if low <= first and last <= high:
+                edges.append((number.get(a, INPUT) if first > low else INPUT, number.get(b, OUTPUT) if last < high else OUTPUT,
+                              series))
+        if inside:
+            items.append(Graph([graph.nodes[node] for node in inside], edges))
+        elif len(edges) == 1:
+            items += edges[0][2].items
+        elif edges:
+            items.append(Parallel([series for _, _, series in edges]))
+        if high < len(order):
+            items.append(graph.nodes[order[high]])
+    return items
+
+
+def _topological(count: int, edges: Iterable[tuple]) -> list[int]:
+    """Numbers of nodes in an order in which every edge goes forward; of those ready, the smallest first."""
+    waiting = [0] * count
+    targets = [[] for _ in range(count)]
+    for a, b, *_ in edges:
+        if a >= 0 and b >= 0:
+            waiting[b] += 1
+            targets[a].append(b)
+    ready = [node for node in range(count) if not waiting[node]]
+    order = []
+    while ready:
+        node = min(ready)
+        ready.remove(node)
+        order.append(node)
+        for target in targets[node]:
+            waiting[target] -= 1
+            if not waiting[target]:
+                ready.append(target)
+    return order
+
+
+def _finish(series: Series, parent_of: dict) -> Series:
+    """Fuse layers into units, and fold repeats, in every series."""
+    items = []
+    for item in series.items:
+        if isinstance(item, Parallel):
+            branches = [_finish(branch, parent_of) for branch in item.branches]
+            item = Parallel(sorted(branches, key=lambda branch: not branch.items))  # shortcuts last
+        elif isinstance(item, Graph):
+            item = Graph(item.nodes, [(a, b, _finish(inner, parent_of)) for a, b, inner in item.edges])
+        items.append(item)
+    return Series(fold(fuse(items, parent_of)))
+
+
+def fuse(items: list, parent_of: dict) -> list:
+    """Neighbouring layers as stacks of one convolution, linear layer or pooling with the strips that belong to it.
+
+    Norms and activations belong to the layer before them; where they come first (pre-activation), to the one behind.
+    """
+    out = []
+    stack, before = [], False  # before: the stack began with strips
+
+    def close():
+        nonlocal stack, before
+        if stack:
+            out.append(Unit(stack))
+        stack, before = [], False
+
+    for i, item in enumerate(items):
+        if not isinstance(item, Unit) or len(item.layers) != 1:
+            close()
+            out.append(item)
+            continue
+        part = item.layers[0]
+        body = next((layer for layer in stack if layer.kind not in STRIPS), None)
+        if part.kind in STRIPS:
+            if body is not None and before:
+                following = next((other.layers[0] for other in items[i + 1 :]
+                                  if isinstance(other, Unit) and other.layers[0].kind in HEAVY), None)
+                ours = parent_of[part.id] == parent_of[body.id]
+                if following is not None and not (ours and parent_of[following.id] != parent_of[body.id]):
+                    close()
+            before = before or body is None
+            stack.append(part)
+        elif part.kind in HEAVY:
+            sole = (body is not None and body is stack[-1] and body.details.get("depthwise") and part.kind == "conv"
+                    and part.details["kernel"] == [1] * len(part.details["kernel"]) and part.details["groups"] == 1
+                    and parent_of[part.id] == parent_of[body.id])
+            if body is not None and not sole:
+                close()
+            if stack and body is None and not before:
+                close()
+            stack.append(part)
+        else:
+            close()
+            out.append(item)
+    close()
+    return out
+
+
+MOST_PERIOD = 4
+
+
+def fold(items: list) -> list:
+    """Neighbours that look the same as a `Repeat`, the shortest period first; a period may hold up to four things."""
+    keys = [item.key() for item in items]
+    out, i = [], 0
+    while i < len(items):
+        best = (1, 1)  # period, times
+        for period in range(1, MOST_PERIOD + 1):
+            times = 1
+            while keys[i + times * period : i + (times + 1) * period] == keys[i : i + period] and (
+                    i + (times + 1) * period <= len(items)):
+                times += 1
+            if times > 1 and times * period > best[0] * best[1]:
+                best = (period, times)
+        period, times = best
+        body = items[i : i + period]
+        only_joins = all(isinstance(item, Unit) and item.layers[0].kind not in HEAVY for item in body)
+        if times > 1 and not only_joins:
+            body = [_spanned(item, last) for item, last in zip(body, items[i + (times - 1) * period : i + times * period])]
+            copies = [[part for item in items[i + turn * period : i + (turn + 1) * period] for part in item.parts()]
+                      for turn in range(times)]
+            out.append(Repeat(times, Series(body), copies))
+            i += period * times
+        else:
+            out.append(items[i])
+            i += 1
+    return out
+
+
+def _spanned(first, last):
+    """A concatenation that grows from turn to turn, with the channels after the last turn; everything else as it is."""
+    if isinstance(first, Unit) and first.layers[0].kind == "concatenate" and (
+            first.layers[0].output_shape != last.layers[0].output_shape):
+        grown = replace(first.layers[0], details={"last": last.layers[0].output_shape[0]})
+        return Unit([grown])
+    return first
+
+
+def _leaves(items: Iterable) -> Iterator:
+    """The units and boxes below these items."""
+    for item in items:
+        if isinstance(item, (Unit, Box)):
+            yield item
+        elif isinstance(item, Repeat):
+            yield from list(_leaves(item.body.items)) * item.times
+        elif isinstance(item, Parallel):
+            yield from _leaves(found for branch in item.branches for found in branch.items)
+        else:
+            yield from _leaves([*item.nodes, *(found for _, _, branch in item.edges for found in branch.items)])
+
+
+def rows_of(unit: Unit) -> list[tuple[Part, str]]:
+    """The layers of a unit with their labels; a depthwise convolution and the 1x1 right behind it as one, separable."""
+    rows = []
+    for part in unit.layers:
+        if rows and rows[-1][0].details.get("depthwise") and part.kind == "conv":
+            kernel, stride = rows[-1][0].details["kernel"], rows[-1][0].details["stride"]
+            rows[-1] = (part, f"{by(kernel)} separable conv, {part.details['out']:,}{_stride(stride)}")
+        else:
+            rows.append((part, part.label))
+    return rows
+
+
+def summary(series: Series) -> tuple[str, ...]:
+    """A block in a few words, a line for each layer of its longest branch, and how its branches are joined."""
+    lines = []
+    for item in series.items:
+        if isinstance(item, Unit):
+            for layer, label in rows_of(item):
+                if layer.kind not in STRIPS and layer.kind not in JOINS and layer.kind != "split":
+                    lines.append(label)
+        elif isinstance(item, Parallel):
+            inside = sorted((summary(branch) for branch in item.branches if branch.items), key=len)
+            if len(inside) > 2:
+                lines.append(f"{len(item.branches)} branches")
+            elif inside:
+                lines += inside[-1]  # the longer one
+        elif isinstance(item, Repeat):
+            inner = summary(item.body)
+            lines += [f"{item.times} \u00d7 ({inner[0]})"] if len(inner) == 1 else [f"{item.times} \u00d7 {len(inner)} layers"]
+        elif isinstance(item, Graph):
+            inside = [found for _, _, branch in item.edges for found in branch.items] + item.nodes
+            labels = [[found.part.label] if isinstance(found, Box) else [
+                label for part, label in rows_of(found) if part.kind in HEAVY][-1:] for found in _leaves(inside)]
+            things = [label for found in labels for label in found]
+            for thing in dict.fromkeys(things):
+                count = things.count(thing)
+                lines.append(f"{count} \u00d7 ({thing})" if count > 1 else thing)
+        elif isinstance(item, Box):
+            lines.append(item.part.label)
+    runs = [(line, len(list(run))) for line, run in groupby(lines)]
+    return tuple(line if count == 1 else f"{count} \u00d7 ({line})" for line, count in runs)

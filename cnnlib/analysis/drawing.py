@@ -1,0 +1,1079 @@
+"""A diagram laid out and written as SVG: the same bytes on every machine, readable in both themes, in print and by ear.
+
+    draw(diagram(model, (3, 224, 224)))                     # the whole network
+    draw(drawing, "layer1")                                 # a stage: its blocks
+    draw(drawing, "layer1.0", highlight=["layer1.0.downsample"])
+    draw(drawing, beside=other)                             # two networks, what differs is marked
+    draw(drawing).save("resnet50.svg")
+
+Layout: series and parallels are placed exactly, one inside the other; what is left, general graphs, in layers by longest
+paths, ordered to avoid crossings. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans, the widest of
+the usual fonts of user interfaces: in every other font texts end earlier.
+"""
+
+import dataclasses
+import difflib
+import html
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .diagram import (HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat, Series, Unit, by,
+                      rows_of, summary)
+
+# Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
+ADVANCES = [
+    32, 40, 46, 84, 64, 95, 78, 27, 39, 39, 50, 84, 32, 36, 32, 34, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 34, 34, 84, 84, 84,
+    53, 100, 68, 69, 70, 77, 63, 58, 77, 75, 29, 29, 66, 56, 86, 75, 79, 60, 79, 69, 63, 61, 73, 68, 99, 69, 61, 69, 39, 34, 39,
+    84, 50, 50, 61, 63, 55, 63, 62, 35, 63, 63, 28, 28, 58, 28, 97, 63, 61, 63, 63, 41, 52, 39, 63, 59, 82, 59, 59, 52, 64, 34,
+    64, 84]
+BOLD = 1.14  # how much wider bold text is, at most
+SIZES = {"main": 12, "small": 10.5, "title": 12.5, "sign": 14}
+LINE = {"main": 15, "small": 13.5, "title": 16, "sign": 16}
+WIDE, NARROW = 900, 336  # pixels in which drawings of a network fit
+
+GAP = 20  # between things in a row, for an arrow
+ASIDE = 18  # between branches
+PAD = 7
+RADIUS = 10  # of the circle of a join
+
+
+def text_width(text: str, style: str = "main") -> float:
+    """Pixels that a line of text takes at most."""
+    hundredths = sum(ADVANCES[ord(c) - 32] if 32 <= ord(c) < 127 else 100 for c in text)
+    return hundredths * SIZES[style] / 100 * (BOLD if style == "title" else 1)
+
+
+def wrap(text: str, width: float, style: str = "main") -> list[str]:
+    """The text in lines of at most this width, broken behind commas and at spaces; a longer word stays whole."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if line and text_width(longer, style) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    return [*lines, line]
+
+
+# Pieces of a drawing
+
+# A shape is a list of plain values: ["r", class, x, y, width, height, radius], ["p", class, points], ["l", class, points],
+# ["b", class, points] (a curve), ["c", class, x, y, radius], ["t", class, x, y, anchor, text].
+
+
+@dataclass
+class Item:
+    """Shapes that belong to one part of the network; `part` is None for lines and frames of their own."""
+
+    part: int | None
+    kind: str
+    shapes: list[list]
+    mark: str = ""  # "on", "off": highlighted or not; "new": what the network beside it does not have
+
+
+@dataclass
+class Placed:
+    """Something laid out: its reach to both sides of its axis, its height, its items around x = 0 below y = 0."""
+
+    left: float
+    right: float
+    height: float
+    items: list[Item]
+    is_box: bool = True  # an arrow ends at its top; else lines go on inside
+
+
+@dataclass
+class Scene:
+    """All items of a drawing at their places, and the words that say the same."""
+
+    width: float
+    height: float
+    items: list[Item]
+    title: str
+    words: str
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def moved(items: Iterable[Item], dx: float, dy: float) -> list[Item]:
+    def move(shape):
+        if shape[0] in "plb":
+            return [*shape[:2], [v + (dy if i % 2 else dx) for i, v in enumerate(shape[2])]]
+        return [*shape[:2], shape[2] + dx, shape[3] + dy, *shape[4:]]
+
+    return [Item(item.part, item.kind, [move(shape) for shape in item.shapes], item.mark) for item in items]
+
+
+def line(points: Sequence[float], arrow: bool = False) -> Item:
+    """A line through the points, with rounded corners, and an arrow at its end."""
+    points = list(points)
+    shapes = [["l", "line", points]]
+    if arrow:
+        x, y = points[-2:]
+        dx, dy = x - points[-4], y - points[-3]
+        if abs(dx) > abs(dy):
+            s = 1 if dx > 0 else -1
+            shapes.append(["p", "tip", [x, y, x - 6 * s, y - 3.5, x - 6 * s, y + 3.5]])
+        else:
+            shapes.append(["p", "tip", [x, y, x - 3.5, y - 6, x + 3.5, y - 6]])
+    return Item(None, "line", shapes)
+
+
+@dataclass
+class Style:
+    numbers: bool = True
+    label_width: float = 170  # at which labels of layers are broken
+    nested: bool = True
+
+    def label(self, text: str) -> str:
+        """The label, without channels where numbers are off."""
+        return text if self.numbers else re.sub(r",? [\d,]+(?=,|$)", "", text.replace(", ", ",\u2060 ")).replace("\u2060", "")
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    return by(f"{length:,}" for length in shape)
+
+
+# Layout of series and parallels
+
+
+def place(item, style: Style) -> Placed:
+    if isinstance(item, Unit):
+        return place_unit(item, style)
+    if isinstance(item, Box):
+        return place_box(item, style)
+    if isinstance(item, Repeat):
+        return place_repeat(item, style)
+    if isinstance(item, Parallel):
+        return place_parallel(item, None, style)
+    if isinstance(item, Graph):
+        return place_graph(item, style)
+    return place_series(item, style)
+
+
+def place_unit(unit: Unit, style: Style, least: float = 0) -> Placed:
+    """A stack of layers: a row for what works, thin rows for norms and activations; a join is a circle or a bar."""
+    first = unit.layers[0]
+    if first.kind in JOINS and first.kind != "concatenate" and len(unit.layers) == 1:
+        return place_join(first)
+    rows, width = [], least
+    strips = []  # neighbouring strips share a row if they fit
+
+    for part, label in rows_of(unit):
+        if part.kind in STRIPS:
+            strips.append(part)
+            continue
+        rows += strip_rows(strips, style)
+        strips = []
+        text = style.label(label)
+        if part.kind == "concatenate" and style.numbers and len(part.output_shape) == 3:
+            text = f"concatenate, {part.output_shape[0]:,}"
+            if "last" in part.details:
+                text += f" to {part.details['last']:,}"
+        lines = wrap(text, style.label_width)
+        rows.append([[(part, line)] for line in lines])
+    rows += strip_rows(strips, style)
+    for row in rows:
+        for cells in row:
+            width = max(width, sum(text_width(text, row_style(cells)) + 2 * PAD for _, text in cells))
+    items, y = [], 0
+    for row in rows:
+        small = row_style(row[0]) == "small"
+        height = len(row) * (LINE["small"] if small else LINE["main"]) + (3 if small else 9)
+        if small:
+            lefts = -width / 2
+            cells = row[0]
+            spare = (width - sum(text_width(text, "small") + 2 * PAD for _, text in cells)) / len(cells)
+            for part, text in cells:
+                wide = text_width(text, "small") + 2 * PAD + spare
+                items.append(Item(part.id, part.kind, [
+                    ["r", "box", lefts, y, wide, height, 2],
+                    ["t", "small", lefts + wide / 2, y + height / 2, "middle", text]]))
+                lefts += wide
+        else:
+            part = row[0][0][0]
+            shapes = [["r", "box", -width / 2, y, width, height, 3]]
+            shapes += [["t", "main", 0, y + 4.5 + LINE["main"] * (i + 0.5), "middle", cells[0][1]] for i, cells in enumerate(row)]
+            items.append(Item(part.id, part.kind, shapes))
+        y += height
+    return Placed(width / 2, width / 2, y, items)
+
+
+def row_style(cells) -> str:
+    return "small" if cells[0][0].kind in STRIPS else "main"
+
+
+def strip_rows(strips: Sequence[Part], style: Style) -> list:
+    """Rows of norms and activations, as many in one as the width of labels allows."""
+    rows, row = [], []
+    for part in strips:
+        cells = [*row, (part, part.label)]
+        if row and sum(text_width(text, "small") + 2 * PAD for _, text in cells) > style.label_width:
+            rows.append([row])
+            cells = [(part, part.label)]
+        row = cells
+    return rows + ([[row]] if row else [])
+
+
+def place_join(part: Part) -> Placed:
+    sign = JOINS[part.kind]
+    if len(sign) > 1:
+        wide = text_width(sign, "small") + 2 * PAD
+        return Placed(wide / 2, wide / 2, 20, [Item(part.id, part.kind, [
+            ["r", "box", -wide / 2, 0, wide, 20, 10], ["t", "small", 0, 10, "middle", sign]])])
+    arm = RADIUS * 0.55
+    lines = [["l", "sign", [-arm, RADIUS, arm, RADIUS]], ["l", "sign", [0, RADIUS - arm, 0, RADIUS + arm]]]
+    if part.kind == "multiply":
+        arm *= 0.75
+        lines = [["l", "sign", [-arm, RADIUS - arm, arm, RADIUS + arm]], ["l", "sign", [-arm, RADIUS + arm, arm, RADIUS - arm]]]
+    elif part.kind == "subtract":
+        lines = lines[:1]
+    return Placed(RADIUS, RADIUS, 2 * RADIUS, [Item(part.id, part.kind, [["c", "box", 0, RADIUS, RADIUS], *lines])])
+
+
+def place_box(box: Box, style: Style) -> Placed:
+    """A group in a frame with its inside, or, where there is no room for that, in a few words."""
+    part = box.part
+    if box.inner is not None and style.nested:
+        inner = place_series(box.inner, style, ends=True)
+        title = part.label
+        wide = text_width(title, "title") + 2 * PAD
+        left = inner.left + 10
+        right = max(inner.right + 10, wide + 4)  # the title stands on the right of the line that enters
+        head = 22
+        items = [Item(part.id, "frame", [["r", "frame", -left, 0, left + right, inner.height + head + 10, 6],
+                                         ["t", "title", PAD + 2, 12, "start", title]])]
+        return Placed(left, right, inner.height + head + 10,
+                      [*items, line([0, 0, 0, head]), *moved(inner.items, 0, head), line([0, head + inner.height, 0, head + inner.height + 10])])
+    lines = [("title", part.label)]
+    words = [style.label(text) for text in box.summary]
+    if len(words) > 6:
+        words = [*words[:5], f"\u2026 {len(words) - 5} more"]
+    lines += [("small", piece) for text in words for piece in wrap(text, style.label_width, "small")]
+    if style.numbers and part.output_shape:
+        lines.append(("small", f"\u2192 {shape_text(part.output_shape)}"))
+    width = max(text_width(text, kind) for kind, text in lines) + 2 * PAD
+    shapes, y = [], 5.0
+    for kind, text in lines:
+        shapes.append(["t", kind, 0, y + LINE[kind] / 2, "middle", text])
+        y += LINE[kind]
+    height = y + 5
+    return Placed(width / 2, width / 2, height, [Item(part.id, "group", [["r", "box", -width / 2, 0, width, height, 6], *shapes])])
+
+
+def place_repeat(repeat: Repeat, style: Style) -> Placed:
+    inner = place_series(repeat.body, style, ends=True)
+    text = f"\u00d7 {repeat.times}"
+    wide = text_width(text, "title") + 4
+    top = 10
+    left, right = inner.left + 9, inner.right + 9
+    height = inner.height + 2 * top
+    items = [Item(None, "repeat", [["r", "repeat", -left, 0, left + right, height, 6],
+                                   ["t", "title", right + 5, height / 2, "start", text]])]
+    return Placed(left, right + wide + 5, height, [
+        *items, line([0, 0, 0, top], arrow=starts_with_box(repeat.body)), *moved(inner.items, 0, top),
+        line([0, top + inner.height, 0, height])])
+
+
+def starts_with_box(series: Series) -> bool:
+    return bool(series.items) and isinstance(series.items[0], (Unit, Box, Repeat))
+
+
+def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
+    """One thing below the other on one axis, with arrows between them; branches run into the join that follows them."""
+    left = right = 6.0
+    y, items = 0.0, []
+    things = list(series.items)
+    before = None
+    i = 0
+    while i < len(things):
+        thing, join = things[i], None
+        following = things[i + 1] if i + 1 < len(things) else None
+        if isinstance(thing, Parallel) and isinstance(following, Unit) and following.layers[0].kind in JOINS:
+            join = following
+            i += 1
+        placed = place_parallel(thing, join, style) if isinstance(thing, Parallel) else place(thing, style)
+        if before is not None:
+            gap = GAP if placed.is_box else 10
+            items.append(line([0, y, 0, y + gap], arrow=placed.is_box))
+            y += gap
+        items += moved(placed.items, 0, y)
+        y += placed.height
+        left, right = max(left, placed.left), max(right, placed.right)
+        before = placed
+        i += 1
+    return Placed(left, right, y, items, starts_with_box(series))
+
+
+def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Placed:
+    """Branches side by side between a fork and, if there is one, the join below them; shortcuts are plain lines.
+
+    One branch beside shortcuts stays on the axis and the shortcuts pass on the right; a gate, which multiplies, hangs on the
+    right, and what it scales stays on the axis. More branches stand symmetrically.
+    """
+    full = [branch for branch in parallel.branches if branch.items]
+    count = len(parallel.branches) - len(full)
+    columns = [place_series(branch, style) for branch in full]
+    heads = [starts_with_box(branch) for branch in full]
+    kind = join.layers[0].kind if join else ""
+    is_bar = kind == "concatenate"
+    bare = Placed(4, 4, 0, [], False)
+    if len(full) == 1 and count:
+        if kind == "multiply":
+            columns, heads, on_axis = [bare] * count + columns, [False] * count + heads, 0
+        else:
+            columns, heads, on_axis = columns + [bare] * count, heads + [False] * count, 0
+    elif len(full) == 2 and not count and not is_bar:
+        longer = 0 if columns[0].height >= columns[1].height else 1
+        columns, heads = [columns[longer], columns[1 - longer]], [heads[longer], heads[1 - longer]]
+        on_axis = 0
+    else:
+        columns, heads, on_axis = columns + [bare] * count, heads + [False] * count, None
+    xs, x = [], 0.0
+    for i, column in enumerate(columns):
+        x += column.left if i else 0
+        xs.append(x)
+        x += column.right + ASIDE
+    if on_axis is None:
+        middle = (xs[0] + xs[-1]) / 2
+        xs = [x - middle for x in xs]
+    fork = 12
+    tall = max(column.height for column in columns)
+    top, bottom = fork + GAP - 4, fork + GAP - 4 + tall
+    items = []
+    end = bottom + GAP - 2
+    if is_bar:
+        low, high = min(xs), max(xs)
+        joined = place_unit(join, style, least=max(2 * max(-low, high) + 24, 0))
+    elif join:
+        joined = place_unit(join, style)
+    else:
+        joined = None
+    for x, column, has_head in zip(xs, columns, heads):
+        start = top + (tall - column.height) / 2
+        lead = [x, start] if column.items else [x, bottom]
+        path = [0, 0, 0, lead[1]] if x == 0 else [0, 0, 0, fork - 4, x, fork - 4, *lead]
+        items.append(line(path, arrow=has_head))
+        items += moved(column.items, x, start)
+        low = start + column.height if column.items else bottom
+        if joined is None:
+            items.append(line([x, low, x, end - 8, 0, end - 8, 0, end] if x else [0, low, 0, end]))
+        elif is_bar or x == 0:
+            items.append(line([x, low, x, end], arrow=True))
+        else:
+            reach = joined.left if x < 0 else joined.right
+            at = end + joined.height / 2
+            items.append(line([x, low, x, at, (-reach if x < 0 else reach), at], arrow=True))
+    height = end
+    if joined is not None:
+        items += moved(joined.items, 0, end)
+        height += joined.height
+    if joined is not None and not is_bar and on_axis is None and 0 not in xs:
+        pass  # branches on both sides meet in the circle from the left and the right
+    left = max([column.left - x for x, column in zip(xs, columns)] + ([joined.left] if joined else []))
+    right = max([column.right + x for x, column in zip(xs, columns)] + ([joined.right] if joined else []))
+    return Placed(left, right, height, items, False)
+
+
+# Layout of general graphs
+
+
+def place_graph(graph: Graph, style: Style) -> Placed:
+    """Layers by longest paths, orders by the means of neighbours, places by least squares without overlap.
+
+    A series on an edge becomes a node; an edge over several layers keeps a lane of its own in each.
+    """
+    nodes = [place(node, style) for node in graph.nodes]
+    heads = [isinstance(node, (Unit, Box, Repeat)) for node in graph.nodes]
+    edges = []
+    for a, b, series in graph.edges:
+        if series.items:
+            nodes.append(place_series(series, style))
+            heads.append(starts_with_box(series))
+            edges += [(a, len(nodes) - 1), (len(nodes) - 1, b)]
+        else:
+            edges.append((a, b))
+    lane = Placed(5, 5, 0, [], False)
+    source, sink = len(nodes), len(nodes) + 1
+    nodes += [lane, lane]
+    heads += [False, False]
+    edges = [(source if a == INPUT else a, sink if b == OUTPUT else b) for a, b in edges]
+    rank = ranks(len(nodes), edges, source, sink)
+    count = len(nodes)
+    links = []  # (upper, lower) between neighbouring layers
+    for a, b in edges:
+        upper = a
+        for level in range(rank[a] + 1, rank[b]):
+            nodes.append(lane)
+            heads.append(False)
+            rank.append(level)
+            links.append((upper, len(nodes) - 1))
+            upper = len(nodes) - 1
+        links.append((upper, b))
+    levels = [[] for _ in range(max(rank) + 1)]
+    for node, level in enumerate(rank):
+        levels[level].append(node)
+    above = {node: [] for node in range(len(nodes))}
+    below = {node: [] for node in range(len(nodes))}
+    for a, b in links:
+        above[b].append(a)
+        below[a].append(b)
+    levels = ordered(levels, above, below)
+    xs = balanced(levels, above, below, nodes, count)
+    axis = xs[source]
+    y, items = 0.0, []
+    tops = {}
+    bounds = []
+    for i, level in enumerate(levels):
+        if i:
+            span = max((abs(xs[a] - xs[b]) for b in level for a in above[b]), default=0)
+            y += max(GAP + 4, min(64, 18 + 0.12 * span)) if i < len(levels) else GAP
+        tall = max(nodes[node].height for node in level)
+        bounds.append((y, y + tall))
+        for node in level:
+            tops[node] = y + (tall - nodes[node].height) / 2
+        y += tall
+    for a, b in links:
+        (_, out), (into, _) = bounds[rank[a]], bounds[rank[b]]
+        start, end = tops[a] + nodes[a].height, tops[b]
+        items.append(curve(xs[a] - axis, start, out, xs[b] - axis, into, end, heads[b]))
+    for level in levels:
+        for node in level:
+            items += moved(nodes[node].items, xs[node] - axis, tops[node])
+    left = max(nodes[node].left - (xs[node] - axis) for node in range(len(nodes)))
+    right = max(nodes[node].right + (xs[node] - axis) for node in range(len(nodes)))
+    return Placed(left, right, y, items, False)
+
+
+def curve(x: float, start: float, out: float, to_x: float, into: float, end: float, arrow: bool) -> Item:
+    """Straight down through both layers, bent only between them, where no node stands."""
+    if abs(x - to_x) < 0.05:
+        return line([x, start, x, end], arrow)
+    shapes = [["l", "line", [x, start, x, out]]] if out - start > 0.05 else []
+    tail = 7 if arrow and end - into < 0.05 else 0
+    shapes.append(["b", "line", [x, out, to_x, into - tail]])
+    if end > into - tail:
+        shapes.append(["l", "line", [to_x, into - tail, to_x, end]])
+    if arrow:
+        shapes.append(["p", "tip", [to_x, end, to_x - 3.5, end - 6, to_x + 3.5, end - 6]])
+    return Item(None, "line", shapes)
+
+
+def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int) -> list[int]:
+    """Longest paths from the source; what nothing holds from above moves down to what reads it."""
+    readers = [[] for _ in range(count)]
+    waiting = [0] * count
+    for a, b in edges:
+        readers[a].append(b)
+        waiting[b] += 1
+    rank = [0 if node == source else 1 for node in range(count)]
+    order, ready = [], [node for node in range(count) if not waiting[node]]
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        for reader in readers[node]:
+            rank[reader] = max(rank[reader], rank[node] + 1)
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                ready.append(reader)
+    rank[sink] = max(rank[sink], max(rank[node] for node in range(count) if node != sink) + 1)
+    sources = [0] * count
+    for a, b in edges:
+        sources[b] += 1
+    for node in reversed(order):
+        if node not in (source, sink) and sources[node] <= 1 and len(readers[node]) == 1 and readers[node][0] != sink:
+            rank[node] = rank[readers[node][0]] - 1
+    return rank
+
+
+def ordered(levels: list[list[int]], above: dict, below: dict) -> list[list[int]]:
+    """Nodes of each layer by the mean place of their neighbours, down and up; the order with fewest crossings wins."""
+    def crossings(levels):
+        total = 0
+        for level in levels[1:]:
+            upper = [place[a] for b in level for a in sorted(above[b], key=place.get)]
+            total += sum(first > second for i, first in enumerate(upper) for second in upper[i + 1 :])
+        return total
+
+    def number(levels):
+        return {node: i for level in levels for i, node in enumerate(level)}
+
+    place = number(levels)
+    links = sum(map(len, above.values()))
+    best, fewest = [level[:] for level in levels], crossings(levels) if links < 2500 else 0
+    for sweep in range(8 if links < 2500 else 2):
+        neighbours = above if sweep % 2 == 0 else below
+        for level in levels if sweep % 2 == 0 else levels[::-1]:
+            level.sort(key=lambda node: (sum(place[other] for other in neighbours[node]) / len(neighbours[node])
+                                         if neighbours[node] else place[node], place[node]))
+            place.update({node: i for i, node in enumerate(level)})
+        if links < 2500 and (found := crossings(levels)) < fewest:
+            best, fewest = [level[:] for level in levels], found
+    return best if links < 2500 else levels
+
+
+def balanced(levels, above, below, nodes, real: int) -> list[float]:
+    """Places across: each node near the mean of its neighbours, lanes of one long edge in one line, nothing overlapping."""
+    xs = [0.0] * len(nodes)
+    for level in levels:
+        x = 0.0
+        for node in level:
+            x += nodes[node].left
+            xs[node] = x
+            x += nodes[node].right + ASIDE
+        for node in level:
+            xs[node] -= x / 2
+    for turn in range(12):
+        for level in levels if turn % 2 == 0 else levels[::-1]:
+            targets, weights = [], []
+            for node in level:
+                near = above[node] + below[node] if turn > 3 else (above if turn % 2 == 0 else below)[node]
+                straight = [other for other in near if node >= real and other >= real]
+                weight = 1.0 + 8 * bool(straight)
+                near = straight or near
+                targets.append(sum(xs[other] for other in near) / len(near) if near else xs[node])
+                weights.append(weight)
+            for node, x in zip(level, spread(targets, weights, level, nodes)):
+                xs[node] = x
+    return xs
+
+
+def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[int], nodes) -> list[float]:
+    """Places nearest to the targets, in weighted squares, that keep the order and the room: pool adjacent violators."""
+    offset, offsets = 0.0, []
+    for before, node in zip([None, *level], level):
+        offset += 0 if before is None else nodes[before].right + ASIDE + nodes[node].left
+        offsets.append(offset)
+    pools = []  # [sum of weight x place, weight, count]
+    for target, weight, offset in zip(targets, weights, offsets):
+        pools.append([weight * (target - offset), weight, 1])
+        while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
+            total, weight, count = pools.pop()
+            pools[-1] = [pools[-1][0] + total, pools[-1][1] + weight, pools[-1][2] + count]
+    places = [total / weight for total, weight, count in pools for _ in range(count)]
+    return [x + offset for x, offset in zip(places, offsets)]
+
+
+# The network as a strip of solids
+
+
+@dataclass
+class Cell:
+    """One place of a strip: a map drawn as a solid, `copies` of it, and lines of text."""
+
+    part: int | None
+    kind: str
+    shape: tuple[int, ...]
+    copies: int
+    lines: list[tuple[str, str]]
+    mark: str = ""
+
+
+def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | None:
+    """A cell for each part in a row, beginning with the input; None if the network is no row."""
+    cells = [Cell(None, "input", diagram.input_shape, 1, [("title", "input")])]
+    for item in series.items:
+        times = 1
+        if isinstance(item, Repeat):
+            times = item.times
+            if len(item.body.items) != 1:
+                return None
+            item = item.body.items[0]
+        if isinstance(item, Unit):
+            main = next((layer for layer in item.layers if layer.kind not in STRIPS), item.layers[0])
+            strips = [layer.label for layer in item.layers if layer.kind in STRIPS]
+            label = style.label(main.label)
+            lines = [("title", label if times == 1 else f"{times} \u00d7 {label}")]
+            others = [style.label(layer.label) for layer in item.layers if layer is not main and layer.kind not in STRIPS]
+            lines += [("small", ", ".join(others + strips))] if others or strips else []
+            cells.append(Cell(main.id, main.kind, main.output_shape, times, lines))
+        elif isinstance(item, Box):
+            lines = [("title", item.part.label if times == 1 else f"{times} \u00d7 {item.part.label}")]
+            blocks = contents(diagram, item.part, style)
+            lines += [("small", text) for text in blocks]
+            count = sum(part.kind == "group" for part in map(diagram.parts.__getitem__, item.part.children))
+            last = [layer.kind for layer in diagram.layers(item.part) if layer.kind in HEAVY]
+            kind = "fc" if last and last[-1] == "fc" and len(item.part.output_shape) == 1 else "conv"
+            cells.append(Cell(item.part.id, kind, item.part.output_shape, max(times, count), lines))
+        elif isinstance(item, Parallel) and not any(branch.items for branch in item.branches):
+            continue
+        else:
+            return None
+    for cell in cells:
+        if style.numbers and cell.shape:
+            cell.lines.append(("small", shape_text(cell.shape)))
+    return cells
+
+
+def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
+    """What a stage consists of: "6 x Bottleneck" for its blocks; "7x7 conv, 64, /2" for its layers where it has none."""
+    children = [diagram.parts[child] for child in part.children]
+    blocks = [child.label.strip("_") for child in children if not child.is_layer]
+    if blocks:
+        kinds = dict.fromkeys(blocks)
+        return [f"{blocks.count(kind)} \u00d7 {kind}" if blocks.count(kind) > 1 else kind for kind in list(kinds)[:3]]
+    lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
+    return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
+
+
+def solid(cell: Cell, most: float, largest: int) -> tuple[float, float, Item]:
+    """Width, height and shapes of a cell's map: height and depth show rows and columns, the thickness channels.
+
+    Lengths grow with the 0.55th power of the size, thicknesses with the 0.4th of the channels, so that 7x7 beside 224x224
+    can still be seen. A vector is an upright bar.
+    """
+    shape = cell.shape
+    if len(shape) == 3:
+        channels, rows, columns = shape if shape[0] != min(shape) or shape[0] <= 4 or shape[1] != shape[0] else shape
+        tall = max(5.0, most * (rows / largest) ** 0.55)
+        depth = max(3.0, 0.42 * most * (columns / largest) ** 0.55)
+        thick = max(3.0, 2.0 * channels**0.4)
+    elif len(shape) == 2:  # tokens
+        tall, depth, thick = min(most, 8 * shape[0] ** 0.4), 4.0, max(3.0, 2.0 * shape[1] ** 0.4)
+    else:
+        values = shape[0] if shape else 1
+        tall, depth, thick = min(most, max(14.0, 6.0 * values**0.3)), 0.0, 7.0
+    copies = min(cell.copies, 4)
+    if copies > 1:
+        thick = max(3.0, thick / copies**0.5)
+    dx, dy = 0.72 * depth, 0.72 * depth
+    step = thick + 3
+    width = (copies - 1) * step + thick + dx
+    shapes = []
+    for copy in range(copies):
+        x = copy * step
+        if depth:
+            shapes.append(["p", "side", [x + thick, dy, x + thick + dx, 0, x + thick + dx, tall, x + thick, tall + dy]])
+            shapes.append(["p", "top", [x, dy, x + dx, 0, x + thick + dx, 0, x + thick, dy]])
+        shapes.append(["p", "face", [x, dy, x + thick, dy, x + thick, tall + dy, x, tall + dy]])
+    return width, tall + dy, Item(cell.part, cell.kind, shapes, cell.mark)
+
+
+def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, list[Item]]:
+    """The cells from left to right in rows of at most `width`; on a narrow page one below the other, text on the right."""
+    largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
+    solids = [solid(cell, 72 if narrow else 104, largest) for cell in cells]
+    if narrow:
+        return ladder(cells, solids, width)
+    arrow = 16
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 118, kind)] for cell in cells]
+    widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6 for (wide, _, _), lines in zip(solids, texts)]
+    rows, row, used = [], [], 0.0
+    for i, wide in enumerate(widths):
+        if row and used + arrow + wide > width:
+            rows.append(row)
+            row, used = [], 0.0
+        used += wide + (arrow if row else 0)
+        row.append(i)
+    rows.append(row)
+    # Even rows look better than a full one above a single cell.
+    if len(rows) > 1:
+        rows = even_rows(widths, arrow, width, len(rows))
+    items, y, right = [], 0.0, 0.0
+    for number, row in enumerate(rows):
+        tall = max(solids[i][1] for i in row)
+        x = 0.0 if number == 0 else arrow + 4
+        for place_in_row, i in enumerate(row):
+            if place_in_row or number:
+                middle = y + tall / 2
+                items.append(line([x - arrow + 1 if place_in_row else 2, middle, x - 1, middle], arrow=True))
+            wide, high, item = solids[i]
+            cell = Item(item.part, item.kind, [], item.mark)
+            cell.shapes += moved([item], x + (widths[i] - wide) / 2, y + (tall - high) / 2)[0].shapes
+            text_y = y + tall + 8
+            for kind, text in texts[i]:
+                cell.shapes.append(["t", kind, x + widths[i] / 2, text_y + LINE[kind] / 2, "middle", text])
+                text_y += LINE[kind]
+            items.append(cell)
+            x += widths[i] + arrow
+            right = max(right, x - arrow)
+        bottom = y + tall + 8 + max(sum(LINE[kind] for kind, _ in texts[i]) for i in row)
+        if number < len(rows) - 1:
+            middle = y + tall / 2
+            items.append(line([x - arrow + 1, middle, x - 1, middle], arrow=True))
+            right = max(right, x)
+        y = bottom + 18
+    return right, y - 18, items
+
+
+def even_rows(widths: Sequence[float], arrow: float, most: float, count: int) -> list[list[int]]:
+    """The cells in `count` rows, the widest of them as short as it can be."""
+    def fill(limit):
+        rows, row, used = [], [], 0.0
+        for i, wide in enumerate(widths):
+            if row and used + arrow + wide > limit:
+                rows.append(row)
+                row, used = [], 0.0
+            used += wide + (arrow if row else 0)
+            row.append(i)
+        return [*rows, row]
+
+    low, high = max(widths), most
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(fill(middle)) <= count else (middle, high)
+    return fill(high)
+
+
+def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[Item]]:
+    room = max(wide for wide, _, _ in solids)
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)] for cell in cells]
+    items, y, right = [], 0.0, 0.0
+    for i, (cell, (wide, high, item), lines) in enumerate(zip(cells, solids, texts)):
+        words = sum(LINE[kind] for kind, _ in lines)
+        tall = max(high, words)
+        if i:
+            items.append(line([room / 2, y + 2, room / 2, y + 14], arrow=True))
+            y += 16
+        one = Item(item.part, item.kind, [], item.mark)
+        one.shapes += moved([item], (room - wide) / 2, y + (tall - high) / 2)[0].shapes
+        text_y = y + (tall - words) / 2
+        for kind, text in lines:
+            one.shapes.append(["t", kind, room + 12, text_y + LINE[kind] / 2, "start", text])
+            right = max(right, room + 12 + text_width(text, kind))
+            text_y += LINE[kind]
+        items.append(one)
+        y += tall
+    return right, y, items
+
+
+# A whole drawing
+
+
+MARGIN = 8
+
+
+def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers: bool = True, narrow: bool = False,
+          highlight: Sequence[str] = (), new: frozenset = frozenset()) -> Scene:
+    """The drawing of one part at one zoom, placed: what `draw` writes as SVG and the network explorer shows.
+
+    `new` holds ids of parts to be marked as different. Raises `ValueError` for names and zooms that are not there.
+    """
+    found = diagram.find(part)
+    zoom = zoom or diagram.zoom_of(found)
+    style = Style(numbers=numbers, label_width=74 if narrow else 170)
+    series = diagram.structure(part, zoom)
+    title = f"{diagram.title}, {found.label} ({found.name})" if found.name else diagram.title
+    cells = cells_of(diagram, series, style) if zoom == "network" else None
+    if cells is not None:
+        width, height, items = strip(cells, NARROW if narrow else WIDE, narrow)
+        placed = Placed(0, width, height, items)
+        x, y = MARGIN, MARGIN
+    else:
+        if zoom == "stage" or zoom == "network":
+            style.nested = False
+            style.label_width = 150 if narrow else 190
+        inner = place_series(series, style)
+        x, y = MARGIN + inner.left, MARGIN
+        items = list(inner.items)
+        height = inner.height
+        first, last = [], []
+        if numbers and (found.input_shape or diagram.input_shape):
+            shape = found.input_shape or diagram.input_shape
+            outs = [layer.output_shape for layer in diagram.layers(found)]
+            inner, first, last = _with_ends(inner, shape_text(shape), shape_text(found.output_shape or outs[-1]),
+                                            starts_with_box(series))
+            items = [*first, *items, *last]
+            x, y, height = MARGIN + inner.left, MARGIN + 32, inner.height
+        else:
+            items = [line([0, -18, 0, 0], arrow=starts_with_box(series)), *items, line([0, height, 0, height + 18], arrow=True)]
+            y, height = MARGIN + 18, height + 36
+        placed = dataclasses.replace(inner, items=items, height=height)
+    items = moved(placed.items, x, y)
+    marked = _marked(diagram, items, highlight, new)
+    width = placed.left + placed.right + 2 * MARGIN
+    height = placed.height + 2 * MARGIN
+    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series))
+
+
+def _with_ends(inner: Placed, first: str, last: str, arrow: bool) -> tuple[Placed, list, list]:
+    """Lines into the top and out of the bottom, with the shapes of what flows there."""
+    reach = max(text_width(first, "small"), text_width(last, "small")) / 2
+    top = [Item(None, "shape", [["t", "small", 0, -25, "middle", first]]), line([0, -17, 0, 0], arrow=arrow)]
+    bottom = [line([0, inner.height, 0, inner.height + 17], arrow=True),
+              Item(None, "shape", [["t", "small", 0, inner.height + 26, "middle", last]])]
+    return Placed(max(inner.left, reach), max(inner.right, reach), inner.height + 66, []), top, bottom
+
+
+def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: frozenset) -> list[Item]:
+    if highlight:
+        chosen = set()
+        for name in highlight:
+            diagram.find(name)  # raises for a name that is not there
+            chosen |= {part.id for part in diagram.parts if part.name == name or part.name.startswith(name + ".")}
+            inside = diagram.find(name)
+            chosen |= {inside.id, *(layer.id for layer in diagram.layers(inside))}
+        for item in items:
+            if item.part is not None:
+                item.mark = "on" if item.part in chosen else "off"
+    for item in items:
+        if item.part in new:
+            item.mark = "new"
+    return items
+
+
+def words(diagram: Diagram, part: Part, series: Series) -> str:
+    """The drawing in words, for those who hear it."""
+    text = f"From {shape_text(part.input_shape or diagram.input_shape)} to {shape_text(part.output_shape)}: {say(series)}."
+    return text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
+
+
+def say(series: Series) -> str:
+    names = {"add": "added", "multiply": "multiplied", "concatenate": "concatenated", "mean": "averaged",
+             "subtract": "subtracted", "maximum": "joined by their maximum"}
+    said = []
+    for item in series.items:
+        if isinstance(item, Unit):
+            first = item.layers[0]
+            said.append(names[first.kind] if first.kind in names else ", ".join(layer.label for layer in item.layers))
+        elif isinstance(item, Box):
+            said.append(f"{item.part.label} ({', '.join(item.summary)})")
+        elif isinstance(item, Repeat):
+            said.append(f"{item.times} times ({say(item.body)})")
+        elif isinstance(item, Parallel):
+            full = [f"({say(branch)})" for branch in item.branches if branch.items]
+            shortcuts = len(item.branches) - len(full)
+            full += ["a shortcut"] * min(shortcuts, 1)
+            said.append(f"{len(item.branches)} branches: " + " beside ".join(full))
+        elif isinstance(item, Graph):
+            said.append(f"a graph of {len(item.nodes)} nodes: " + ", ".join(
+                say(Series([node])) for node in item.nodes[:8]) + (" and more" if len(item.nodes) > 8 else ""))
+    return "; then ".join(said)
+
+
+# Writing
+
+
+LIGHT_DARK = {
+    "conv": ("#c5e2f5", "#1f4e6e"), "pool": ("#fbe1ad", "#6b4c12"), "norm": ("#e4d8f2", "#4a3a63"), "act": ("#cfeadb", "#21533d"),
+    "fc": ("#f8d0c8", "#6e3327"), "attention": ("#f6cfe3", "#632c4b"), "join": ("#ffffff", "#16181c"),
+    "other": ("#e8eaed", "#3a4048"), "group": ("#f4f6f8", "#23272d"),
+}
+COLOUR_OF = {
+    "drop": "other", "scale": "other", "flatten": "other", "pad": "other", "split": "join", "shuffle": "other", "resize": "pool",
+    "concatenate": "join", "add": "join", "multiply": "join", "mean": "join", "subtract": "join", "maximum": "join",
+    "input": "other", "frame": "group", "repeat": "group",
+}
+INK, SOFT, LINES, ACCENT = ("#1c1f24", "#e6e8eb"), ("#565d66", "#a6adb6"), ("#5b636c", "#9aa2ab"), ("#d55e00", "#f08a43")
+
+
+def style_sheet() -> str:
+    """The colours, once for both themes: a light colour first, for programs that do not know `light-dark`."""
+    def paint(selector, name, colours):
+        return f"{selector}{{{name}:{colours[0]};{name}:light-dark({colours[0]},{colours[1]})}}"
+
+    rules = [
+        ".nd{color-scheme:light dark;font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',Arial,sans-serif}",
+        "[data-theme=light] .nd,[data-jp-theme-light=true] .nd{color-scheme:light}"
+        "[data-theme=dark] .nd,[data-jp-theme-light=false] .nd{color-scheme:dark}",
+        "@media print{.nd,[data-theme=dark] .nd{color-scheme:light;print-color-adjust:exact}}",
+        ".nd text{font-size:12px;dominant-baseline:central}.nd .small{font-size:10.5px}",
+        ".nd .title{font-size:12.5px;font-weight:600}",
+        paint(".nd text", "fill", INK), paint(".nd .small", "fill", INK),
+        ".nd .line,.nd .sign{fill:none;stroke-width:1.3}", paint(".nd .line", "stroke", LINES), paint(".nd .tip", "fill", LINES),
+        ".nd .sign{stroke-width:1.6}", paint(".nd .sign", "stroke", INK),
+        ".nd .box,.nd .face,.nd .side,.nd .top{stroke-width:.8}", paint(".nd .box,.nd .face,.nd .side,.nd .top", "stroke", LINES),
+        ".nd .frame,.nd .repeat{fill:none;stroke-width:1}", paint(".nd .frame,.nd .repeat", "stroke", LINES),
+        ".nd .repeat{stroke-dasharray:5 4}.nd .side{filter:brightness(.86)}.nd .top{filter:brightness(.94)}",
+        ".nd .off{opacity:.32}.nd .on .box,.nd .on .face{stroke-width:2.4}",
+        paint(".nd .on .box,.nd .on .face,.nd .new .box,.nd .new .face,.nd .new .frame", "stroke", ACCENT),
+        ".nd .new .box,.nd .new .face,.nd .new .frame{stroke-width:2.2;stroke-dasharray:6 3}",
+    ]
+    rules += [paint(f".nd .k-{kind} :is(.box,.face,.side,.top)", "fill", colours) for kind, colours in LIGHT_DARK.items()]
+    return "".join(rules)
+
+
+def number(value: float) -> str:
+    text = f"{value:.1f}"
+    return text.removesuffix(".0").replace("-0", "0") if text in ("-0.0", "0.0") else text.removesuffix(".0")
+
+
+def path_of(kind: str, points: Sequence[float]) -> str:
+    """SVG path data of a line with rounded corners, or of a curve from the first point to the second."""
+    pairs = list(zip(points[::2], points[1::2]))
+    if kind == "b":
+        (x, y), (to_x, to_y) = pairs
+        middle = (y + to_y) / 2
+        return f"M{number(x)} {number(y)}C{number(x)} {number(middle)} {number(to_x)} {number(middle)} {number(to_x)} {number(to_y)}"
+    text = f"M{number(pairs[0][0])} {number(pairs[0][1])}"
+    for before, at, after in zip(pairs, pairs[1:], pairs[2:]):
+        def towards(end):
+            length = abs(end[0] - at[0]) + abs(end[1] - at[1])
+            step = min(6, length / 2) / length if length else 0
+            return f"{number(at[0] + (end[0] - at[0]) * step)} {number(at[1] + (end[1] - at[1]) * step)}"
+
+        text += f"L{towards(before)}Q{number(at[0])} {number(at[1])} {towards(after)}"
+    return text + f"L{number(pairs[-1][0])} {number(pairs[-1][1])}"
+
+
+def element(shape: list) -> str:
+    kind, name = shape[:2]
+    if kind == "r":
+        x, y, width, height, radius = map(number, shape[2:])
+        return f'<rect class="{name}" x="{x}" y="{y}" width="{width}" height="{height}" rx="{radius}"/>'
+    if kind == "c":
+        x, y, radius = map(number, shape[2:])
+        return f'<circle class="{name}" cx="{x}" cy="{y}" r="{radius}"/>'
+    if kind == "t":
+        x, y, anchor, text = shape[2:]
+        name = "" if name == "main" else f' class="{name}"'
+        where = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        return f'<text{name} x="{number(x)}" y="{number(y)}"{where}>{html.escape(text, quote=False)}</text>'
+    if kind == "p":
+        return f'<polygon class="{name}" points="{" ".join(map(number, shape[2]))}"/>'
+    return f'<path class="{name}" d="{path_of(kind, shape[2])}"/>'
+
+
+def strokes(items: Iterable[Item]) -> tuple[str, str]:
+    """All lines as the data of one path, and all arrow heads as that of another."""
+    lines, tips = [], []
+    for item in items:
+        if item.kind == "line":
+            for kind, _, points in item.shapes:
+                if kind == "p":
+                    pairs = [f"{number(x)} {number(y)}" for x, y in zip(points[::2], points[1::2])]
+                    tips.append("M" + "L".join(pairs) + "Z")
+                else:
+                    lines.append(path_of(kind, points))
+    return "".join(lines), "".join(tips)
+
+
+def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
+    """The scene as one SVG element; lines first, then parts in forward order."""
+    body = [f'<path class="{name}" d="{data}"/>' for name, data in zip(("line", "tip"), strokes(scene.items)) if data]
+    for item in scene.items:
+        if item.kind != "line":
+            mark = f" {item.mark}" if item.mark else ""
+            inner = "".join(map(element, item.shapes))
+            body.append(f'<g class="k-{COLOUR_OF.get(item.kind, item.kind)}{mark}">{inner}</g>')
+    text = "".join(body)
+    key = f"{zlib.crc32((scene.title + text).encode()):08x}"
+    style = f"<style>{style_sheet()}</style>" if sheet else ""
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {number(scene.width)} {number(scene.height)}" '
+            f'width="{number(scene.width)}" height="{number(scene.height)}" role="{role}" aria-labelledby="t{key} d{key}">'
+            f'<title id="t{key}">{html.escape(scene.title, quote=False)}</title>'
+            f'<desc id="d{key}">{html.escape(scene.words, quote=False)}</desc>{style}{text}</svg>')
+
+
+def fit_rules(name: str) -> str:
+    """Style of the frame of a drawing on a page: never wider than its own pixels, never wider than the page."""
+    return (f"<style>.{name}{{container-type:inline-size;max-width:100%;overflow-x:auto}}"
+            f".{name} svg{{display:block;max-width:100%;height:auto;margin:0 auto}}</style>")
+
+
+@dataclass
+class Drawing:
+    """SVG for wide and for narrow places; in notebooks and on pages the one that fits is shown."""
+
+    wide: Scene
+    narrow: Scene = field(repr=False)
+
+    @property
+    def svg(self) -> str:
+        return svg_of(self.wide)
+
+    def save(self, path: str | Path, *, narrow: bool = False) -> Path:
+        """Write the drawing as an SVG file of its own; it follows the theme of what shows it."""
+        path = Path(path)
+        path.write_text(svg_of(self.narrow if narrow else self.wide) + "\n", encoding="utf-8")
+        return path
+
+    def _repr_html_(self) -> str:
+        if self.wide == self.narrow or self.wide.width <= NARROW:
+            return f'<div class="nd-fit">{fit_rules("nd-fit")}{self.svg}</div>'
+        limit = round(min(self.wide.width, WIDE) * 0.8)
+        least = round(0.75 * self.narrow.width)  # where even this is too wide, it scrolls by itself
+        name = f"nd-fit{limit}-{least}"
+        rules = fit_rules(name) + (
+            f"<style>.{name} svg+svg{{display:none;min-width:{least}px}}@container(max-width:{limit}px)"
+            f"{{.{name} svg:has(+svg){{display:none}}.{name} svg+svg{{display:block}}}}</style>")
+        return f'<div class="{name}" tabindex="0">{rules}{self.svg}{svg_of(self.narrow, sheet=False)}</div>'
+
+    def __repr__(self) -> str:
+        return f"Drawing({self.wide.title}, {number(self.wide.width)} x {number(self.wide.height)})"
+
+
+def draw(diagram: Diagram, part: str = "", *, zoom: str | None = None, numbers: bool = True,
+         highlight: Sequence[str] = (), beside: Diagram | None = None) -> Drawing:
+    """A network, or the part of this name, as a `Drawing`.
+
+    `zoom` is "network" (a strip of maps), "stage" (boxes with their blocks in words) or "block" (layer by layer); by default the
+    one that suits the part. `numbers=False` leaves out channels and shapes. `highlight` names parts that stand out. `beside` is a
+    second network, drawn next to the first; what one has and the other has not is outlined in both. Raises `ValueError` for a
+    name or a zoom that is not there.
+    """
+    if isinstance(highlight, str):
+        highlight = [highlight]
+    options = {"zoom": zoom, "numbers": numbers, "highlight": highlight}
+    if beside is None:
+        return Drawing(*(scene(diagram, part, narrow=narrow, **options) for narrow in (False, True)))
+    new, missing = differences(diagram, beside, part, zoom)
+    pairs = [[scene(one, part if one is diagram or part in _names(one) else "", narrow=narrow, new=marks, **options)
+              for one, marks in ((diagram, new), (beside, missing))] for narrow in (False, True)]
+    return Drawing(*(side_by_side(*pair, stacked=i == 1 or sum(one.width for one in pair) > WIDE) for i, pair in enumerate(pairs)))
+
+
+def _names(diagram: Diagram) -> set[str]:
+    return {part.name for part in diagram.parts} | set(diagram.aliases)
+
+
+def differences(one: Diagram, other: Diagram, part: str = "", zoom: str | None = None) -> tuple[frozenset, frozenset]:
+    """Ids of the parts that the other diagram does not have at this place, in both; compared by kind, label and shape."""
+    found = []
+    for diagram in (one, other):
+        series = diagram.structure(part if diagram is one or part in _names(diagram) else "", zoom)
+        found.append(_flat(series))
+    keys = [[key for key, _ in entries] for entries in found]
+    marks = [set(), set()]
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        if tag != "equal":
+            for side, (low, high) in enumerate(((a, b), (c, d))):
+                marks[side] |= {id for _, ids in found[side][low:high] for id in ids}
+    return frozenset(marks[0]), frozenset(marks[1])
+
+
+def _flat(series: Series) -> list[tuple[tuple, list[int]]]:
+    """What is drawn, in reading order: key and ids of each layer or box; where branches are, how many."""
+    out = []
+    for item in series.items:
+        if isinstance(item, Unit):
+            out += [((part.kind, part.label, part.output_shape), [part.id]) for part in item.layers]
+        elif isinstance(item, Box):
+            layers = ((*item.key(), item.part.output_shape), [item.part.id])
+            out += [layers] if item.inner is None else _flat(item.inner)
+        elif isinstance(item, Repeat):
+            out += [((f"x {item.times}", *map(str, key)), ids) for key, ids in _flat(item.body)]
+        elif isinstance(item, Parallel):
+            for branch in item.branches:
+                out += _flat(branch) or [(("shortcut",), [])]
+        else:
+            for node in item.nodes:
+                out += _flat(Series([node]))
+            for _, _, branch in item.edges:
+                out += _flat(branch)
+    return out
+
+
+def side_by_side(one: Scene, other: Scene, stacked: bool) -> Scene:
+    """Two scenes in one, each under its title."""
+    items, x, y, width, height = [], 0.0, 0.0, 0.0, 0.0
+    for scene in (one, other):
+        wide = max(scene.width, text_width(scene.title, "title") + 2 * MARGIN)
+        items.append(Item(None, "shape", [["t", "title", x + wide / 2, y + 12, "middle", scene.title]]))
+        items += moved(scene.items, x + (wide - scene.width) / 2, y + 22)
+        width, height = max(width, x + wide), max(height, y + 22 + scene.height)
+        x, y = (0.0, height + 10) if stacked else (x + wide + 16, 0.0)
+    return Scene(round(width, 1), round(height, 1), items, f"{one.title} beside {other.title}",
+                 f"{one.title}: {one.words} {other.title}: {other.words}")
+
+
+def draw_file(model, input_size: Sequence[int], path: str | Path, *, title: str = "", part: str = "", zoom: str | None = None) -> Path:
+    """Draw any network into an SVG file: what `python -m cnnlib.analysis NETWORK --draw FILE` does."""
+    from .diagram import diagram
+
+    return draw(diagram(model, input_size, title=title), part, zoom=zoom).save(path)

@@ -1,0 +1,181 @@
+"""Any network as an explorer: from the whole through a stage to a layer, its numbers, its formula and what it sees."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+
+import traitlets
+from torch import nn
+
+from cnnlib.analysis import AnalysisError, receptive_field
+from cnnlib.analysis.diagram import Box, Diagram, Graph, Parallel, Part, Repeat, Series, diagram
+from cnnlib.analysis.drawing import COLOUR_OF, Scene, scene, strokes, style_sheet
+from cnnlib.data import book_file
+
+from .base import Explorer, check_choice, check_input_size, module, named_model, style
+
+PHOTOGRAPH_SIDE = 160  # pixels of the photograph that are kept
+COLOURS = ("kind", "params", "macs", "activations")
+
+
+class NetworkExplorer(Explorer):
+    """The drawing of a network, to walk in: open a stage, a block, choose a layer.
+
+        NetworkExplorer("resnet50")
+        NetworkExplorer(model, input_size=(3, 224, 224))
+
+    `model` is a name or a module; a module needs `input_size`. Traits: `part`, the dotted name of what is open ("" is the whole
+    network), `layer`, the number of what is chosen in it (-1 for nothing), `colour`, one of "kind", "params", "macs" and
+    "activations", and `follow`, whether all that lies on no path through the chosen layer is dimmed. What repeats is kept once.
+
+    Raises `ValueError` for an unknown network, a wrong size and a part that is not there.
+    """
+
+    _esm = module("network")
+    _css = style("network") + style_sheet()
+    part = traitlets.Unicode().tag(sync=True)
+    layer = traitlets.Any().tag(sync=True)
+    colour = traitlets.Unicode().tag(sync=True)
+    follow = traitlets.Bool().tag(sync=True)
+
+    def __init__(self, model: str | nn.Module, *, input_size: Sequence[int] | None = None, part: str = ""):
+        name, network, designed = named_model(model)
+        if input_size is None and designed is None:
+            raise ValueError(f"{name} has no designed input size; pass input_size=(channels, height, width)")
+        size = check_input_size(designed if input_size is None else input_size)
+        data = {**_packed(diagram(network, size, title=name), _fields(network, size)), "photo": _photograph(*size[1:])}
+        super().__init__(data, part=check_choice("part", part, list(data["groups"])), layer=-1, colour="kind", follow=False)
+
+    @property
+    def summary(self) -> str:
+        return f"{self.data['title']} at {'x'.join(map(str, self.data['input']))}"
+
+    @traitlets.validate("part", "colour")
+    def _check(self, proposal):
+        allowed = {"part": list(self.data["groups"]), "colour": COLOURS}
+        return check_choice(proposal.trait.name, proposal.value, allowed[proposal.trait.name])
+
+    @traitlets.validate("layer")
+    def _check_layer(self, proposal):
+        template = self.data["templates"][self.data["groups"][self.part][0]]
+        return check_choice("layer", proposal.value, [-1, *(row[0] for row in template["rows"])])
+
+
+def _fields(network: nn.Module, size: tuple[int, int, int]) -> dict[str, list]:
+    """Module -> [rows, columns, stride, first pixel] of a field on the photograph; without those that cannot be followed."""
+    try:
+        fields = receptive_field(network, size)
+    except (AnalysisError, ValueError):
+        return {}
+    found = {}
+    for name, field in fields.items():
+        stride = [float(length) for length in field.stride]
+        found[name] = [*field.size, *(int(length) if length == int(length) else length for length in stride),
+                       *field.start, *field.units, int(field.global_context)]
+    return found
+
+
+def _packed(drawn: Diagram, fields: dict) -> dict:
+    """Everything that the view shows, what looks and counts the same kept once.
+
+    `groups`: name -> [number of a template, numbers of fields of its rows, title]; `templates`: numbers of scenes, rows and edges of
+    a group, ids counted from the group's own; `scenes`: what is drawn. A row is [id, name, colour, label, code, input, output, params, macs, activations, details, repeats, opens].
+    """
+    templates, groups, codes, known_fields, keys, drawings = [], {}, {}, {}, {}, {}
+    waiting = [drawn.parts[0]]
+    while waiting:
+        group = waiting.pop(0)
+        if group.name in groups and group.parent is not None:
+            continue
+        scenes = [scene(drawn, group.name, narrow=narrow) for narrow in ((False, True) if group.parent is None else (True,))]
+        ids = sorted({item.part for one in scenes for item in one.items if item.part is not None and item.part != group.id})
+        repeats = _repeats(drawn.structure(group.name))
+        inside = [drawn.parts[id] for id in ids]
+        rows = [_row(group, part, codes, repeats.get(part.id)) for part in inside]
+        plain = [json.dumps(_plain(one, group.id)) for one in scenes]
+        template = {"scenes": [drawings.setdefault(text, len(drawings)) for text in plain], "rows": rows,
+                    "edges": _edges(drawn, inside, group.id)}
+        key = json.dumps(template)
+        if key not in keys:
+            keys[key] = len(templates)
+            templates.append(template)
+        numbers = []
+        for part in inside:
+            field = fields.get(part.name) if part.kind != "other" and (part.code or not part.is_layer) else None
+            numbers.append(-1 if field is None else known_fields.setdefault(tuple(field), len(known_fields)))
+        groups[group.name] = [keys[key], numbers, group.label if group.parent is not None else drawn.title]
+        waiting += [part for part in inside if not part.is_layer]
+    whole = drawn.parts[0]
+    return {"title": drawn.title, "input": list(drawn.input_shape), "totals": [whole.params, whole.macs, whole.activations],
+            "scenes": [json.loads(text) for text in drawings], "templates": templates, "groups": groups, "codes": list(codes), "fields": list(map(list, known_fields))}
+
+
+def _row(group: Part, part: Part, codes: dict, repeat: tuple | None) -> list:
+    details = {key: value for key, value in part.details.items() if key in (
+        "kernel", "stride", "padding", "dilation", "groups", "in", "out", "bias") and value not in (1, [1, 1], [0, 0])}
+    again = [] if repeat is None else [repeat[0], _suffix(group, repeat[1])]
+    return [part.id - group.id, _suffix(group, part.name), part.kind, part.label, codes.setdefault(part.code, len(codes)),
+            list(part.input_shape), list(part.output_shape), part.params, part.macs, part.activations, details, again,
+            int(not part.is_layer)]
+
+
+def _suffix(group: Part, name: str) -> str:
+    """The name without that of the group, which the view puts in front of what begins with a full stop."""
+    inside = group.name and name.startswith(group.name + ".")
+    return name[len(group.name) :] if inside else "." if name == group.name and group.name else name
+
+
+def _repeats(series: Series) -> dict[int, tuple[int, str]]:
+    """Part -> (times, name of the last copy), for what is drawn once and stands there several times."""
+    found = {}
+    for item in series.items:
+        if isinstance(item, Repeat):
+            for first, last in zip(item.copies[0], item.copies[-1]):
+                found[first.id] = (item.times, last.name)
+            found = {**_repeats(item.body), **found}
+        elif isinstance(item, (Parallel, Graph)):
+            branches = item.branches if isinstance(item, Parallel) else [series for _, _, series in item.edges]
+            for branch in branches:
+                found |= _repeats(branch)
+    return found
+
+
+def _edges(drawn: Diagram, inside: list[Part], base: int) -> list[list[int]]:
+    """What flows between the parts that are drawn, by their numbers."""
+    holder = {layer.id: part.id - base for part in inside for layer in drawn.layers(part)}
+    pairs = {(holder[a], holder[b]) for a, b in drawn.edges if a in holder and b in holder}
+    return sorted([a, b] for a, b in pairs if a != b)
+
+
+def _plain(one: Scene, base: int) -> dict:
+    """A scene with ids counted from the group's and lengths to a tenth of a pixel."""
+    def short(value):
+        if isinstance(value, list) and value and value[0] == "t":
+            name, x, y, anchor, text = value[1:]
+            return ["t" if anchor == "middle" else "u", name, short(x), short(y), text]
+        if isinstance(value, list):
+            return [short(inner) for inner in value]
+        if isinstance(value, float):
+            rounded = round(value, 1)
+            return int(rounded) if rounded == int(rounded) else rounded
+        return value
+
+    items = [[-1 if item.part is None else item.part - base, COLOUR_OF.get(item.kind, item.kind), short(item.shapes)]
+             for item in one.items if item.kind != "line"]
+    return {"size": short([one.width, one.height]), "lines": list(strokes(one.items)), "items": items, "words": one.words[:300]}
+
+
+def _photograph(height: int, width: int) -> str:
+    """The book's photograph as a small JPEG in a data URI, or "" where the book's files are not at hand."""
+    from PIL import Image, ImageOps
+
+    try:
+        image = Image.open(book_file("images/chelsea.jpg"))
+    except FileNotFoundError:
+        return ""
+    scale = min(1, PHOTOGRAPH_SIDE / max(height, width))
+    fitted = ImageOps.fit(image.convert("RGB"), (max(1, round(width * scale)), max(1, round(height * scale))))
+    buffer = io.BytesIO()
+    fitted.save(buffer, "JPEG", quality=78)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,279 @@
+"""Diagrams: what is drawn is what the network does, and changes when the network does."""
+
+import json
+import pickle
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlib import create_model
+from cnnlib.analysis import cost_table
+from cnnlib.analysis.diagram import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit, diagram
+from cnnlib.layers import ConvNormAct
+from cnnlib.registry import find_variant
+from zoo import on_meta
+
+FEW = ["alexnet_227", "vgg16", "googlenet", "resnet20", "resnet50", "preresnet20", "resnext50_32x4d", "seresnet20", "densenet_cifar",
+       "fractalnet_cifar", "mobilenet_v2", "shufflenet_v2_x1_0", "nasnet_cifar", "convnext_tiny", "squeezenet1_0_simple"]
+
+
+def drawn(name):
+    return diagram(on_meta(name), find_variant(name).input_size, title=name)
+
+
+def told(series) -> list:
+    """A structure as nested lists of labels: ["3x3 conv, 64 | BN"], ("repeat", 3, [...]), ("branches", [...], ...)."""
+    out = []
+    for item in series.items:
+        if isinstance(item, Unit):
+            out.append(" | ".join(part.label for part in item.layers).replace("\u00d7", "x"))
+        elif isinstance(item, Box):
+            out.append(item.part.label)
+        elif isinstance(item, Repeat):
+            out.append(("repeat", item.times, told(item.body)))
+        elif isinstance(item, Parallel):
+            out.append(("branches", *(told(branch) for branch in item.branches)))
+        else:
+            out.append(("graph", len(item.nodes), len(item.edges)))
+    return out
+
+
+class Residual(nn.Module):
+    """A small network whose parts tests exchange."""
+
+    def __init__(self, join="add", stride=1, shortcut=True, depth=1):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.a = ConvNormAct(8, 8, 3, stride)
+        self.b = ConvNormAct(8, 8, 3, activation=None)
+        self.more = nn.Sequential(*(ConvNormAct(8, 8, 3) for _ in range(depth - 1)))
+        self.project = nn.Conv2d(8, 8, 1, stride) if stride > 1 else nn.Identity()
+        self.join, self.shortcut = join, shortcut
+        self.out = nn.Linear(16 if join == "cat" and shortcut else 8, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.more(self.b(self.a(x)))
+        if self.shortcut:
+            x = self.project(x)
+            y = {"add": torch.add, "cat": lambda a, b: torch.cat([a, b], 1), "mul": torch.mul}[self.join](x, y)
+        return self.out(y.mean((2, 3)))
+
+
+def layers_of(**options):
+    return told(diagram(Residual(**options), (3, 16, 16)).structure("", "block"))
+
+
+CHAIN = ["3x3 conv, 8 | BN | ReLU", "3x3 conv, 8 | BN"]
+END = ["global average pool", "fully connected, 5"]
+
+
+def test_a_shortcut_is_seen_and_its_loss_too():
+    assert layers_of() == ["3x3 conv, 8", ("branches", CHAIN, []), "+", *END]
+    assert layers_of(shortcut=False) == ["3x3 conv, 8", *CHAIN, *END]
+
+
+def test_a_concatenation_is_no_addition():
+    assert layers_of(join="cat")[2] == "concatenate" and layers_of(join="mul")[2] == "x"
+    part = next(part for part in diagram(Residual(join="cat"), (3, 16, 16)).parts if part.kind == "concatenate")
+    assert part.output_shape == (16, 16, 16)
+
+
+def test_a_stride_is_seen_where_it_stands():
+    found = layers_of(stride=2)
+    assert found[1] == ("branches", ["3x3 conv, 8, /2 | BN | ReLU", "3x3 conv, 8 | BN"], ["1x1 conv, 8, /2"])
+
+
+def test_repeats_are_found_and_counted():
+    branch = layers_of(depth=5)[1][1]
+    assert branch[2] == ("repeat", 4, ["3x3 conv, 8 | BN | ReLU"])
+
+
+def test_a_change_in_one_block_breaks_its_repeat():
+    network = create_model("resnet20")
+    assert told(diagram(network, (3, 32, 32)).structure("stages.1")) == ["BasicBlock", ("repeat", 2, ["BasicBlock"])]
+    owner, name = next((module, name) for module in network.stages[1][1].modules() for name, child in module.named_children()
+                       if isinstance(child, nn.BatchNorm2d))
+    setattr(owner, name, nn.Identity())
+    changed = diagram(network, (3, 32, 32))
+    assert told(changed.structure("stages.1")) == ["BasicBlock"] * 3, "the second lacks a norm"
+    norms = [sum(layer.kind == "norm" for layer in changed.layers(changed.find(f"stages.1.{i}"))) for i in range(3)]
+    assert norms == [2, 1, 2]
+
+
+def test_repeats_compare_widths():
+    network = nn.Sequential(*(nn.Conv2d(width, other, 3, padding=1) for width, other in [(3, 8), (8, 8), (8, 16), (16, 16)]))
+    assert told(diagram(network, (3, 8, 8)).structure("", "block")) == [
+        ("repeat", 2, ["3x3 conv, 8"]), ("repeat", 2, ["3x3 conv, 16"])]
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2))
+    assert told(diagram(pooled, (3, 8, 8)).structure("", "block")) == [
+        "3x3 conv, 8", "2x2 max pool, /2", "3x3 conv, 8", "2x2 max pool, /2"], "equal words, but other sizes"
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_parts_add_up_to_the_cost_table(name):
+    found = drawn(name)
+    rows = [row for row in cost_table(on_meta(name).eval(), find_variant(name).input_size) if row.called]
+    whole = found.parts[0]
+    assert (whole.macs, whole.params) == (sum(row.macs for row in rows), sum(row.params for row in rows))
+    for part in found.parts:
+        if not part.is_layer:
+            layers = found.layers(part)
+            assert part.params == sum(layer.params for layer in layers) and part.macs == sum(layer.macs for layer in layers)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_edges_are_a_graph_from_the_input_to_the_output(name):
+    found = drawn(name)
+    ids = {layer.id for layer in found.layers()}
+    read, written = {b for _, b in found.edges}, {a for a, _ in found.edges}
+    assert ids <= read and ids <= written and INPUT in written and OUTPUT in read
+    order = {layer.id: i for i, layer in enumerate(found.layers())}
+    assert sum(layer.kind == "conv" for layer in found.layers()) == sum(
+        isinstance(module, nn.Conv2d) for module in on_meta(name).modules()) - unused_convolutions(name)
+    assert all(a == INPUT or b == OUTPUT or a != b for a, b in found.edges) and order
+    for layer in found.layers():
+        if layer.kind in ("add", "concatenate", "multiply", "mean"):
+            assert len({a for a, b in found.edges if b == layer.id}) >= 2, layer
+
+
+def unused_convolutions(name):
+    """Convolutions that evaluation does not call: those of auxiliary classifiers."""
+    called = {row.name for row in cost_table(on_meta(name).eval(), find_variant(name).input_size) if row.called}
+    return sum(isinstance(module, nn.Conv2d) and key not in called for key, module in on_meta(name).named_modules())
+
+
+def test_plain_data():
+    found = drawn("resnet20")
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert json.loads(json.dumps(found.to_dict()))["parts"][0]["params"] == found.parts[0].params
+
+
+def test_stages_of_the_book_and_of_others():
+    labels = {
+        "resnet50": ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"],
+        "mobilenet_v2": ["stem", *(f"stage {i}" for i in range(1, 8)), "head"],
+        "densenet_cifar": ["stem", *(f"stage {i}" for i in range(1, 4)), "head"],
+    }
+    for name, expected in labels.items():
+        found = drawn(name)
+        assert [found.parts[child].label for child in found.parts[0].children][-len(expected):] == expected, name
+
+
+def others(name):
+    from cnnlib.vision import torchvision
+
+    with torch.device("meta"):
+        return torchvision.models.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}))
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("resnet18", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]),
+    ("vgg16", ["stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
+    ("googlenet", ["stem", "stage 1", "stage 2", "stage 3", "head"]),
+    ("densenet121", ["stem", "stage 1", "Transition", "stage 2", "Transition", "stage 3", "Transition", "stage 4", "head"]),
+    ("mobilenet_v2", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
+])
+def test_networks_without_stem_and_stages_get_them(name, expected):
+    found = diagram(others(name), (3, 224, 224))
+    assert [found.parts[child].label for child in found.parts[0].children] == expected
+
+
+def test_torchvision_and_ours_look_alike_inside():
+    theirs, ours = diagram(others("resnet50"), (3, 224, 224)), drawn("resnet50")
+    assert told(theirs.structure("layer2.0", "block")) == told(ours.structure("stages.1.0", "block"))
+
+
+def test_words_of_papers():
+    cases = [
+        (nn.Conv2d(3, 64, 7, 2, padding=3), (3, 32, 32), "7x7 conv, 64, /2"),
+        (nn.Conv2d(8, 8, (1, 7), groups=8), (8, 32, 32), "1x7 depthwise conv, 8"),
+        (nn.Conv2d(8, 16, 3, groups=4), (8, 32, 32), "3x3 grouped conv, 16, 4 groups"),
+        (nn.Conv2d(8, 16, 3, dilation=2), (8, 32, 32), "3x3 conv, 16, dilated 2"),
+        (nn.ConvTranspose2d(8, 4, 2, stride=2), (8, 4, 4), "2x2 transposed conv, 4, x2"),
+        (nn.MaxPool2d(3, 2, 1), (8, 32, 32), "3x3 max pool, /2"),
+        (nn.AvgPool2d(2), (8, 32, 32), "2x2 average pool, /2"),
+        (nn.AdaptiveAvgPool2d(1), (8, 32, 32), "global average pool"),
+        (nn.AdaptiveAvgPool2d(6), (8, 32, 32), "average pool to 6x6"),
+        (nn.Linear(8, 1000), (8,), "fully connected, 1,000"),
+        (nn.GELU(), (8,), "GELU"), (nn.LayerNorm(8), (8,), "LN"), (nn.GroupNorm(2, 8), (8, 4, 4), "GN"),
+        (nn.LocalResponseNorm(5), (8, 4, 4), "LRN"), (nn.Upsample(scale_factor=2), (8, 4, 4), "upsample x2"),
+        (nn.Hardswish(), (8,), "hard swish"), (nn.ChannelShuffle(2), (8, 4, 4), "channel shuffle"),
+    ]
+    for module, size, label in cases:
+        part, = diagram(nn.Sequential(module), size).layers()
+        assert part.label.replace("\u00d7", "x") == label
+
+
+def test_splits_shuffles_gates_and_means():
+    units = told(drawn("shufflenet_v2_x1_0").structure("stages.0.1"))
+    assert units[0] == "split" and units[-2:] == ["concatenate", "channel shuffle"] and units[1][2] == []
+    gate = told(drawn("seresnet20").structure("stages.0.0"))[0][1]
+    assert gate[2][1][-1].endswith("sigmoid") and gate[2][2] == [] and gate[3] == "x"
+    joins = [layer.label for layer in drawn("fractalnet_cifar").layers() if layer.kind == "mean"]
+    assert joins and set(joins) == {"mean"}
+
+
+def test_dense_blocks_grow_by_concatenation():
+    found = told(drawn("densenet_cifar").structure("stages.0"))
+    assert found == [("repeat", 2, [("branches", ["DenseLayer"], []), "concatenate"])]
+
+
+def test_a_graph_that_is_not_series_parallel_is_kept_as_a_graph():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Conv2d(3, 3, 1) for _ in range(4))
+
+        def forward(self, x):
+            a, b = self.a(x), self.b(x)
+            return self.c(a) + self.d(a + b) + b
+
+    series = diagram(Crossed(), (3, 4, 4)).structure("", "block")
+    graph = next(item for item in series.items if isinstance(item, Graph))
+    assert sum(part.kind == "conv" for part in series.parts()) == 4
+    assert all(a == -1 or b == -2 or 0 <= a < len(graph.nodes) and 0 <= b < len(graph.nodes) for a, b, _ in graph.edges)
+
+
+def test_a_forward_written_with_functions_alone():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.v = nn.Parameter(torch.zeros(4, 3, 3, 3)), nn.Parameter(torch.zeros(4, 4, 3, 3))
+
+        def forward(self, x):
+            x = torch.relu(nn.functional.conv2d(x, self.w))
+            return x + nn.functional.conv2d(x, self.v, padding=1)
+
+    assert told(diagram(Plain(), (3, 8, 8)).structure("", "block")) == [
+        "3x3 conv, 4 | ReLU", ("branches", ["3x3 conv, 4"], []), "+"]
+
+
+def test_the_model_is_left_as_it_was():
+    network = create_model("resnet20").train()
+    network.head.eval()
+    before = {name: module.training for name, module in network.named_modules()}
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    diagram(network, (3, 32, 32))
+    assert before == {name: module.training for name, module in network.named_modules()}
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_wrong_names_are_named():
+    found = drawn("resnet20")
+    with pytest.raises(ValueError, match=r"'stages.7' is not a part of resnet20.*stages.0"):
+        found.find("stages.7")
+    with pytest.raises(ValueError, match="zoom='layer'.*'network', 'stage' or 'block'"):
+        found.structure("", "layer")
+    with pytest.raises(TypeError, match="nn.Module"):
+        diagram("resnet20", (3, 32, 32))
+
+
+def test_every_module_has_a_place():
+    found = drawn("resnet20")
+    for name, module in on_meta("resnet20").named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            assert found.find(name).name == name
+    assert re.match("stage", found.find("stages.1").label) and isinstance(found.structure(), Series)
