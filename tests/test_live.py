@@ -90,7 +90,8 @@ SMALL = [name for name in list_models() if name.endswith(("_cifar", "_cifar_bn")
 
 @pytest.mark.parametrize("name", ["alexnet_cifar", "convnext_cifar", "densenet_cifar", "efficientnet_b0_cifar", "fractalnet_cifar",
                                   "googlenet_cifar", "mobilenet_v1_cifar", "mobilenet_v3_small_cifar", "nasnet_cifar", "preresnet20", "regnet_y_cifar",
-                                  "resnet20", "shufflenet_v2_cifar", "squeezenet_cifar", "vgg11_cifar", "zfnet_cifar"])
+                                  "resnet20", "shufflenet_v2_cifar", "squeezenet_cifar", "vgg11_cifar", "zfnet_cifar",
+                                  "lenet5_cifar", "repvgg_cifar", "nfnet_cifar", "mobilenet_v4_conv_small_cifar"])
 def test_networks_equal_pytorch(engine, name):
     torch.manual_seed(0)
     compare(engine, lively(create_model(name)), find_variant(name).input_size)
