@@ -220,3 +220,11 @@ def test_picture_is_well_formed(show):  # noqa: F811
         page.get_by_role("button", name="Save as SVG").click()
     root = tree.fromstring(Path(download.value.path()).read_text(encoding="utf-8"))
     assert root.tag.endswith("svg") and int(root.get("width")) > 300
+
+
+def test_what_has_an_order_keeps_it_in_a_notebooks_file():
+    """Jupyter writes the names of an object in alphabetical order; groups and axes must not depend on that."""
+    explorer = ArchitectureMap()
+    stored = json.loads(json.dumps(explorer.data, sort_keys=True))
+    assert [title for title, _ in stored["groups"]][:4] == list(GROUPS)
+    assert [name for name, _ in stored["quantities"]] == [name for name in QUANTITIES if name in dict(stored["quantities"])]

@@ -111,19 +111,20 @@ class Watched:
 # --- each explorer alone, on a page made here ---
 
 
-def bare_page(folder, explorer, theme="light"):
-    """A page as the book has it: the state in the head, the place in the body, the book's script."""
+def bare_page(folder, *explorers, theme="light", sort_keys=False):
+    """A page as the book has it: the state in the head, the places in the body, the book's script."""
     from ipywidgets.embed import embed_data
 
-    data = embed_data(views=[explorer], drop_defaults=False)
-    state, view = (json.dumps(part).replace("</script>", r"<\/script>") for part in (data["manager_state"], data["view_specs"][0]))
+    data = embed_data(views=explorers, drop_defaults=False)
+    state, *views = (json.dumps(part, sort_keys=sort_keys).replace("</script>", r"<\/script>") for part in (data["manager_state"], *data["view_specs"]))
+    places = "".join(f'<div><script type="application/vnd.jupyter.widget-view+json">{view}</script></div>' for view in views)
     shutil.copy(ROOT / "_static" / "explorers.js", folder)
     (folder / "index.html").write_text(f"""<!doctype html>
-<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>An explorer</title><link rel="icon" href="data:,">
+<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>An explorer</title><link rel="icon" href="data:,">
 <style>html[data-theme="dark"] body {{ background: #121212; color: #eee; }}</style>
 <script type="application/vnd.jupyter.widget-state+json">{state}</script>
 <script src="explorers.js"></script></head><body><main><h1>An explorer</h1>
-<div><script type="application/vnd.jupyter.widget-view+json">{view}</script></div><p>Text after it.</p>
+{places}<p>Text after it.</p>
 </main></body></html>""", encoding="utf-8")
 
 
@@ -133,7 +134,7 @@ def show(browser, serve, tmp_path):
     watched = []
 
     def open_one(explorer, theme="light", width=1280):
-        bare_page(tmp_path, explorer, theme)
+        bare_page(tmp_path, explorer, theme=theme)
         address = serve(tmp_path)
         watched.append(Watched(browser, address, theme, width))
         return watched[-1].open(f"{address}/index.html")

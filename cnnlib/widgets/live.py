@@ -4,6 +4,7 @@
 computes what depends on weights alone, and refuses by name an operation that the engine lacks.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ class _Graph:
         op = node.op.removesuffix("_")
         args, out = node.args, node.outputs
         if node.inputs and not any(id(value) in self.place for value in node.inputs):
-            self.constants[id(out[0])] = self.computed(node)
+            self.constants.update(zip(map(id, out), self.computed(node)))
             return
         x = node.inputs[0]
         if op == "convolution":
@@ -205,15 +206,26 @@ class _Graph:
         else:
             raise self.refuse(node.op)
 
-    def computed(self, node) -> Tensor:
+    def computed(self, node) -> tuple[Tensor, ...]:
         """What a node gives whose inputs are weights alone."""
         known = {id(value): self.constant(value) for value in node.inputs}
 
         def real(thing):
             return known[id(thing)] if id(thing) in known else type(thing)(map(real, thing)) if isinstance(thing, (tuple, list)) else thing
 
-        with torch.no_grad():
-            return getattr(torch.ops.aten, node.op.removesuffix("_"))(*map(real, node.args))
+        function, args = getattr(torch.ops.aten, node.op.removesuffix("_")), list(map(real, node.args))
+        schemas = [getattr(function, overload)._schema.arguments for overload in function.overloads()]
+        # The record has keywords behind the other arguments, in the order of the schema; closed forms may leave out the last.
+        for arguments in [*(known for known in schemas if len(known) == len(args)), [None] * len(args)]:
+            is_keyword = [argument is not None and argument.kwarg_only for argument in arguments]
+            places = [value for value, keyword in zip(args, is_keyword) if not keyword]
+            keywords = {argument.name: value for argument, value, keyword in zip(arguments, args, is_keyword) if keyword and value is not None}
+            with torch.no_grad(), contextlib.suppress(RuntimeError, TypeError):
+                result = function(*places, **keywords)
+                result = result if isinstance(result, tuple) else (result,)
+                if [tuple(tensor.shape) for tensor in result] == [tuple(value.shape) for value in node.outputs]:
+                    return result
+        raise self.refuse(f"{node.op} of weights")
 
     def pad(self, amounts, fill, x, out) -> None:
         """A negative amount takes away; amounts come in pairs, from the last axis on."""
@@ -230,13 +242,17 @@ class _Graph:
 
     def convolution(self, args, x, out) -> None:
         weight, bias = self.constant(args[1]), None if args[2] is None else self.constant(args[2])
-        if args[6] or weight is None or weight.dim() != 4:
+        if args[6] or weight is None or weight.dim() not in (3, 4):
             raise self.refuse("transposed convolution" if args[6] else f"convolution by a weight of shape {tuple(args[1].shape)}")
-        stride, padding, dilation = map(_pair, args[3:6])
-        self.put(out, "conv", [x], weight=self.keep(weight, "weight"), kernel=list(weight.shape[2:]), stride=stride, padding=padding,
-                 dilation=dilation, groups=args[8])
+        flat = weight.dim() == 3  # along one axis: a picture of one row
+        stride, padding, dilation = ([neutral, *values] if flat else _pair(values) for neutral, values in zip((1, 0, 1), args[3:6]))
+        weight, (batch, channels, *sides) = weight.unsqueeze(2) if flat else weight, out.shape
+        place = self.node("reshape", [self.place[id(x)]], [*x.shape[:2], 1, *x.shape[2:]]) if flat else self.place[id(x)]
+        place = self.node("conv", [place], [batch, channels, *([1] if flat else []), *sides], weight=self.keep(weight, "weight"),
+                          kernel=list(weight.shape[2:]), stride=stride, padding=padding, dilation=dilation, groups=args[8])
         if bias is not None:
-            self.nodes[-1]["bias"] = self.keep(bias, "bias", len(self.nodes) - 1)
+            self.nodes[-1]["bias"] = self.keep(bias, "bias", place)
+        self.place[id(out)] = self.node("reshape", [place], out.shape) if flat else place
 
     def batch_norm(self, node) -> None:
         """Folded into the convolution before it, if nothing else reads that; else a scale and a shift for each channel."""
@@ -264,7 +280,7 @@ class _Graph:
         """The record of an activation may lack its settings; then they are those of the module, or of the function's name."""
         module, settings = self.step.call.module, {}
         if op in ("hardtanh", "leaky_relu"):
-            if len(args) > 1:
+            if len(args) > 1 and args[1] is not None:
                 numbers = args[1:]
             elif isinstance(module, nn.Hardtanh):
                 numbers = module.min_val, module.max_val

@@ -133,7 +133,7 @@ function render({ model, el }) {
       Math.max(0, Math.min(side(axis) - 1, Math.floor((at / length) * side(axis))))) });
   }
 
-  // Values as colours: zero is white, the largest blue, the most negative orange.
+  // Values as colours, map by map: zero is white, what is farthest from it blue, or orange where it is negative.
   function paint(target, values, count, height, width, gap = 1) {
     const across = Math.ceil(Math.sqrt(count));
     const down = Math.ceil(count / across);
@@ -142,9 +142,9 @@ function render({ model, el }) {
     const image = new ImageData(target.width, target.height);
     for (let c = 0; c < count; c++) {
       let largest = 1e-9;
-      for (let i = c * height * width; i < (c + 1) * height * width; i++) largest = Math.max(largest, Math.abs(values[i]));
+      for (let i = c * height * width; i < (c + 1) * height * width; i++) largest = Math.max(largest, Math.abs(values[i] || 0));
       for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-        const value = values[(c * height + y) * width + x] / largest;
+        const value = (values[(c * height + y) * width + x] || 0) / largest;
         const [r, g, b] = value < 0 ? [213, 94, 0] : [0, 114, 178];
         const at = 4 * ((Math.floor(c / across) * (height + gap) + y) * target.width + (c % across) * (width + gap) + x);
         image.data.set([r, g, b].map((colour) => 255 + (colour - 255) * Math.abs(value)).concat(255), at);
@@ -196,6 +196,7 @@ function render({ model, el }) {
       const next = JSON.parse(new TextDecoder().decode(text));
       await ask("load", next, weights);
       graph = next;
+      start.sync();
       buildLayers();
       await choosePhotograph(true);
     } catch (error) {
@@ -235,7 +236,7 @@ function render({ model, el }) {
     if (off.length) whole_ = await ask("run", pixels, []);
     answer = await ask("run", pixels, off);
     if (!off.length) whole_ = null;
-    shown.milliseconds = performance.now() - begin;
+    answers.dataset.milliseconds = Math.round(performance.now() - begin);
     computed = key();
     await explainOverlay();
     await showLayer();
@@ -273,7 +274,7 @@ function render({ model, el }) {
   detail.append(html("div", { class: "cx-two" },
     html("figure", {}, scene, html("figcaption", {}, "The picture, and what the unit sees of it"), view), answers),
   html("div", { class: "cx-layer" }, title, html("div", { class: "cx-maps" },
-    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one")), html("figure", {}, map, html("figcaption", {}, "This map: press a unit")), inputs)),
+    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, "This map: press a unit")), inputs)),
   html("div", { class: "cx-controls" }, numbers), switches, sum);
   detail.sync = () => [...numbers, view].forEach((control) => control.sync());
   controls.push(detail); // its parts are controls, but it stands below
@@ -282,11 +283,16 @@ function render({ model, el }) {
   function buildLayers() {
     cards = graph.nodes.map((one, id) => {
       const small = html("canvas", { "aria-hidden": "true", width: 1, height: 1 });
-      return html("button", { type: "button", "data-node": id, click: () => put(model, { layer: id }) }, small,
+      return html("button", { type: "button", "data-node": id, click: () => choose(id) }, small,
         html("span", {}, nameOf(one)), html("small", {}, one.shape.slice(1).join("\u00d7")));
     });
     layers.replaceChildren(...cards);
     detail.hidden = false;
+  }
+  // Another layer, and its unit at the same place of the picture.
+  function choose(id) {
+    const shape = graph.nodes[id].shape;
+    put(model, { layer: id, unit: unit().map((at, axis) => Math.floor(((at + 0.5) / side(axis + 2)) * (shape[axis + 2] ?? 1))) });
   }
   async function thumbnails() {
     for (const [id, { shape }] of graph.nodes.entries()) {
@@ -321,12 +327,16 @@ function render({ model, el }) {
     title.textContent = `${nameOf(one)}${one.layer ? `, ${one.layer}` : ""}: ${one.shape.slice(1).join("\u00d7")}${one.folded ? ", its batch norm folded into the weights" : ""}`;
     cards.forEach((card, i) => card.setAttribute("aria-pressed", String(i === id)));
     paint(mosaic, values, Math.min(C, MOST_MAPS), H, W);
-    paint(map, values.subarray(channel() * H * W, (channel() + 1) * H * W), 1, H, W);
+    const small = html("canvas");
+    paint(small, values.subarray(channel() * H * W, (channel() + 1) * H * W), 1, H, W);
+    const scale = Math.ceil(256 / Math.max(H, W));
+    Object.assign(map, { width: scale * W, height: scale * H });
     map.setAttribute("aria-label", `Channel ${channel()} of ${nameOf(one)}, ${H} by ${W} units`);
     const pen = map.getContext("2d");
-    pen.strokeStyle = "#000";
-    pen.lineWidth = Math.max(0.15, W / 60);
-    pen.strokeRect(unit()[1], unit()[0], 1, 1);
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(small, 0, 0, map.width, map.height);
+    Object.assign(pen, { strokeStyle: "#000", lineWidth: 3 });
+    pen.strokeRect(unit()[1] * scale, unit()[0] * scale, scale, scale);
     // F(x) beside x: the inputs of the same shape, for the same channel.
     inputs.replaceChildren(...(one.from.length < 2 ? [] : one.from.map((from, i) => {
       const shape = graph.nodes[from].shape;
@@ -362,13 +372,16 @@ function render({ model, el }) {
     if (told.rule === "act") return [html("p", {}, `${nameOf(one)}(${text(told.terms[0].value)}) = ${text(told.result)}`)];
     if (told.rule === "softmax") return [html("p", {}, "The exponential of this score, divided by the sum of those of all.")];
     if (told.rule === "max") return [html("p", {}, `The largest of ${told.terms.map((term) => text(term.value)).join(", ")} is ${text(told.result)}.`)];
+    const off = get("off").some((what) => what === `${shown.id}:${channel()}` || what.startsWith(`${shown.id}<`));
     const groups = groupedTerms(told);
     const written = groups.slice(0, told.kernel ? TERMS : 8);
     const rest = groups.slice(written.length);
     const restSum = rest.reduce((total, group) => total + group.sum, 0);
     const parts = [...written.map((group) => group.sum), ...(rest.length ? [restSum] : []), ...(told.bias ? [told.bias] : [])];
+    const total = parts.reduce((a, b) => a + b, 0);
     const fromName = (term) => nameOf(graph.nodes[term.from]);
-    const line = html("p", { class: "cx-total" }, `${parts.map(text).join(" + ")} = `, html("strong", {}, text(told.result)),
+    const line = html("p", { class: "cx-total" }, `${parts.map(text).join(" + ").replaceAll("+ \u2212", "\u2212 ")} = `,
+      html("strong", {}, text(total)), off && `; a part is switched off, and it is ${text(told.result)} instead`,
       rest.length ? ` (${plural(rest.length, told.kernel ? "further channel" : "further term")}: ${text(restSum)}${told.bias ? `; the last is the bias ${text(told.bias)}` : ""})`
         : told.bias ? ` (the last is the bias ${text(told.bias)})` : "");
     const tables = told.kernel && told.kernel[0] * told.kernel[1] <= 49 && written.map((group) => html("table", {},
@@ -416,7 +429,6 @@ function render({ model, el }) {
     }
   }
 
-  let seen = "";
   function update() {
     if (!graph) return;
     if (graph.name !== get("network")) {
@@ -427,7 +439,6 @@ function render({ model, el }) {
     if (get("photograph") !== holding.name) choosePhotograph();
     else if (computed && computed !== key() && pixels) compute().catch(fail);
     else if (computed) explainOverlay().then(showLayer).catch(fail);
-    seen = key();
   }
 
   const private_ = html("p", { class: "cx-soft" }, "Everything is computed in this page: no picture leaves it.");

@@ -1,0 +1,412 @@
+"""What explorers do in a browser beyond answering: alone and beside others, by touch, in forced colours; networks alive, questions."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, FollowPhotograph, NormalizationAxes, Question
+from cnnlib.widgets import follow
+from cnnlib.widgets.base import STATIC
+from explorers import EXAMPLES
+from test_pages import NARROW, ROOT, Watched, bare_page, browser, picture, serve, show, type_into  # noqa: F401 (fixtures)
+
+# Computed styles of everything in an explorer, as one text; sizes in pixels are left out, they follow from the rest.
+STYLES = """(node) => [node, ...node.querySelectorAll('*')].map((one) => {
+  const style = getComputedStyle(one);
+  return one.tagName + [...style].filter((name) => !/^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/.test(name))
+    .map((name) => name + '=' + style.getPropertyValue(name)).join(';');
+}).join('|').replace(/cx-[0-9a-z]+-[0-9]+/g, '')"""
+
+
+def test_style_sheets_do_not_touch_each_other(browser, serve, tmp_path):
+    """Each explorer alone, and all of them on a page in two orders, so that every sheet comes before and after every other."""
+    address, styles = serve(tmp_path), {}
+    for names in ([name] for name in EXAMPLES), (list(EXAMPLES), list(EXAMPLES)[::-1]):
+        for order in names:
+            bare_page(tmp_path, *(EXAMPLES[name]() for name in order))
+            watched = Watched(browser, address)
+            page = watched.open(f"{address}/index.html")
+            page.wait_for_timeout(400)  # rows that follow later
+            for name, explorer in zip(order, page.locator("section.cx").all(), strict=True):
+                found = re.sub(r"\d+(\.\d+)?px", "px", explorer.evaluate(STYLES))
+                if styles.setdefault(name, found) != found:
+                    one, other = next(pair for pair in zip(styles[name].split("|"), found.split("|")) if pair[0] != pair[1])
+                    different = [pair for pair in zip(one.split(";"), other.split(";")) if pair[0] != pair[1]]
+                    raise AssertionError(f"{name}, alone and beside others: {one.split('=')[0]}, {different}")
+            page.close()
+            assert watched.problems == []
+
+
+def test_own_style_sheets_are_nested_in_their_explorer():
+    for path in STATIC.glob("*.css"):
+        if path.stem != "explorers":
+            text = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.S).strip()
+            assert re.match(r"\.cx(\.cx-[\w]+|:is\([^)]*\)){2} \{", text) and text.endswith("\n}"), path.name
+            assert all(line.startswith(("  ", "}", ".cx")) or not line for line in text.splitlines()), path.name
+
+
+@pytest.mark.parametrize("name", ["block", "inception", "map", "stack", "cost"])
+def test_notebooks_that_sort_names_change_nothing(browser, serve, tmp_path, name):
+    address, found = serve(tmp_path), []
+    for sort_keys in (False, True):
+        bare_page(tmp_path, EXAMPLES[name](), sort_keys=sort_keys)
+        watched = Watched(browser, address)
+        text = picture(watched.open(f"{address}/index.html").locator("section.cx"))
+        found.append(re.sub(r"cx-\w+-\d+", "", text))
+        watched.page.close()
+    assert found[0] == found[1]
+
+
+def swipe(page, box, dx, dy):
+    """A finger from the middle of a box, in steps slow enough for the browser to see where it goes."""
+    client = page.context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] * 0.6, box["y"] + box["height"] / 2
+    client.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for i in range(1, 11):
+        client.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x + dx * i / 10, "y": y + dy * i / 10}]})
+        page.wait_for_timeout(20)
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_timeout(200)
+
+
+def test_a_swipe_scrolls_and_turns_no_slider(browser, serve, tmp_path):
+    bare_page(tmp_path, ConvolutionArithmetic(7, 3, 1))
+    address = serve(tmp_path)
+    context = browser.new_context(viewport={"width": NARROW, "height": 500}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"{address}/index.html")
+    slider = page.get_by_role("slider", name="Kernel F")
+    slider.wait_for()
+    swipe(page, slider.bounding_box(), 3, -150)
+    assert page.evaluate("window.scrollY") > 50
+    assert slider.input_value() == "3" and page.get_by_label("Kernel F").first.input_value() == "3"
+    swipe(page, slider.bounding_box(), 60, 0)  # along the slider it turns
+    assert int(slider.input_value()) > 10
+    context.close()
+
+
+def test_what_is_chosen_shows_in_forced_colours(browser, serve, tmp_path):
+    bare_page(tmp_path, CostTableExplorer("alexnet_227"))
+    address = serve(tmp_path)
+    page = browser.new_page(forced_colors="active")
+    page.goto(f"{address}/index.html")
+    page.locator(".cx-radio").first.wait_for()
+    chosen, other = (page.locator(f".cx-radio input{state} + span").first.evaluate("node => getComputedStyle(node).backgroundColor")
+                     for state in (":checked", ":not(:checked)"))
+    assert chosen != other
+    bar = page.locator("tbody .cx-bar-macs").first.evaluate("node => getComputedStyle(node).backgroundColor")
+    assert bar != page.locator(".cx").evaluate("node => getComputedStyle(node).backgroundColor")
+    page.close()
+
+
+def test_sliding_ends_with_the_way_back_and_is_silent(show):
+    page = show(ConvolutionArithmetic(7, 3, 1))
+    page.get_by_role("button", name="Slide the window").click()
+    status = page.locator(".cx-status")
+    assert status.get_attribute("aria-live") == "off"
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Back to the example").click()
+    page.wait_for_timeout(900)
+    assert "unit (0, 0)" in status.inner_text() and status.get_attribute("aria-live") is None
+    assert page.get_by_role("button", name="Slide the window").is_visible()
+
+
+def test_dilated_windows_share_taps(show):
+    page = show(ConvolutionArithmetic(20, 5, 3, dilation=3))
+    status = page.locator(".cx-status")
+    assert "Neighbouring windows share 4 of 5 columns." in status.inner_text()
+    for kernel, stride, dilation, says in ((3, 1, 1, "share 2 of 3"), (3, 3, 1, "touch without overlap"), (3, 5, 1, "2 columns go unread"),
+                                           (3, 1, 2, "share none of the 3"), (3, 2, 2, "share 2 of 3")):
+        for label, number in (("Kernel F", kernel), ("Stride S", stride), ("Dilation D", dilation)):
+            type_into(page, label, number)
+        assert says in status.inner_text()
+
+
+def test_shares_show_without_a_mouse_and_heads_stay_whole(show):
+    page = show(CostTableExplorer("alexnet_227"), width=NARROW)
+    assert page.locator("tbody tr").first.locator(".cx-share").all_inner_texts() == ["18.6%", "0.1%", "9.3%"]
+    assert page.locator("[title]").count() == 0
+    for button in page.locator("thead button").all():  # no word is broken: no line is shorter than its longest word
+        widths = button.evaluate("""(node) => { const range = document.createRange(); const text = node.firstChild; let worst = 0;
+          for (const word of text.data.matchAll(/[A-Za-z]+/g)) { range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+            worst = Math.max(worst, range.getClientRects().length); } return worst; }""")
+        assert widths == 1, button.inner_text()
+
+
+# --- values ---
+
+
+def pixels_of(page, side):
+    """The photograph as the explorer shows it, (1, 3, side, side), from 0 to 1."""
+    values = page.evaluate("""async () => { const image = document.querySelector('.cx-pixels'); const bitmap = await createImageBitmap(
+      await (await fetch(image.getAttribute('href'))).blob()); const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+      const pen = canvas.getContext('2d'); pen.drawImage(bitmap, 0, 0); return [...pen.getImageData(0, 0, bitmap.width, bitmap.height).data]; }""")
+    return torch.tensor(values, dtype=torch.double).view(side, side, 4)[..., :3].permute(2, 0, 1)[None] / 255
+
+
+@pytest.mark.parametrize("mode", ["convolution", "transposed", "max", "average"])
+def test_values_are_those_of_pytorch(show, mode):
+    page = show(ConvolutionArithmetic(10, 3, 2, padding=1, dilation=1, row=1, column=2, mode=mode))
+    pixels = pixels_of(page, 10)
+    weight = torch.tensor([-1.0, 0, 1]).expand(1, 3, 3, 3).double()
+    if mode in ("convolution", "transposed"):
+        page.get_by_label("Weight of green, row 2, column 0").fill("0.5")
+        weight = weight.clone()
+        weight[0, 1, 2, 0] = 0.5
+    expected = {"convolution": lambda: F.conv2d(pixels, weight, stride=2, padding=1),
+                "transposed": lambda: F.conv_transpose2d(pixels, weight.transpose(0, 1), stride=2, padding=1),
+                "max": lambda: F.max_pool2d(pixels, 3, 2, 1), "average": lambda: F.avg_pool2d(pixels, 3, 2, 1)}[mode]()[0, :, 1, 2]
+    total = page.locator(".cx-total").inner_text().replace("\u2212", "-")
+    numbers = [float(number) for number in re.findall(r"-?\d+\.\d+", total)]
+    if mode in ("max", "average"):
+        assert numbers == pytest.approx(expected.tolist(), abs=6e-4)
+    else:
+        assert numbers[-1] == pytest.approx(expected.item(), abs=6e-4)
+        assert sum(numbers[:-1]) == pytest.approx(numbers[-1], abs=2e-3)
+
+
+def test_pooling_without_a_layer_in_pytorch_is_refused(show):
+    page = show(ConvolutionArithmetic(10, 3, 2, padding=2, mode="max"))
+    assert "Pooling over 3 allows a padding of at most 1, not 2." in page.locator(".cx-status").inner_text()
+    assert not page.locator(".cx-values").is_visible()
+    page.get_by_label("Show", exact=True).select_option("average")
+    type_into(page, "Padding P", 1)
+    type_into(page, "Dilation D", 2)
+    assert "Average pooling has no dilation." in page.locator(".cx-status").inner_text()
+
+
+def test_a_pressed_value_shows_what_is_normalized_with_it(show):
+    page = show(NormalizationAxes("batch"))
+    for name, count in (("batch norm", 18), ("layer norm", 24), ("instance norm", 6), ("group norm", 12)):
+        page.get_by_label(name).check()
+        assert page.locator(".cx-shared").count() == count
+        assert f"come from {count} values" in page.get_by_role("status").inner_text()
+    page.get_by_label("4", exact=True).check()
+    assert page.locator(".cx-shared").count() == 6
+    page.get_by_role("button", name="image 2, channel 3, place 5").click()
+    assert page.locator("[aria-pressed=true]").count() == 1 and page.locator(".cx-shared").count() == 6
+
+
+# --- a live network ---
+
+
+@pytest.fixture
+def live(browser, serve, tmp_path):
+    """`live(explorer, ...)`: a page with it and the files beside it; afterwards that nothing went wrong."""
+    watched = []
+
+    def open_one(explorer, theme="light", width=1280):
+        bare_page(tmp_path, explorer, theme=theme)
+        if not (tmp_path / "live").exists():
+            follow.write_files(tmp_path / "live")
+        address = serve(tmp_path)
+        watched.append(Watched(browser, address, theme, width))
+        requests = []
+        watched[-1].page.on("request", lambda request: requests.append(request.url))
+        page = watched[-1].open(f"{address}/index.html")
+        page.requests = requests
+        return page
+
+    yield open_one
+    for one in watched:
+        one.page.close()
+        assert one.problems == []
+
+
+def start(page):
+    page.get_by_role("button", name="Fetch and run").click()
+    page.locator(".cx-answers button").first.wait_for()
+
+
+def shares(page):
+    """Class -> probability in percent, of those shown."""
+    texts = page.locator(".cx-answers button").all_inner_texts()
+    return {text.split("\n")[0]: float(re.search(r"([\d.]+)%", text)[1]) for text in texts}
+
+
+def expected_shares(network, image, change=lambda model: None):
+    """What PyTorch gives for a PIL image, in percent."""
+    model, settings = follow.NETWORKS[network][1]()
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, settings["input_size"][1:], mode="bilinear", antialias=True)
+    pixels = (pixels - torch.tensor(settings["mean"]).view(3, 1, 1)) / torch.tensor(settings["std"]).view(3, 1, 1)
+    model.eval()
+    change(model)
+    with torch.no_grad():
+        return dict(zip(settings["classes"], (100 * model(pixels)[0].softmax(0)).tolist()))
+
+
+def test_nothing_is_fetched_before_it_is_asked_for(live):
+    page = live(EXAMPLES["follow"]())
+    page.wait_for_timeout(300)
+    assert not any("/live/" in url for url in page.requests)
+    assert "Nothing has been fetched yet" in page.get_by_role("status").inner_text()
+    start(page)
+    assert {url.rpartition("/")[2] for url in page.requests if "/live/" in url} == {"zfnet_cifar.json", "zfnet_cifar.safetensors", "chelsea.jpg"}
+
+
+@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals"])
+def test_a_dropped_photograph_gives_pytorchs_probabilities(live, tmp_path, network):
+    page = live(FollowPhotograph(network))
+    image = Image.open(follow.book_file("images/coffee.jpg")).convert("RGB").resize((150, 150))
+    image.save(tmp_path / "mine.png")
+    start(page)
+    before, text = shares(page), page.locator(".cx-answers").inner_text()
+    page.locator("input[type=file]").set_input_files(tmp_path / "mine.png")
+    page.wait_for_function("(text) => document.querySelector('.cx-answers').innerText !== text", arg=text)
+    expected, found = expected_shares(network, image), shares(page)
+    assert found != before and len(found) == 5
+    for name, share in found.items():
+        assert share == pytest.approx(expected[name], abs=0.2), (found, expected)
+
+
+def test_a_unit_its_field_and_its_sum(live):
+    page = live(FollowPhotograph("vgg11_animals", layer=1, unit=(10, 12), photograph="rocket"))
+    start(page)
+    status = page.get_by_role("status")
+    assert "unit (10, 12)" in status.inner_text() and "sees rows 9 to 11, columns 11 to 13" in status.inner_text()
+    for layer in (1, 4):
+        page.locator(f"[data-node='{layer}']").click()
+        page.wait_for_function("(layer) => document.querySelector(`[data-node='${layer}']`).ariaPressed === 'true'", arg=layer)
+        text = page.locator(".cx-sum .cx-total").inner_text().replace("\u2212", "-").replace("- ", "+ -")
+        left, _, right = text.partition(" = ")
+        total = float(right.split()[0].rstrip(","))
+        assert sum(float(number) for number in left.split(" + ")) == pytest.approx(total, abs=4e-3), text
+    table = page.locator(".cx-kernels table").first
+    products = [tuple(float(part) for part in cell.replace("\u2212", "-").split("\u00d7")) for cell in
+                (text.replace("\n", "") for text in table.locator("td").all_inner_texts())]
+    caption = float(table.locator("caption").inner_text().split(": ")[1].replace("\u2212", "-"))
+    assert sum(one * other for one, other in products) == pytest.approx(caption, abs=2e-2)
+    page.get_by_role("slider", name="Channel").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('channel 1,')")
+
+
+def test_a_filter_switched_off_changes_the_answer_as_in_pytorch(live):
+    page = live(FollowPhotograph("zfnet_cifar", layer=1, channel=5))
+    start(page)
+    image = Image.open(page.request.get(page.requests[-1]).body() and follow.io.BytesIO(follow.file("chelsea.jpg")))
+    for name, share in shares(page).items():
+        assert share == pytest.approx(expected_shares("zfnet_cifar", image)[name], abs=0.2)
+    before = page.locator(".cx-answers").inner_text()
+    page.get_by_role("button", name="Switch off: channel 5").click()
+    page.wait_for_function("(text) => document.querySelector('.cx-answers').innerText !== text", arg=before)
+
+    def silence(model):
+        model.get_submodule("stem.0.conv").register_forward_hook(lambda module, args, output: output * (torch.arange(48) != 5).view(1, -1, 1, 1))
+
+    expected = expected_shares("zfnet_cifar", image, silence)
+    for name, share in shares(page).items():
+        assert share == pytest.approx(expected[name], abs=0.2)
+    assert "with 1 part switched off" in page.get_by_role("status").inner_text()
+    page.get_by_role("button", name="Switch on again").click()
+    page.wait_for_function("(text) => document.querySelector('.cx-answers').innerText === text", arg=before)
+
+
+def test_what_the_answer_rests_on(live):
+    page = live(FollowPhotograph("vgg11_animals"))
+    start(page)
+    scene = page.locator(".cx-two canvas")
+
+    def look():
+        return scene.evaluate("node => node.toDataURL()")
+
+    plain = look()
+    for overlay in ("Grad-CAM", "occlusion"):
+        page.get_by_label("Over the picture").select_option(overlay)
+        page.wait_for_function("(old) => document.querySelector('.cx-two canvas').toDataURL() !== old", arg=plain)
+        first = look()
+        page.locator(".cx-answers button").nth(1).click()
+        page.wait_for_function("(old) => document.querySelector('.cx-two canvas').toDataURL() !== old", arg=first)
+        page.locator(".cx-answers button").nth(0).click()
+    page.get_by_label("Over the picture").select_option("nothing")
+    page.wait_for_function("(old) => document.querySelector('.cx-two canvas').toDataURL() === old", arg=plain)
+
+
+def test_opened_as_a_file_it_says_what_is_missing(browser, tmp_path):
+    bare_page(tmp_path, EXAMPLES["follow"]())
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    page.get_by_role("button", name="Fetch and run").click()
+    page.get_by_text("This page was opened as a file").wait_for()
+    assert "make serve" in page.get_by_role("status").inner_text()
+    page.close()
+
+
+def test_a_picture_that_is_none_and_a_file_that_is_missing(browser, serve, tmp_path):
+    bare_page(tmp_path, EXAMPLES["follow"]())
+    (tmp_path / "text.png").write_text("no picture")
+    page = browser.new_page()
+    page.goto(f"{serve(tmp_path)}/index.html")
+    page.locator("input[type=file]").set_input_files(tmp_path / "text.png")
+    page.get_by_text("That file is no picture that this browser can read.").wait_for()
+    page.get_by_role("button", name="Fetch and run").click()
+    page.get_by_text("The file zfnet_cifar.json is missing beside this page.").wait_for()
+    page.close()
+
+
+@pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", NARROW)])
+def test_a_running_network_is_accessible_and_narrow(live, theme, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = live(EXAMPLES["follow"](), theme, width)
+    start(page)
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = axe.Axe().run(page).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_a_kernel_answers_for_files():
+    explorer, sent = FollowPhotograph("zfnet_cifar"), []
+    explorer.send = lambda content, buffers=None: sent.append((content, buffers))
+    explorer._answer(explorer, {"ask": "chelsea.jpg"}, [])
+    explorer._answer(explorer, {"ask": "../secret"}, [])
+    assert sent[0][0] == {"file": "chelsea.jpg"} and sent[0][1][0][:2] == b"\xff\xd8"
+    assert "there is no file '../secret'" in sent[1][0]["error"]
+
+
+# --- questions ---
+
+
+def test_a_question_by_keyboard(show):
+    page = show(EXAMPLES["question"]())
+    status = page.get_by_role("status")
+    field = page.get_by_label("Your answer")
+    for text, says in (("34,848", "Not yet: the biases are missing."), ("many", "Please write a number"), ("5", "Not yet."), ("34.944k", "Right. 96 x")):
+        field.fill(text)
+        assert status.inner_text() == ""
+        field.press("Enter")
+        assert says in status.inner_text(), text
+    page.reload()
+    page.get_by_text("You have solved this one before.").wait_for()
+    page.get_by_role("button", name="A hint").click()
+    assert page.locator(".cx-hints li").all_inner_texts() == ["A filter has 11 x 11 x 3 weights."]
+    assert page.get_by_role("button", name="Another hint").is_disabled()
+
+
+def test_choices_and_orderings(show):
+    page = show(EXAMPLES["choice"]())
+    page.get_by_label("GoogLeNet").check()
+    page.get_by_role("button", name="Check").click()
+    assert "Not yet." in page.get_by_role("status").inner_text()
+    page.get_by_label("VGG-16").check()
+    page.get_by_role("button", name="Check").click()
+    assert "Right." in page.get_by_role("status").inner_text()
+    page = show(EXAMPLES["order"]())
+    for place, name in enumerate(("NiN", "AlexNet", "VGG-16")):
+        while page.locator(".cx-order span").all_inner_texts().index(name) > place:
+            page.get_by_role("button", name=f"Move {name} up").press("Enter")
+    page.get_by_role("button", name="Check").click()
+    assert "Right." in page.get_by_role("status").inner_text()
+
+
+def test_progress_is_kept_for_one_question_alone(show):
+    page = show(Question("A", 1, name="first"))
+    page.get_by_label("Your answer").fill("1")
+    page.get_by_role("button", name="Check").click()
+    assert page.evaluate("Object.entries(localStorage)") == [["cnnlib question: first", "solved"]]
