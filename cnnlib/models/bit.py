@@ -93,10 +93,10 @@ class BiT(nn.Module):
 
 
 def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, 2/fan_out), those that end a branch and the classifier small: 0 and N(0, 0.01^2).
+    """Convolutions from N(0, 2/fan_out), the classifier from N(0, 0.01^2), its bias 0.
 
-    Standardization makes the scale of a convolution's weights immaterial to its output, and their direction all that
-    is learned. Only zeros stay zeros: a branch that ends in them starts silent, and each block as its shortcut.
+    Standardization makes the scale of a convolution's weights immaterial to its output; it sets how fast they turn. Zeros
+    at the end of a branch, where others start, would have gradients 10,000 times as large, through 1 / sqrt(0 + eps).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -104,9 +104,6 @@ def initialize(model: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
-    for module in model.modules():
-        if isinstance(module, Bottleneck):
-            nn.init.zeros_(module.branch[-1].weight)
 
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
