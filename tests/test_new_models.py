@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cnnlib import create_model, list_models
+from cnnlib.analysis.depth import depth
 from cnnlib.layers import DropPath, standardized
 from cnnlib.models import (
     bit, convnext_v2, cspdarknet, efficientnet_lite, inception_v3, lenet, mobilenet_v4, nfnet, rdnet, repvgg, resnet_d,
@@ -59,7 +60,7 @@ def test_blocks_are_dropped_like_the_twins(name):
                 if type(getattr(block, "drop_path", None)).__name__ == "DropPath" and getattr(block, "has_skip", True)]
     assert [rate for rate in rates if rate] == pytest.approx([rate for rate in expected if rate])
     assert max(rates) > 0.2
-    with pytest.raises(ValueError, match="1.5"):
+    with pytest.raises(ValueError, match="drop"):
         create_model(name, drop_path_rate=1.5)
 
 
@@ -150,6 +151,7 @@ def test_four_forms_of_the_universal_bottleneck():
         assert block(torch.randn(2, 8, 6, 6)).shape == (2, 8, 6, 6)
     strides = [m.stride[0] for m in mobilenet_v4.UniversalBottleneck(8, 8, 5, 3, 2).modules() if isinstance(m, nn.Conv2d)]
     assert strides == [1, 1, 2, 1]
+    assert mobilenet_v4.UniversalBottleneck(8, 8, 5, 3, 2)(torch.randn(2, 8, 6, 6)).shape == (2, 8, 3, 3)
     assert mobilenet_v4.UniversalBottleneck(8, 8, 5, 0, 2).start.conv.stride == (2, 2)
     with pytest.raises(ValueError, match="stride=2 needs a depthwise convolution"):
         mobilenet_v4.UniversalBottleneck(8, 8, 0, 0, 2)
@@ -313,6 +315,12 @@ def test_standardized_weights():
     torch.testing.assert_close(standardized(100 * weight, 0.0), done)
 
 
+def test_standardized_convolutions_count_as_layers():
+    with torch.device("meta"):
+        assert depth(create_model("bit_50x1").eval(), (3, 224, 224)) == 50
+        assert depth(create_model("nfnet_cifar", depths=(1, 1, 1, 1)).eval(), (3, 32, 32)) == 4 + 4 * 4 + 2
+
+
 def test_weights_of_bit_have_no_scale():
     torch.manual_seed(0)
     conv, x = bit.StandardizedConv2d(8, 8, 3), torch.randn(1, 8, 8, 8)
@@ -320,9 +328,9 @@ def test_weights_of_bit_have_no_scale():
         before = conv(x)
         conv.weight.mul_(10)
         torch.testing.assert_close(conv(x), before, atol=1e-4, rtol=1e-4)
-    block = bit.Bottleneck(64, 64).eval()
+    block = bit.Bottleneck(128, 128).eval()
     with torch.no_grad():  # what stands between: x + F(relu(norm(x)))
-        x = torch.randn(1, 64, 6, 6)
+        x = torch.randn(1, 128, 6, 6)
         torch.testing.assert_close(block(x) - block.branch(block.preactivation(x)), x)
     with pytest.raises(ValueError, match="width_mult=1.5 must be a positive integer"):
         create_model("bit_50x1", width_mult=1.5)
