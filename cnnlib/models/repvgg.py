@@ -51,7 +51,10 @@ class RepBlock(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = sum(kernel(x) for kernel in self.kernels)
+        first, *copies = self.kernels
+        out = first(x)
+        for kernel in copies:
+            out = out + kernel(x)
         if self.pointwise is not None:
             out = out + self.pointwise(x)
         if self.identity is not None:
