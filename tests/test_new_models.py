@@ -20,8 +20,8 @@ import timm
 from zoo import count_params, on_meta, randomize, size_of
 
 # one of each family, the start of which is its twin's: weights by order
-STARTS = ("efficientnet_lite0", "repvgg_a0", "mobileone_s0", "mobilenet_v4_conv_small", "convnext_v2_atto", "inception_v3",
-          "xception", "mnasnet_b1_050", "resnet18d", "rdnet_tiny", "bit_50x1", "nfnet_f0", "starnet_s1")
+STARTS = ("efficientnet_lite0", "repvgg_a0", "mobileone_s0", "mobilenet_v4_conv_small", "convnext_v2_atto",
+          "inception_v3", "xception", "mnasnet_b1_050", "resnet18d", "rdnet_tiny", "bit_50x1", "nfnet_f0", "starnet_s1")
 
 
 def fresh_twin(name: str, **more) -> nn.Module:
@@ -149,9 +149,9 @@ def test_four_forms_of_the_universal_bottleneck():
         block = mobilenet_v4.UniversalBottleneck(8, 8, start, middle, expansion=2)
         assert sum(m.groups > 1 for m in block.modules() if isinstance(m, nn.Conv2d)) == filters
         assert block(torch.randn(2, 8, 6, 6)).shape == (2, 8, 6, 6)
-    strides = [m.stride[0] for m in mobilenet_v4.UniversalBottleneck(8, 8, 5, 3, 2).modules() if isinstance(m, nn.Conv2d)]
-    assert strides == [1, 1, 2, 1]
-    assert mobilenet_v4.UniversalBottleneck(8, 8, 5, 3, 2)(torch.randn(2, 8, 6, 6)).shape == (2, 8, 3, 3)
+    halving = mobilenet_v4.UniversalBottleneck(8, 8, 5, 3, 2)
+    assert [m.stride[0] for m in halving.modules() if isinstance(m, nn.Conv2d)] == [1, 1, 2, 1]
+    assert halving(torch.randn(2, 8, 6, 6)).shape == (2, 8, 3, 3)
     assert mobilenet_v4.UniversalBottleneck(8, 8, 5, 0, 2).start.conv.stride == (2, 2)
     with pytest.raises(ValueError, match="stride=2 needs a depthwise convolution"):
         mobilenet_v4.UniversalBottleneck(8, 8, 0, 0, 2)
@@ -192,8 +192,7 @@ def test_lenet_layer_by_layer():
     for layer in (*model.stem, *model.stages[0], *model.stages[1]):
         layer.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[1:])))
     model(torch.randn(1, 1, 32, 32))
-    assert shapes == [(6, 28, 28), (6, 28, 28), (6, 14, 14), (6, 14, 14), (16, 10, 10), (16, 10, 10), (16, 5, 5), (16, 5, 5),
-                      (120, 1, 1), (120, 1, 1)]
+    assert shapes[::2] == shapes[1::2] == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1)]
     with pytest.raises(ValueError, match="images of 28x28 are too small"):
         model(torch.randn(1, 1, 28, 28))
     with pytest.raises(ValueError, match="style='2012'"):

@@ -95,8 +95,8 @@ class BiT(nn.Module):
 def initialize(model: nn.Module) -> None:
     """Convolutions from N(0, 2/fan_out), the classifier from N(0, 0.01^2), its bias 0.
 
-    Standardization makes the scale of a convolution's weights immaterial to its output; it sets how fast they turn. Zeros
-    at the end of a branch, where others start, would have gradients 10,000 times as large, through 1 / sqrt(0 + eps).
+    Standardization makes the scale of a convolution's weights immaterial to its output; it sets how fast they turn.
+    Zeros at the end of a branch, where others start, would have gradients 10,000 times as large: 1 / sqrt(0 + eps).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

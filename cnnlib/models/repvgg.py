@@ -15,8 +15,7 @@ MobileOne builds MobileNet of them, depthwise and 1x1, with up to four copies of
 
 - `repvgg_d2se` comes from the authors' repository and not from the paper.
 - Weights start as in EfficientNet's code; the papers do not say.
-- `repvgg_cifar`: the first convolution keeps the resolution, half the widths of A0 and fewer blocks, for 32x32
-  images.
+- `repvgg_cifar`: a stem that keeps the resolution, and 12 blocks of 48 to 384 channels, for 32x32 images.
 """
 
 from collections.abc import Sequence
@@ -212,7 +211,7 @@ VARIANTS = (
     Variant("repvgg_d2se", "deeper, with squeeze-and-excitation",
             {"depths": (8, 14, 24, 1), "widths": _widths(2.5, 5), "squeeze_ratio": 16},
             (3, 320, 320), "timm.repvgg_d2se"),
-    Variant("repvgg_cifar", "small-image form: 13 blocks, half the widths of A0",
+    Variant("repvgg_cifar", "small-image form: 13 blocks of 48 to 384 channels",
             {"depths": (2, 3, 6, 1), "widths": (48, 72, 96, 384), "stem_stride": 1, "num_classes": 10},
             input_size=(3, 32, 32)),
     Variant("mobileone_s0", "the smallest, four copies of each kernel", twin="timm.mobileone_s0", **ONE),
