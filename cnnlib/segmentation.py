@@ -1,13 +1,15 @@
 """A label for every pixel: feature pyramids out of any network, and decoders on them.
 
-`features(model, images)` gives the last map of each resolution. FPN makes all of them speak one language; U-Net goes back
-up, with what the way down has left behind; a dilated network never goes down so far. All take any network of this package, since
-each is `stem` and `stages`.
+`features(model, images)` gives the last map of each resolution. FPN makes all of them speak one language; U-Net goes
+back up, with what the way down has left behind; a dilated network never goes down so far. All take any network of
+this package, since each is `stem` and `stages`.
 
 - Long, Shelhamer, Darrell. Fully Convolutional Networks for Semantic Segmentation. CVPR 2015, arXiv:1411.4038.
-- Ronneberger, Fischer, Brox. U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015, arXiv:1505.04597.
+- Ronneberger, Fischer, Brox. U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015,
+  arXiv:1505.04597.
 - Yu, Koltun. Multi-Scale Context Aggregation by Dilated Convolutions. ICLR 2016, arXiv:1511.07122.
-- Lin, Dollár, Girshick, He, Hariharan, Belongie. Feature Pyramid Networks for Object Detection. CVPR 2017, arXiv:1612.03144.
+- Lin, Dollár, Girshick, He, Hariharan, Belongie. Feature Pyramid Networks for Object Detection. CVPR 2017,
+  arXiv:1612.03144.
 """
 
 import copy
@@ -26,8 +28,9 @@ SIZES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # modules that have a stride
 class Encoder(nn.Module):
     """Images (N, C, H, W) -> the last map of each resolution, by stride: {4: (N, C4, H/4, W/4), 8: ...}.
 
-    Shares `stem` and `stages` of a network, and leaves its head. A stride is what the image is larger than the map, to
-    the nearest power of two: 55x55 from 224x224 has stride 4. Raises `ValueError` for a model without stem and stages.
+    Shares `stem` and `stages` of a network, and leaves its head. A stride is what the image is larger than the map,
+    to the nearest power of two: 55x55 from 224x224 has stride 4. Raises `ValueError` for a model without stem and
+    stages.
     """
 
     def __init__(self, model: nn.Module):
@@ -69,7 +72,8 @@ def features(model: nn.Module, images: Tensor) -> dict[int, Tensor]:
 
 @torch.no_grad()
 def map_channels(encoder: Encoder, input_size: tuple[int, int, int]) -> dict[int, int]:
-    """Channels of the map at each stride, found by sending one image of (C, H, W) through; nothing is left changed."""
+    """Channels of the map at each stride, found by sending one image of (C, H, W) through; nothing is left
+    changed."""
     copied = copy.deepcopy(encoder).to("meta").eval()
     return {stride: maps.shape[1] for stride, maps in copied(torch.empty(1, *input_size, device="meta")).items()}
 
@@ -77,15 +81,17 @@ def map_channels(encoder: Encoder, input_size: tuple[int, int, int]) -> dict[int
 def chosen(channels: Mapping[int, int], strides: Sequence[int]) -> list[int]:
     """The channels at `strides`. Raises `ValueError` for a stride that the network does not have."""
     if missing := [stride for stride in strides if stride not in channels]:
-        raise ValueError(f"no map of stride {', '.join(map(str, missing))}; this network has {', '.join(map(str, channels))}")
+        wanted, known = (", ".join(map(str, strides)) for strides in (missing, channels))
+        raise ValueError(f"no map of stride {wanted}; this network has {known}")
     return [channels[stride] for stride in strides]
 
 
 class FPN(nn.Module):
-    """Maps of several strides -> maps of the same strides, all of `width` channels, each knowing what the coarser ones know.
+    """Maps of several strides -> maps of the same strides, all of `width` channels, each knowing what the coarser
+    ones know.
 
-    P_i = conv3x3(M_i), M_i = conv1x1(C_i) + upsampled M_{i+1}; the coarsest has nothing to add. `channels` says how many the
-    incoming maps have, from fine to coarse.
+    P_i = conv3x3(M_i), M_i = conv1x1(C_i) + upsampled M_{i+1}; the coarsest has nothing to add. `channels` says how
+    many the incoming maps have, from fine to coarse.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 256):
@@ -105,7 +111,8 @@ class FPN(nn.Module):
 
 
 def initialize_uniform(model: nn.Module) -> None:
-    """Convolutions uniform with variance 1 / fan_in, biases 0: keeps the size of signals that no activation halves."""
+    """Convolutions uniform with variance 1 / fan_in, biases 0: keeps the size of signals that no activation
+    halves."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=1)
@@ -113,10 +120,11 @@ def initialize_uniform(model: nn.Module) -> None:
 
 
 class FPNSegmenter(nn.Module):
-    """(N, C, H, W) -> (N, num_classes, H, W): an FPN, its maps brought to the finest stride and added, and 1x1 to classes.
+    """(N, C, H, W) -> (N, num_classes, H, W): an FPN, its maps brought to the finest stride and added, and 1x1 to
+    classes.
 
-    A short form of the semantic branch of Panoptic FPN (Kirillov et al., 2019). `strides` are the maps used, from fine to
-    coarse. Raises `ValueError` for strides that the network does not have.
+    A short form of the semantic branch of Panoptic FPN (Kirillov et al., 2019). `strides` are the maps used, from
+    fine to coarse. Raises `ValueError` for strides that the network does not have.
     """
 
     def __init__(self, model: nn.Module, num_classes: int, *, input_size: tuple[int, int, int] = (3, 224, 224),
@@ -154,18 +162,20 @@ class UNet(nn.Module):
     """(N, C, H, W) -> (N, num_classes, H, W): down through a network, and up again beside the maps of the way down.
 
     `strides` are the maps used, from fine to coarse; `widths` are the channels on the way up at all but the coarsest.
-    `skips=False` leaves the maps of the way down out. Raises `ValueError` for strides that the network does not have, and
-    unless there is one width for each but the last.
+    `skips=False` leaves the maps of the way down out. Raises `ValueError` for strides that the network does not have,
+    and unless there is one width for each but the last.
 
-    **Differs from the paper:** any network for the way down; convolutions keep the size, and upsampling repeats pixels, where the
-    paper crops and has transposed convolutions; batch normalization.
+    **Differs from the paper:** any network for the way down; convolutions keep the size, and upsampling repeats
+    pixels, where the paper crops and has transposed convolutions; batch normalization.
     """
 
     def __init__(self, model: nn.Module, num_classes: int, *, input_size: tuple[int, int, int] = (3, 224, 224),
-                 strides: Sequence[int] = (2, 4, 8, 16, 32), widths: Sequence[int] = (32, 64, 128, 256), skips: bool = True):
+                 strides: Sequence[int] = (2, 4, 8, 16, 32), widths: Sequence[int] = (32, 64, 128, 256),
+                 skips: bool = True):
         super().__init__()
         if len(widths) != len(strides) - 1:
-            raise ValueError(f"widths={tuple(widths)} must name one width for each of strides={tuple(strides)} but the last")
+            raise ValueError(f"widths={tuple(widths)} must name one width for each of strides={tuple(strides)} but the "
+                             "last")
         self.encoder, self.strides = Encoder(model), tuple(strides)
         *fine, coarse = chosen(map_channels(self.encoder, input_size), strides)
         self.decoder = nn.ModuleList()
@@ -204,11 +214,12 @@ class FCN(nn.Module):
 def dilated(model: nn.Module, stride: int, *, size: int = 256) -> nn.Module:
     """A copy of a network whose maps never become coarser than `stride`: dilation in the place of further strides.
 
-    Weights stay as they are, and wherever the original computes a value, so does the copy, and it is the same; between them lie new
-    ones. (Means over a whole map, in gates and group norms, are then over more places and differ a little.) A convolution or maximum pooling whose input had stride s and now has min(s, `stride`) is dilated by their quotient.
-    `size` is the side of the images on which strides are found; a power of two is best. Raises `ValueError` for a stride that is
-    no power of two, and names the first module that cannot be dilated: average pooling, a convolution with a forward of its own, or
-    what changes sizes in another way.
+    Weights stay as they are, and wherever the original computes a value, so does the copy, and it is the same;
+    between them lie new ones. (Means over a whole map, in gates and group norms, are then over more places and differ
+    a little.) A convolution or maximum pooling whose input had stride s and now has min(s, `stride`) is dilated by
+    their quotient. `size` is the side of the images on which strides are found; a power of two is best. Raises
+    `ValueError` for a stride that is no power of two, and names the first module that cannot be dilated: average
+    pooling, a convolution with a forward of its own, or what changes sizes in another way.
     """
     if stride < 1 or stride & (stride - 1):
         raise ValueError(f"stride={stride!r} is not a power of two")
@@ -230,8 +241,8 @@ def dilated(model: nn.Module, stride: int, *, size: int = 256) -> nn.Module:
     after = strides_inside(copied, size)
     for name, (_, given) in before.items():
         if after[name][1] != min(given, stride):
-            raise ValueError(f"{name} has stride {after[name][1]} instead of {min(given, stride)}: something before it changes "
-                             "the size of its maps and cannot be dilated")
+            raise ValueError(f"{name} has stride {after[name][1]} instead of {min(given, stride)}: something before it "
+                             "changes the size of its maps and cannot be dilated")
     return copied
 
 

@@ -85,7 +85,7 @@ def test_build_logits_and_description(name):
     assert {"stem", "stages", "head"} <= {child for child, _ in model.named_children()}
     assert macs_and_shape(name)[1] == (1, variant.config.get("num_classes", 1000))
     assert not variant.twin or re.fullmatch(r"(torchvision|timm)\.\w+", variant.twin)
-    assert variant.input_size[0] == 3 and variant.summary and not variant.summary.endswith(".")
+    assert variant.input_size[0] in (1, 3) and variant.summary and not variant.summary.endswith(".")
     assert variant.cite in BIBLIOGRAPHY
 
 

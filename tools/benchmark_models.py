@@ -33,14 +33,20 @@ NAMES = ("resnet50", "densenet121", "mobilenet_v2", "shufflenet_v2_x1_0", "effic
 
 
 def make_pair(name: str, device: str) -> tuple[nn.Module, nn.Module]:
-    """Ours and torchvision's, with the same tensors."""
+    """Ours and torchvision's or timm's, with the same tensors."""
     library, _, twin = (find_variant(name).twin or "").partition(".")
-    if library != "torchvision":
-        sys.exit(f"{name} has no twin in torchvision")
+    if not library:
+        sys.exit(f"{name} has no twin")
     torch.manual_seed(0)
     ours = create_model(name).to(device)
-    theirs = torchvision.models.get_model(twin).to(device)
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    if library == "timm":
+        import timm  # only here: it is needed for some networks alone
+
+        theirs = timm.create_model(twin).to(device)
+    else:
+        theirs = torchvision.models.get_model(twin).to(device)
+    pairs = zip(theirs.state_dict().items(), ours.state_dict().values(), strict=True)
+    theirs.load_state_dict({key: tensor.view_as(other) for (key, other), tensor in pairs})
     return ours, theirs
 
 
@@ -95,7 +101,7 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NAMES, help="networks with a twin in torchvision")
+    parser.add_argument("names", nargs="*", default=NAMES, help="networks with a twin in torchvision or timm")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, help="images in a batch (default: 64 on a GPU, 4 on a CPU)")
     parser.add_argument("--repeats", type=int, help="runs of each network (default: 100 on a GPU, 20 on a CPU)")

@@ -19,7 +19,7 @@ import cnnlib.models
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "chapters" / "reference.md"
 MODULES = ("cnnlib", "cnnlib.analysis", "cnnlib.train", "cnnlib.data", "cnnlib.plots", "cnnlib.notebook", "cnnlib.widgets",
-           "cnnlib.layers", "cnnlib.features", "cnnlib.compression",
+           "cnnlib.layers", "cnnlib.segmentation", "cnnlib.features", "cnnlib.compression",
            "cnnlib.transfer")
 INTRODUCTION = """\
 # `cnnlib` reference

@@ -1,16 +1,17 @@
 """BiT: a ResNet without batch normalization, made to be pre-trained on very much and fine-tuned on very little, 2019.
 
 Batch statistics are poor in small batches and wrong after a change of data, which is what transfer is. Big Transfer
-normalizes groups of channels of each image instead, and standardizes the weights, w' = (w - mean) / sqrt(var + eps) for each
-output channel, which gives back what the batch gave to training. Block by block it is the pre-activation ResNet,
-y = x + F(relu(norm(x))).
+normalizes groups of channels of each image instead, and standardizes the weights, w' = (w - mean) / sqrt(var + eps)
+for each output channel, which gives back what the batch gave to training. Block by block it is the pre-activation
+ResNet, y = x + F(relu(norm(x))).
 
-- Kolesnikov, Beyer, Zhai, Puigcerver, Yung, Gelly, Houlsby. Big Transfer (BiT): General Visual Representation Learning.
-  ECCV 2020, arXiv:1912.11370.
+- Kolesnikov, Beyer, Zhai, Puigcerver, Yung, Gelly, Houlsby. Big Transfer (BiT): General Visual Representation
+  Learning. ECCV 2020, arXiv:1912.11370.
 - Qiao, Wang, Liu, Shen, Yuille. Micro-Batch Training with Batch-Channel Normalization and Weight Standardization.
   arXiv:1903.10520, 2019.
 
-**Differs from the paper:** the ImageNet classifier of 1,000 classes where the largest networks were trained with 21,843.
+**Differs from the paper:** the ImageNet classifier of 1,000 classes where the largest networks were trained with
+21,843.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import standardized
+from cnnlib.layers import pooled_classifier, standardized
 from cnnlib.registry import Variant, register
 
 
@@ -65,8 +66,8 @@ class Bottleneck(nn.Module):
 class BiT(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `depths` are the blocks of the stages, `width_mult` multiplies all widths (the x1, x2, x3, x4 of the names). Raises
-    `ValueError` for a multiplier that is not a positive integer.
+    `depths` are the blocks of the stages, `width_mult` multiplies all widths (the x1, x2, x3, x4 of the names).
+    Raises `ValueError` for a multiplier that is not a positive integer.
     """
 
     def __init__(self, *, in_channels: int = 3, num_classes: int = 1000, depths: Sequence[int] = (3, 4, 6, 3),
@@ -84,7 +85,7 @@ class BiT(nn.Module):
                 stage.append(Bottleneck(channels, width, 2 if number > 0 and index == 0 else 1))
                 channels = width
             self.stages.append(stage)
-        self.head = nn.Sequential(norm_act(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+        self.head = nn.Sequential(norm_act(channels), *pooled_classifier(channels, num_classes))
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -92,10 +93,10 @@ class BiT(nn.Module):
 
 
 def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, 2/fan_out), those that end a branch and the classifier small: 0 and N(0, 0.01^2).
+    """Convolutions from N(0, 2/fan_out), the classifier from N(0, 0.01^2), its bias 0.
 
-    Standardization makes the scale of a convolution's weights immaterial to its output, and their direction all that is
-    learned. Only zeros stay zeros: a branch that ends in them starts silent, and each block as its shortcut.
+    Standardization makes the scale of a convolution's weights immaterial to its output; it sets how fast they turn.
+    Zeros at the end of a branch, where others start, would have gradients 10,000 times as large: 1 / sqrt(0 + eps).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -103,15 +104,13 @@ def initialize(model: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
-    for module in model.modules():
-        if isinstance(module, Bottleneck):
-            nn.init.zeros_(module.branch[-1].weight)
 
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 VARIANTS = tuple(
-    Variant(f"bit_{depth}x{width}", f"{depth} layers, {width} times the width", {"depths": DEPTHS[depth], "width_mult": width},
+    Variant(f"bit_{depth}x{width}", f"{depth} layers, {width} times the width",
+            {"depths": DEPTHS[depth], "width_mult": width},
             twin=f"timm.resnetv2_{depth}x{width}_bit")
     for depth, width in ((50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4))
 )

@@ -1,8 +1,8 @@
 """ConvNeXt V2: channels that compete, so that a network can learn from images with holes, 2023.
 
-Trained to fill in masked patches, ConvNeXt lets many channels die or say the same. Global response normalization is the
-cure: with G(X)_i the length of map i over all places and N(G)_i = G_i / mean_j G_j, a block computes
-x + gamma * (x * N(G(x))) + beta in its wide middle, so that a map which answers more than others is made stronger still. Layer
+Trained to fill in masked patches, ConvNeXt lets many channels die or say the same. Global response normalization is
+the cure: with G(X)_i the length of map i over all places and N(G)_i = G_i / mean_j G_j, a block computes x + gamma *
+(x * N(G(x))) + beta in its wide middle, so that a map which answers more than others is made stronger still. Layer
 scale becomes superfluous and goes; the rest is ConvNeXt.
 
 - Woo, Debnath, Hu, Chen, Liu, Kweon, Xie. ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders.
@@ -60,8 +60,8 @@ class ConvNeXtV2(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
     Patches of `patch_size`, then `depths` blocks of `widths` channels; between stages a layer norm and a 2x2
-    convolution of stride 2. `drop_path_rate` grows linearly over the blocks, from 0. Raises `ValueError` if depths and
-    widths do not name equally many stages.
+    convolution of stride 2. `drop_path_rate` grows linearly over the blocks, from 0. Raises `ValueError` if depths
+    and widths do not name equally many stages.
     """
 
     def __init__(

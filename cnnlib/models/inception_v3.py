@@ -1,20 +1,21 @@
 """Inception-v3: large filters taken apart, 2015.
 
-A 5x5 convolution costs as much as two and three quarters of 3x3, and two of these see as far; an n x n one sees as far as 1 x n
-followed by n x 1, for 2/n of the work. So GoogLeNet's module is made again for each resolution: at 35x35 the 5x5 becomes
-two 3x3, at 17x17 a 7x7 becomes 1x7 and 7x1, at 8x8 the pairs lie side by side and the module grows wide. Where
-the resolution falls, a pooling and strided convolutions stand side by side, so that nothing is squeezed first.
+A 5x5 convolution costs as much as two and three quarters of 3x3, and two of these see as far; an n x n one sees as
+far as 1 x n followed by n x 1, for 2/n of the work. So GoogLeNet's module is made again for each resolution: at 35x35
+the 5x5 becomes two 3x3, at 17x17 a 7x7 becomes 1x7 and 7x1, at 8x8 the pairs lie side by side and the module grows
+wide. Where the resolution falls, a pooling and strided convolutions stand side by side, so that nothing is squeezed
+first.
 
 - Szegedy, Vanhoucke, Ioffe, Shlens, Wojna. Rethinking the Inception Architecture for Computer Vision. CVPR 2016,
   arXiv:1512.00567.
 
-In training the network returns `InceptionOutputs(logits, aux)`; the auxiliary loss is added at weight 0.3 (Szegedy et al.,
-2015). In evaluation it returns the logits alone.
+In training the network returns `InceptionOutputs(logits, aux)`; the auxiliary loss is added at weight 0.3 (Szegedy et
+al., 2015). In evaluation it returns the logits alone.
 
 **Differs from the paper:**
 
-- The layers are those of the authors' released network (as in torchvision), where the paper's Table 1 has only an outline:
-  the first 35x35 module keeps a true 5x5 beside the two 3x3.
+- The layers are those of the authors' released network (as in torchvision), where the paper's Table 1 has only an
+  outline: the first 35x35 module keeps a true 5x5 beside the two 3x3.
 - Published weights see pixels in [-1, 1]; the transforms of `describe(name).weights` do it.
 """
 
@@ -24,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from cnnlib.layers import pooled_classifier
 from cnnlib.registry import Variant, register
 
 
@@ -113,7 +115,8 @@ class InceptionOutputs(NamedTuple):
 
 
 class TappedStage(nn.Sequential):
-    """A stage with a classifier at its end, `auxiliary`, which speaks in training: then the result is (maps, its logits)."""
+    """A stage with a classifier at its end, `auxiliary`, which speaks in training: then the result is (maps, its
+    logits)."""
 
     def __init__(self, *blocks: nn.Module, auxiliary: nn.Module):
         super().__init__(*blocks)
@@ -137,13 +140,13 @@ class InceptionV3(nn.Module):
                  auxiliary: bool = True, dropout: float = 0.5):
         super().__init__()
         self.stem = nn.Sequential(  # 149x149, 147x147, 147x147, 73x73, 73x73, 71x71, 35x35 for 299x299 images
-            Conv(in_channels, 32, 3, stride=2, valid=True), Conv(32, 32, 3, valid=True), Conv(32, 64, 3), nn.MaxPool2d(3, 2),
-            Conv(64, 80, 1), Conv(80, 192, 3, valid=True), nn.MaxPool2d(3, 2),
+            Conv(in_channels, 32, 3, stride=2, valid=True), Conv(32, 32, 3, valid=True), Conv(32, 64, 3),
+            nn.MaxPool2d(3, 2), Conv(64, 80, 1), Conv(80, 192, 3, valid=True), nn.MaxPool2d(3, 2),
         )
         blocks_17 = [reduction_35(288), *(module_17(768, width) for width in widths)]
         if auxiliary:
-            head = nn.Sequential(nn.AvgPool2d(5, 3), Conv(768, 128, 1), Conv(128, 768, 5, valid=True), nn.AdaptiveAvgPool2d(1),
-                                 nn.Flatten(), nn.Linear(768, num_classes))
+            head = nn.Sequential(nn.AvgPool2d(5, 3), Conv(768, 128, 1), Conv(128, 768, 5, valid=True),
+                                 *pooled_classifier(768, num_classes))
         self.auxiliary = auxiliary
         self.stages = nn.Sequential(
             nn.Sequential(module_35(192, 32), module_35(256, 64), module_35(288, 64)),
@@ -173,8 +176,8 @@ class InceptionV3(nn.Module):
 def initialize(model: InceptionV3) -> None:
     """Weights from a normal distribution of deviation 0.1 cut off at +-2, in the auxiliary head 0.01 and 0.001.
 
-    As the authors' code has it. The batch normalizations set the size of the signal; the auxiliary head must not speak
-    loudly at first.
+    As the authors' code has it. The batch normalizations set the size of the signal; the auxiliary head must not
+    speak loudly at first.
     """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -4,13 +4,13 @@ Filters that slide, maps that shrink, weights that are shared: a stroke is a str
 filter looks for it everywhere, and what matters afterwards is roughly where it was. Convolution, subsampling,
 convolution, subsampling, then layers that see the whole map: 60,000 weights read the digits on bank cheques.
 
-- LeCun, Bottou, Bengio, Haffner. Gradient-Based Learning Applied to Document Recognition. Proceedings of the IEEE 86(11),
-  1998, section II.B.
+- LeCun, Bottou, Bengio, Haffner. Gradient-Based Learning Applied to Document Recognition. Proceedings of the IEEE
+  86(11), 1998, section II.B.
 
 **Differs from the paper:**
 
-- `lenet5`: the output is a fully connected layer, 850 weights more, where the paper compares F6 with a fixed picture of
-  each character (radial basis functions); with it, images come from 10 classes and loss is cross-entropy.
+- `lenet5`: the output is a fully connected layer, 850 weights more, where the paper compares F6 with a fixed picture
+  of each character (radial basis functions); with it, images come from 10 classes and loss is cross-entropy.
 - `lenet5_relu`, as it is taught today: ReLU, maximum pooling without weights, and all six maps seen by each of
   the sixteen.
 - `lenet5_cifar`: the same on three colours, with six times the maps.
@@ -56,8 +56,8 @@ TABLE = (
 class PartialConv2d(nn.Module):
     """Convolutions that each see some maps only: (N, C, H, W) -> (N, len(table), H - 4, W - 4), with 5x5 filters.
 
-    Rows of `table` are the maps seen; rows of equal length, which must be neighbours, are one grouped convolution over a
-    copy of the maps.
+    Rows of `table` are the maps seen; rows of equal length, which must be neighbours, are one grouped convolution
+    over a copy of the maps.
     """
 
     def __init__(self, table: tuple[tuple[int, ...], ...], kernel_size: int = 5):
@@ -101,17 +101,18 @@ class LeNet5(nn.Module):
 
         self.stem = nn.Sequential(nn.Conv2d(in_channels, c1, 5), activation(), *subsampling(c1))  # C1, S2
         self.stages = nn.Sequential(
-            nn.Sequential(PartialConv2d(TABLE) if classic else nn.Conv2d(c1, c3, 5), activation(), *subsampling(c3)),  # C3, S4
+            nn.Sequential(  # C3, S4
+                PartialConv2d(TABLE) if classic else nn.Conv2d(c1, c3, 5), activation(), *subsampling(c3)),
             nn.Sequential(nn.Conv2d(c3, c5, 5), activation()),  # C5
         )
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c5, f6), activation(), nn.Linear(f6, num_classes)  # F6, output
+        self.head = nn.Sequential(  # F6, output
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c5, f6), activation(), nn.Linear(f6, num_classes)
         )
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if min(x.shape[2:]) < 32:
-            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small for LeNet-5: pad them to at least 32x32")
+            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: pad them to at least 32x32")
         return self.head(self.stages(self.stem(x)))
 
 

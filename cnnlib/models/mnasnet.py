@@ -1,13 +1,13 @@
 """MnasNet: a search that measures time on a telephone, 2018.
 
-Multiply-adds are a poor guide to time, so this search runs each candidate on a Pixel 1 and rewards
-accuracy * (time / target)^w with w = -0.07: five per cent more accuracy for twice the time is an even exchange. Its
-space is factorized: each stage has its own block, kernel, expansion and number of layers, all blocks of a stage being
-equal, so that early and late stages may differ. What it found is MobileNetV2's inverted residual with 5x5 filters and,
-in A1, squeeze-and-excitation in some stages; EfficientNet and MobileNetV3 start from here.
+Multiply-adds are a poor guide to time, so this search runs each candidate on a Pixel 1 and rewards accuracy * (time /
+target)^w with w = -0.07: five per cent more accuracy for twice the time is an even exchange. Its space is factorized:
+each stage has its own block, kernel, expansion and number of layers, all blocks of a stage being equal, so that early
+and late stages may differ. What it found is MobileNetV2's inverted residual with 5x5 filters and, in A1,
+squeeze-and-excitation in some stages; EfficientNet and MobileNetV3 start from here.
 
-- Tan, Chen, Pang, Vasudevan, Sandler, Howard, Le. MnasNet: Platform-Aware Neural Architecture Search for Mobile. CVPR 2019,
-  arXiv:1807.11626.
+- Tan, Chen, Pang, Vasudevan, Sandler, Howard, Le. MnasNet: Platform-Aware Neural Architecture Search for Mobile. CVPR
+  2019, arXiv:1807.11626.
 
 **Differs from the paper:**
 
@@ -31,9 +31,11 @@ def norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up, depthwise, 1x1 down without activation, and the input where shapes agree: (N, C, H, W) -> (N, C', H', W').
+    """1x1 up, depthwise, 1x1 down without activation, and the input where shapes agree: (N, C, H, W) -> (N, C', H',
+    W').
 
-    `expansion=1` leaves the first out, and then the shortcut too. `excite` squeezes to a quarter of the block's input.
+    `expansion=1` leaves the first out, and then the shortcut too. `excite` squeezes to a quarter of the block's
+    input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, expansion: int,
@@ -125,7 +127,8 @@ class MnasNet(nn.Module):
 
 
 def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, 2/fan_out), the classifier uniform within sqrt(3 / classes), biases 0, as torchvision does.
+    """Convolutions from N(0, 2/fan_out), the classifier uniform within sqrt(3 / classes), biases 0, as torchvision
+    does.
 
     The paper does not say. The classifier's variance is 1 / fan_out: gradients keep their size on the way back.
     """
@@ -139,7 +142,8 @@ def initialize(model: nn.Module) -> None:
 
 
 VARIANTS = (
-    Variant("mnasnet_a1", "found with squeeze-and-excitation in the search space", {"stages": A1}, twin="timm.semnasnet_100"),
+    Variant("mnasnet_a1", "found with squeeze-and-excitation in the search space", {"stages": A1},
+            twin="timm.semnasnet_100"),
     Variant("mnasnet_b1", "found without squeeze-and-excitation", twin="torchvision.mnasnet1_0"),
     *(
         Variant(f"mnasnet_b1_{name}", f"B1 at {width_mult:g} times the width", {"width_mult": width_mult},

@@ -1,10 +1,10 @@
 """MobileNetV4: one block that contains its predecessors, 2024.
 
-A universal inverted bottleneck is an inverted residual with two places for a depthwise convolution, before the expansion
-and between expansion and projection. Both empty, it is the feed-forward layer of a transformer; the second filled,
-MobileNetV2's block; the first, ConvNeXt's; both, a new one with a larger field ("extra depthwise"). A search fills the
-places. Its measure is time on many kinds of hardware at once, which is why squeeze-and-excitation and hard swish are
-gone and the early stages are dense.
+A universal inverted bottleneck is an inverted residual with two places for a depthwise convolution, before the
+expansion and between expansion and projection. Both empty, it is the feed-forward layer of a transformer; the second
+filled, MobileNetV2's block; the first, ConvNeXt's; both, a new one with a larger field ("extra depthwise"). A search
+fills the places. Its measure is time on many kinds of hardware at once, which is why squeeze-and-excitation and hard
+swish are gone and the early stages are dense.
 
 - Qin and others. MobileNetV4: Universal Models for the Mobile Ecosystem. ECCV 2024, arXiv:2404.10518.
 
@@ -21,20 +21,20 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, DropPath, initialize_he_fan_out
+from cnnlib.layers import ConvNormAct, DropPath, initialize_per_group
 from cnnlib.registry import Variant, register
 
 
 class UniversalBottleneck(nn.Module):
     """Depthwise (no activation), 1x1 up, depthwise, 1x1 down (no activation), and the input where shapes agree.
 
-    (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride). `start` and `middle` are the sizes of the two depthwise
-    kernels; 0 leaves one out. The stride is taken by the middle one, or without it by the first. Raises `ValueError`
-    if neither is there to take a stride.
+    (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride). `start` and `middle` are the sizes of the two
+    depthwise kernels; 0 leaves one out. The stride is taken by the middle one, or without it by the first. Raises
+    `ValueError` if neither is there to take a stride.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, start: int, middle: int, stride: int = 1, *, expansion: float = 4,
-                 drop_path: float = 0.0):
+    def __init__(self, in_channels: int, out_channels: int, start: int, middle: int, stride: int = 1, *,
+                 expansion: float = 4, drop_path: float = 0.0):
         super().__init__()
         if stride > 1 and not (start or middle):
             raise ValueError(f"stride={stride} needs a depthwise convolution: give start or middle")
@@ -116,8 +116,8 @@ LARGE = (
 class MobileNetV4(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `stages` are rows of the paper's tables: `Conv`, `Fused` or `UIB`. `drop_path_rate` grows linearly over all rows, from 0.
-    The 1280 hidden units come after the pooling, where they cost next to nothing.
+    `stages` are rows of the paper's tables: `Conv`, `Fused` or `UIB`. `drop_path_rate` grows linearly over all rows,
+    from 0. The 1280 hidden units come after the pooling, where they cost next to nothing.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class MobileNetV4(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(1280, num_classes),
         )
-        initialize_he_fan_out(self)
+        initialize_per_group(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(x)))
@@ -172,8 +172,8 @@ VARIANTS = (
     Variant("mobilenet_v4_conv_small", "Conv-S, at 224x224", twin="timm.mobilenetv4_conv_small"),
     Variant("mobilenet_v4_conv_medium", "Conv-M, at 256x256", {"stages": MEDIUM, "drop_path_rate": 0.075},
             (3, 256, 256), "timm.mobilenetv4_conv_medium"),
-    Variant("mobilenet_v4_conv_large", "Conv-L, at 384x384", {"stages": LARGE, "stem_width": 24, "drop_path_rate": 0.35},
-            (3, 384, 384), "timm.mobilenetv4_conv_large"),
+    Variant("mobilenet_v4_conv_large", "Conv-L, at 384x384",
+            {"stages": LARGE, "stem_width": 24, "drop_path_rate": 0.35}, (3, 384, 384), "timm.mobilenetv4_conv_large"),
     Variant("mobilenet_v4_conv_small_cifar", "small-image form: Conv-S, for 32x32 images",
             {"stages": _without_stride(SMALL, 0), "stem_stride": 1, "num_classes": 10}, (3, 32, 32)),
 )

@@ -1,11 +1,11 @@
 """NFNet: no normalization at all, 2021.
 
-Batch normalization keeps the size of signals, holds residual branches small at the start, and takes the mean out of the
-activations. Each can be had without it: y = x + alpha F(x / beta), where beta is what the size of x is by counting, a variance
-of 1 after each projection and alpha^2 more with every block; convolutions by standardized weights, scaled so that
-convolution and activation together keep the variance; branches that start at gain 0. What is left, that
-large steps break such a network, is cured by clipping each gradient relative to its weights (adaptive gradient
-clipping, in the paper's section 4; not part of a network).
+Batch normalization keeps the size of signals, holds residual branches small at the start, and takes the mean out of
+the activations. Each can be had without it: y = x + alpha F(x / beta), where beta is what the size of x is by
+counting, a variance of 1 after each projection and alpha^2 more with every block; convolutions by standardized
+weights, scaled so that convolution and activation together keep the variance; branches that start at gain 0. What is
+left, that large steps break such a network, is cured by clipping each gradient relative to its weights (adaptive
+gradient clipping, in the paper's section 4; not part of a network).
 
 - Brock, De, Smith, Simonyan. High-Performance Large-Scale Image Recognition Without Normalization. ICML 2021,
   arXiv:2102.06171.
@@ -14,9 +14,9 @@ clipping, in the paper's section 4; not part of a network).
 
 **Differs from the paper:**
 
-- Symmetric padding; the activation's constant stands in the weights, as in timm, where the authors multiply each activation;
-  branches start at zero by the gain of their last convolution instead of by a number of their own.
-- `nfnet_cifar`: a stem without strides, blocks (1, 2, 3, 2) of 64 to 256 channels, groups of 16, for 32x32 images.
+- Symmetric padding; the activation's constant stands in the weights, as in timm, where the authors multiply each
+  activation; branches start at zero by the gain of their last convolution instead of by a number of their own.
+- `nfnet_cifar`: a stem without strides, blocks (1, 2, 3, 2) of 32 to 192 channels, groups of 16, for 32x32 images.
 """
 
 import math
@@ -33,7 +33,8 @@ GELU_GAIN = 1.7015043497085571  # 1 / the deviation of gelu(z), z normal: the au
 
 
 class ScaledConv2d(nn.Conv2d):
-    """A convolution with bias by the weights gain * 1.70 * standardized(w) / sqrt(fan_in): keeps the variance through GELU."""
+    """A convolution with bias by the weights gain * 1.70 * standardized(w) / sqrt(fan_in): keeps the variance through
+    GELU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, groups: int = 1):
         super().__init__(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
@@ -46,14 +47,16 @@ class ScaledConv2d(nn.Conv2d):
 
 
 class NormFreeBlock(nn.Module):
-    """shortcut(x) + alpha * 2 * SE(F(gelu(x) / beta)): (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride).
+    """shortcut(x) + alpha * 2 * SE(F(gelu(x) / beta)): (N, in_channels, H, W) -> (N, out_channels, H/stride,
+    W/stride).
 
-    F is 1x1, grouped 3x3, grouped 3x3, 1x1 with half the channels inside and groups of `group_size`. Where shapes change,
-    the shortcut averages over 2x2 (at stride 2) and projects gelu(x) / beta by 1x1. The 2 makes up for the mean of a gate.
+    F is 1x1, grouped 3x3, grouped 3x3, 1x1 with half the channels inside and groups of `group_size`. Where shapes
+    change, the shortcut averages over 2x2 (at stride 2) and projects gelu(x) / beta by 1x1. The 2 makes up for the
+    mean of a gate.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, alpha: float, beta: float, group_size: int,
-                 drop_path: float = 0.0):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, alpha: float, beta: float,
+                 group_size: int, drop_path: float = 0.0):
         super().__init__()
         self.alpha, self.beta = alpha, beta
         width = out_channels // 2
@@ -86,10 +89,10 @@ class NormFreeBlock(nn.Module):
 class NFNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `depths` and `widths` are blocks and channels of the stages, the first of which keeps the resolution. The stem has four 3x3
-    convolutions of `stem_width` / 8 to `stem_width` channels, with `stem_strides`. `alpha` as above. `drop_path_rate`
-    grows linearly over the blocks, from 0. Raises `ValueError` if depths and widths do not name equally many stages, and
-    for a `group_size` that does not divide half of each width.
+    `depths` and `widths` are blocks and channels of the stages, the first of which keeps the resolution. The stem has
+    four 3x3 convolutions of `stem_width` / 8 to `stem_width` channels, with `stem_strides`. `alpha` as above.
+    `drop_path_rate` grows linearly over the blocks, from 0. Raises `ValueError` if depths and widths do not name
+    equally many stages, and for a `group_size` that does not divide half of each width.
     """
 
     def __init__(
@@ -128,8 +131,8 @@ class NFNet(nn.Module):
                 channels = width
             self.stages.append(stage)
         self.head = nn.Sequential(
-            ScaledConv2d(channels, 2 * channels, 1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),
-            nn.Linear(2 * channels, num_classes),
+            ScaledConv2d(channels, 2 * channels, 1), nn.GELU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(2 * channels, num_classes),
         )
         initialize(self)
 
@@ -160,12 +163,12 @@ ROWS = ((256, 0.2), (320, 0.3), (352, 0.4), (416, 0.4), (512, 0.5), (544, 0.5), 
 VARIANTS = (
     *(
         Variant(f"nfnet_f{number}", f"{number + 1} times the depths (1, 2, 6, 3), at {size}x{size}",
-                {"depths": tuple((number + 1) * depth for depth in (1, 2, 6, 3)), "dropout": dropout, "drop_path_rate": 0.25},
-                (3, size, size), f"timm.nfnet_f{number}")
+                {"depths": tuple((number + 1) * depth for depth in (1, 2, 6, 3)), "dropout": dropout,
+                 "drop_path_rate": 0.25}, (3, size, size), f"timm.nfnet_f{number}")
         for number, (size, dropout) in enumerate(ROWS)
     ),
-    Variant("nfnet_cifar", "small-image form: 64 to 256 channels and a stem without strides",
-            {"depths": (1, 2, 3, 2), "widths": (64, 128, 192, 256), "stem_width": 32, "stem_strides": (1, 1, 1, 1),
+    Variant("nfnet_cifar", "small-image form: 32 to 192 channels and a stem without strides",
+            {"depths": (1, 2, 3, 2), "widths": (32, 64, 128, 192), "stem_width": 32, "stem_strides": (1, 1, 1, 1),
              "group_size": 16, "dropout": 0.0, "num_classes": 10}, (3, 32, 32)),
 )
 

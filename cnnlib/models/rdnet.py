@@ -1,9 +1,9 @@
 """RDNet: DenseNet once more, with what ConvNeXt learned, 2024.
 
-Addition won over concatenation by habit, the authors argue, not by merit. They keep DenseNet's equation, layer l receives
-x_l = [x_0, F_1(x_0), ..., F_l(x_{l-1})], and renew the rest: few wide layers instead of many thin ones (a large growth rate),
-ConvNeXt's layer (depthwise 7x7, layer norm, 1x1 up, GELU, 1x1 down) for F, patches for a stem, and a transition that
-halves the channels after every third layer, whether the resolution falls or not.
+Addition won over concatenation by habit, the authors argue, not by merit. They keep DenseNet's equation, layer l
+receives x_l = [x_0, F_1(x_0), ..., F_l(x_{l-1})], and renew the rest: few wide layers instead of many thin ones (a
+large growth rate), ConvNeXt's layer (depthwise 7x7, layer norm, 1x1 up, GELU, 1x1 down) for F, patches for a stem,
+and a transition that halves the channels after every third layer, whether the resolution falls or not.
 
 - Kim, Heo, Han. DenseNets Reloaded: Paradigm Shift Beyond ResNets and ViTs. ECCV 2024, arXiv:2403.19588.
 
@@ -40,7 +40,8 @@ class DenseLayer(nn.Module):
     Between the 1x1 convolutions F has four times the channels of x, in multiples of 8.
     """
 
-    def __init__(self, in_channels: int, growth: int, *, gated: bool, drop_path: float = 0.0, layer_scale: float = 1e-6):
+    def __init__(self, in_channels: int, growth: int, *, gated: bool, drop_path: float = 0.0,
+                 layer_scale: float = 1e-6):
         super().__init__()
         self.scale = nn.Parameter(torch.full((growth,), layer_scale))
         width = in_channels * 4 // 8 * 8
@@ -72,9 +73,9 @@ class Transition(nn.Sequential):
 class RDNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `growths` has a row for each resolution, in it the growth rate of each dense block; a block has `block_depth` layers, and
-    between blocks lies a transition. Blocks from the third resolution on are gated. `patch_size` and `stem_width`
-    are those of the stem. `drop_path_rate` grows linearly over the layers, from 0.
+    `growths` has a row for each resolution, in it the growth rate of each dense block; a block has `block_depth`
+    layers, and between blocks lies a transition. Blocks from the third resolution on are gated. `patch_size` and
+    `stem_width` are those of the stem. `drop_path_rate` grows linearly over the layers, from 0.
     """
 
     def __init__(
@@ -100,10 +101,12 @@ class RDNet(nn.Module):
                     stage.append(Transition(channels, 2 if index == 0 else 1))
                     channels = stage[-1].out_channels
                 for _ in range(block_depth):
-                    stage.append(DenseLayer(channels, growth, gated=number >= 2, drop_path=next(rates), layer_scale=layer_scale))
+                    stage.append(DenseLayer(channels, growth, gated=number >= 2, drop_path=next(rates),
+                                            layer_scale=layer_scale))
                     channels += growth
             self.stages.append(stage)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), LayerNorm2d(channels), nn.Flatten(), nn.Linear(channels, num_classes))
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), LayerNorm2d(channels), nn.Flatten(), nn.Linear(channels, num_classes))
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -111,7 +114,8 @@ class RDNet(nn.Module):
 
 
 def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, 2 / fan_in), their biases as PyTorch has them, bias 0 in the classifier: the authors' start.
+    """Convolutions from N(0, 2 / fan_in), their biases as PyTorch has them, bias 0 in the classifier: the authors'
+    start.
 
     Layer norms set the size of the signal, and a layer scale of 1e-6 lets new channels in slowly.
     """
@@ -125,7 +129,8 @@ def initialize(model: nn.Module) -> None:
 def _row(name: str, growths: tuple, stem_width: int, drop_path_rate: float) -> Variant:
     blocks = sum(map(len, growths))
     return Variant(f"rdnet_{name}", f"{blocks} blocks of three layers, growth {growths[0][0]} to {growths[-1][0]}",
-                   {"growths": growths, "stem_width": stem_width, "drop_path_rate": drop_path_rate}, twin=f"timm.rdnet_{name}")
+                   {"growths": growths, "stem_width": stem_width, "drop_path_rate": drop_path_rate},
+                   twin=f"timm.rdnet_{name}")
 
 
 VARIANTS = (  # the paper's Table 7
@@ -134,8 +139,8 @@ VARIANTS = (  # the paper's Table 7
     _row("base", ((96,), (128,), 7 * (168,), 2 * (336,)), 120, 0.4),
     _row("large", ((128,), (192,), 8 * (256,), 2 * (360,)), 144, 0.5),
     Variant("rdnet_cifar", "small-image form: 2x2 patches, growth 24 to 64",
-            {"growths": ((24,), (32,), (48, 48), (64,)), "stem_width": 24, "patch_size": 2, "layer_scale": 1.0, "num_classes": 10},
-            (3, 32, 32)),
+            {"growths": ((24,), (32,), (48, 48), (64,)), "stem_width": 24, "patch_size": 2, "layer_scale": 1.0,
+             "num_classes": 10}, (3, 32, 32)),
 )
 
 register(RDNet, VARIANTS, cite="kim2024rdnet", year=2024)

@@ -1,20 +1,21 @@
 """RepVGG and MobileOne: many branches to train, one convolution to run, 2021 and 2022.
 
-A plain stack of 3x3 convolutions runs fast and trains badly; a residual block trains well, and its branches cost memory
-and time. But a sum of convolutions of one input, each with its batch normalization, is one convolution: the kernels,
-scaled by their normalizations, add up, a 1x1 kernel being a 3x3 one with zeros around it, and the identity one with a
-single 1. So a block is trained as y = relu(BN(conv3x3 x) + BN(conv1x1 x) + BN(x)) and run as y = relu(conv3x3' x + b);
-`fuse()` goes from one to the other, with equal outputs. RepVGG builds VGG of such blocks. MobileOne builds MobileNet of
-them, depthwise and 1x1, with up to four copies of the large kernel.
+A plain stack of 3x3 convolutions runs fast and trains badly; a residual block trains well, and its branches cost
+memory and time. But a sum of convolutions of one input, each with its batch normalization, is one convolution: the
+kernels, scaled by their normalizations, add up, a 1x1 kernel being a 3x3 one with zeros around it, and the identity
+one with a single 1. So a block is trained as y = relu(BN(conv3x3 x) + BN(conv1x1 x) + BN(x)) and run as y =
+relu(conv3x3' x + b); `fuse()` goes from one to the other, with equal outputs. RepVGG builds VGG of such blocks.
+MobileOne builds MobileNet of them, depthwise and 1x1, with up to four copies of the large kernel.
 
 - Ding, Zhang, Ma, Han, Ding, Sun. RepVGG: Making VGG-style ConvNets Great Again. CVPR 2021, arXiv:2101.03697.
-- Vasu, Gabriel, Zhu, Tuzel, Ranjan. MobileOne: An Improved One Millisecond Mobile Backbone. CVPR 2023, arXiv:2206.04040.
+- Vasu, Gabriel, Zhu, Tuzel, Ranjan. MobileOne: An Improved One Millisecond Mobile Backbone. CVPR 2023,
+  arXiv:2206.04040.
 
 **Differs from the papers:**
 
 - `repvgg_d2se` comes from the authors' repository and not from the paper.
-- Convolutions start as He et al. (2015) propose; the papers do not say.
-- `repvgg_cifar`: the first convolution keeps the resolution, half the widths of A0 and fewer blocks, for 32x32 images.
+- Weights start as in EfficientNet's code; the papers do not say.
+- `repvgg_cifar`: a stem that keeps the resolution, and 12 blocks of 48 to 384 channels, for 32x32 images.
 """
 
 from collections.abc import Sequence
@@ -23,15 +24,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import ConvNormAct, SqueezeExcitation, initialize_he_fan_out, pooled_classifier
+from cnnlib.layers import ConvNormAct, SqueezeExcitation, initialize_per_group, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
 class RepBlock(nn.Module):
     """A sum of branches that `fuse()` makes one: (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride).
 
-    `branches` convolutions of `kernel_size`, a 1x1 convolution beside kernels that are larger, and where shapes agree the
-    identity, each with a batch normalization. `squeeze_channels` puts squeeze-and-excitation behind the sum.
+    `branches` convolutions of `kernel_size`, a 1x1 convolution beside kernels that are larger, and where shapes agree
+    the identity, each with a batch normalization. `squeeze_channels` puts squeeze-and-excitation behind the sum.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, *, groups: int = 1,
@@ -49,7 +50,10 @@ class RepBlock(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = sum(kernel(x) for kernel in self.kernels)
+        first, *copies = self.kernels
+        out = first(x)
+        for kernel in copies:
+            out = out + kernel(x)
         if self.pointwise is not None:
             out = out + self.pointwise(x)
         if self.identity is not None:
@@ -58,7 +62,8 @@ class RepBlock(nn.Module):
 
     @torch.no_grad()
     def fused(self) -> nn.Sequential:
-        """One convolution with bias in the place of all branches, then the same layers: equal outputs in evaluation."""
+        """One convolution with bias in the place of all branches, then the same layers: equal outputs in
+        evaluation."""
         conv = self.kernels[0].conv
         terms = [folded(branch.conv.weight, branch.norm) for branch in self.kernels]
         if self.pointwise is not None:
@@ -105,8 +110,8 @@ class Reparameterized(nn.Module):
 class RepVGG(Reparameterized):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `depths` and `widths` are those of the stages, each of which halves the resolution first; the stem's width is that of the
-    first stage, but at most 64. Every second block of a stage has `groups`. `squeeze_ratio` puts
+    `depths` and `widths` are those of the stages, each of which halves the resolution first; the stem's width is that
+    of the first stage, but at most 64. Every second block of a stage has `groups`. `squeeze_ratio` puts
     squeeze-and-excitation into all blocks. Raises `ValueError` if depths and widths do not name equally many stages.
     """
 
@@ -139,7 +144,7 @@ class RepVGG(Reparameterized):
                 channels = width
             self.stages.append(stage)
         self.head = pooled_classifier(channels, num_classes)
-        initialize_he_fan_out(self)
+        initialize_per_group(self)
 
 
 class MobileOne(Reparameterized):
@@ -178,7 +183,7 @@ class MobileOne(Reparameterized):
                 channels = width
             self.stages.append(stage)
         self.head = pooled_classifier(channels, num_classes)
-        initialize_he_fan_out(self)
+        initialize_per_group(self)
 
 
 A, B = (2, 4, 14, 1), (4, 6, 16, 1)  # Table 2 of RepVGG: blocks in stages 2 to 5
@@ -204,14 +209,15 @@ VARIANTS = (
         for name, early, last in (("b1", 2, 4), ("b2", 2.5, 5), ("b3", 3, 5))
     ),
     Variant("repvgg_d2se", "deeper, with squeeze-and-excitation",
-            {"depths": (8, 14, 24, 1), "widths": _widths(2.5, 5), "squeeze_ratio": 16}, (3, 320, 320), "timm.repvgg_d2se"),
-    Variant("repvgg_cifar", "small-image form: 13 blocks, half the widths of A0",
+            {"depths": (8, 14, 24, 1), "widths": _widths(2.5, 5), "squeeze_ratio": 16},
+            (3, 320, 320), "timm.repvgg_d2se"),
+    Variant("repvgg_cifar", "small-image form: 13 blocks of 48 to 384 channels",
             {"depths": (2, 3, 6, 1), "widths": (48, 72, 96, 384), "stem_stride": 1, "num_classes": 10},
             input_size=(3, 32, 32)),
     Variant("mobileone_s0", "the smallest, four copies of each kernel", twin="timm.mobileone_s0", **ONE),
     *(
-        Variant(f"mobileone_s{number}", f"widths {', '.join(map(str, widths))}", {"widths": widths, "branches": 1, **more},
-                twin=f"timm.mobileone_s{number}", **ONE)
+        Variant(f"mobileone_s{number}", f"widths {', '.join(map(str, widths))}",
+                {"widths": widths, "branches": 1, **more}, twin=f"timm.mobileone_s{number}", **ONE)
         for number, widths, more in (
             (1, (96, 192, 512, 1280), {}),
             (2, (96, 256, 640, 2048), {}),

@@ -1,13 +1,14 @@
-"""ResNet-D and what else a ResNet can gain for nothing: a stem of 3x3, shortcuts that average, no aliases, cheap gates.
+"""ResNet-D and what else a ResNet can gain for nothing: a stem of 3x3, shortcuts that average, no aliases, cheap
+gates.
 
-The residual equation stays, y = relu(F(x) + shortcut(x)). In ResNet a shortcut that halves the map is a 1x1 convolution of
-stride 2, which looks at one pixel in four; here an average over 2x2 comes first. The 7x7 of the stem becomes three 3x3. Two
-further changes are rows of the table: a low-pass filter before every stride, so that a shift of the image by a pixel does
-not change what is sampled (Zhang); and efficient channel attention, a gate like squeeze-and-excitation's that
-looks at the k neighbours of a channel with k weights in all (Wang et al.).
+The residual equation stays, y = relu(F(x) + shortcut(x)). In ResNet a shortcut that halves the map is a 1x1
+convolution of stride 2, which looks at one pixel in four; here an average over 2x2 comes first. The 7x7 of the stem
+becomes three 3x3. Two further changes are rows of the table: a low-pass filter before every stride, so that a shift
+of the image by a pixel does not change what is sampled (Zhang); and efficient channel attention, a gate like
+squeeze-and-excitation's that looks at the k neighbours of a channel with k weights in all (Wang et al.).
 
-- He, Zhang, Zhang, Zhang, Xie, Li. Bag of Tricks for Image Classification with Convolutional Neural Networks. CVPR 2019,
-  arXiv:1812.01187 (ResNet-D, and branches that start at zero).
+- He, Zhang, Zhang, Zhang, Xie, Li. Bag of Tricks for Image Classification with Convolutional Neural Networks. CVPR
+  2019, arXiv:1812.01187 (ResNet-D, and branches that start at zero).
 - Zhang. Making Convolutional Networks Shift-Invariant Again. ICML 2019, arXiv:1904.11486.
 - Wang, Wu, Zhu, Li, Zuo, Hu. ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks. CVPR 2020,
   arXiv:1910.03151.
@@ -16,7 +17,8 @@ looks at the k neighbours of a channel with k weights in all (Wang et al.).
 
 - Filters and gates are put into ResNet-D, as in timm, where the papers put them into ResNet.
 - `resnetblur50d` mirrors the image at its border, as its author's code does.
-- `resnet_d_cifar`, `ecaresnet_d_cifar`: the stem keeps the resolution and has no pooling; basic blocks, 16 to 128 channels.
+- `resnet_d_cifar`, `ecaresnet_d_cifar`: the stem keeps the resolution and has no pooling; basic blocks, 16 to 128
+  channels.
 """
 
 import math
@@ -49,7 +51,8 @@ class EfficientChannelAttention(nn.Module):
 
 
 class BlurPool(nn.Module):
-    """Every second pixel of the map smoothed by (1, 2, 1) / 4 in both directions: (N, C, H, W) -> (N, C, H/2, W/2), rounded up."""
+    """Every second pixel of the map smoothed by (1, 2, 1) / 4 in both directions: (N, C, H, W) -> (N, C, H/2, W/2),
+    rounded up."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         binomial = x.new_tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
@@ -67,8 +70,8 @@ def strided(in_channels: int, out_channels: int, stride: int, blur: bool) -> lis
 class Block(nn.Module):
     """relu(F(x) + shortcut(x)): (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride).
 
-    F is `bottleneck` 1x1, 3x3, 1x1 of a quarter of the channels, or two 3x3. The shortcut is the identity where shapes agree, else an
-    average over 2x2 (at stride 2) and a 1x1 convolution.
+    F is `bottleneck` 1x1, 3x3, 1x1 of a quarter of the channels, or two 3x3. The shortcut is the identity where
+    shapes agree, else an average over 2x2 (at stride 2) and a 1x1 convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, bottleneck: bool = True,
@@ -97,10 +100,11 @@ class Block(nn.Module):
 class ResNetD(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    `depths` and `widths` are blocks and channels of the stages. `stem` is "imagenet" (to a quarter of the size) or "cifar"
-    (full size). `blur` puts a `BlurPool` before every stride, but not in shortcuts, which average already; `attention` ends each
-    branch with `EfficientChannelAttention`. `drop_path_rate` grows linearly over the blocks, from 0. Raises
-    `ValueError` for options that do not exist, and if depths and widths do not name equally many stages.
+    `depths` and `widths` are blocks and channels of the stages. `stem` is "imagenet" (to a quarter of the size) or
+    "cifar" (full size). `blur` puts a `BlurPool` before every stride, but not in shortcuts, which average already;
+    `attention` ends each branch with `EfficientChannelAttention`. `drop_path_rate` grows linearly over the blocks,
+    from 0. Raises `ValueError` for options that do not exist, and if depths and widths do not name equally many
+    stages.
     """
 
     def __init__(
@@ -166,7 +170,8 @@ VARIANTS = (
     Variant("resnet101d", "101 layers of bottlenecks", {"depths": (3, 4, 23, 3)}, twin="timm.resnet101d"),
     Variant("resnetblur50d", "ResNet-50-D with a binomial filter before every stride", {"blur": True},
             twin="timm.resnetblur50d", cite="zhang2019shift", year=2019),
-    Variant("ecaresnet50d", "ResNet-50-D with efficient channel attention", {"attention": True}, twin="timm.ecaresnet50d", **ECA),
+    Variant("ecaresnet50d", "ResNet-50-D with efficient channel attention", {"attention": True},
+            twin="timm.ecaresnet50d", **ECA),
     Variant("resnet_d_cifar", "small-image form: basic blocks of 16 to 128 channels",
             {"bottleneck": False, "stem": "cifar", "depths": (2, 2, 2, 2), "widths": (16, 32, 64, 128),
              "stem_widths": (16, 16, 16), "num_classes": 10}, (3, 32, 32)),

@@ -1,8 +1,8 @@
 """StarNet: multiply instead of add, 2024.
 
-(w1 x)(w2 x) holds all products x_i x_j: one multiplication of two linear layers of d channels spans about d^2 / 2 dimensions,
-and layer upon layer doubles the degree, without any width. The paper's network has nothing else to offer: a depthwise
-7x7, two 1x1 side by side, relu6(f1) * f2, a 1x1 and a depthwise 7x7 back, and the input added.
+(w1 x)(w2 x) holds all products x_i x_j: one multiplication of two linear layers of d channels spans about d^2 / 2
+dimensions, and layer upon layer doubles the degree, without any width. The paper's network has nothing else to offer:
+a depthwise 7x7, two 1x1 side by side, relu6(f1) * f2, a 1x1 and a depthwise 7x7 back, and the input added.
 
 - Ma, Dai, Bai, Wang, Fu. Rewrite the Stars. CVPR 2024, arXiv:2403.19967.
 
@@ -43,12 +43,12 @@ class StarBlock(nn.Module):
 class StarNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    Each stage halves the resolution and then has `depths[i]` blocks of `width` * 2^i channels. `stem_stride` is the stride of the
-    first convolution, of 32 channels. `drop_path_rate` grows linearly over the blocks, from 0.
+    Each stage halves the resolution and then has `depths[i]` blocks of `width` * 2^i channels. `stem_stride` is the
+    stride of the first convolution, of 32 channels. `drop_path_rate` grows linearly over the blocks, from 0.
     """
 
-    def __init__(self, *, in_channels: int = 3, num_classes: int = 1000, depths: Sequence[int] = (3, 3, 12, 5), width: int = 32,
-                 expansion: int = 4, stem_stride: int = 2, drop_path_rate: float = 0.0):
+    def __init__(self, *, in_channels: int = 3, num_classes: int = 1000, depths: Sequence[int] = (3, 3, 12, 5),
+                 width: int = 32, expansion: int = 4, stem_stride: int = 2, drop_path_rate: float = 0.0):
         super().__init__()
         rates = iter(linear_rates(drop_path_rate, depths))
         channels = 32
@@ -72,7 +72,8 @@ VARIANTS = (  # the paper's Table 9
     *(
         Variant(f"starnet_s{number}", f"{', '.join(map(str, depths))} blocks, from {width} channels",
                 {"depths": depths, "width": width}, twin=f"timm.starnet_s{number}")
-        for number, depths, width in ((1, (2, 2, 8, 3), 24), (2, (1, 2, 6, 2), 32), (3, (2, 2, 8, 4), 32), (4, (3, 3, 12, 5), 32))
+        for number, depths, width in (
+            (1, (2, 2, 8, 3), 24), (2, (1, 2, 6, 2), 32), (3, (2, 2, 8, 4), 32), (4, (3, 3, 12, 5), 32))
     ),
     Variant("starnet_cifar", "small-image form: S1 with a stem that keeps the resolution",
             {"depths": (2, 2, 8, 3), "width": 24, "stem_stride": 1, "num_classes": 10}, (3, 32, 32)),

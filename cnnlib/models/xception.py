@@ -1,16 +1,16 @@
 """Xception: Inception taken to its end, 2016.
 
 An Inception module cuts the channels into three or four groups and filters each by itself. With as many groups as
-channels, places and channels are treated wholly apart: a depthwise convolution and a 1x1 convolution. Xception is a stack
-of these in residual blocks, y = F(x) + shortcut(x), with nothing else in it; between the two there is no activation, which the
-paper finds to hurt.
+channels, places and channels are treated wholly apart: a depthwise convolution and a 1x1 convolution. Xception is a
+stack of these in residual blocks, y = F(x) + shortcut(x), with nothing else in it; between the two there is no
+activation, which the paper finds to hurt.
 
 - Chollet. Xception: Deep Learning with Depthwise Separable Convolutions. CVPR 2017, arXiv:1610.02357.
 
 **Differs from the paper:**
 
-- The size of a map is kept by symmetric padding, where TensorFlow's puts the odd row below; the two convolutions of the
-  stem pad nothing, as in the author's code.
+- The size of a map is kept by symmetric padding, where TensorFlow's puts the odd row below; the two convolutions of
+  the stem pad nothing, as in the author's code.
 - No dropout before the classifier, which the author's code lacks too.
 """
 
@@ -22,7 +22,8 @@ from cnnlib.registry import Variant, register
 
 
 class SeparableConv(nn.Sequential):
-    """3x3 for each channel, 1x1 across them, batch normalization: (N, in_channels, H, W) -> (N, out_channels, H, W)."""
+    """3x3 for each channel, 1x1 across them, batch normalization: (N, in_channels, H, W) -> (N, out_channels, H,
+    W)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -32,10 +33,11 @@ class SeparableConv(nn.Sequential):
 
 
 class Block(nn.Module):
-    """F(x) + shortcut(x), with separable convolutions of `widths` in F: (N, in_channels, H, W) -> (N, widths[-1], H', W').
+    """F(x) + shortcut(x), with separable convolutions of `widths` in F: (N, in_channels, H, W) -> (N, widths[-1], H',
+    W').
 
-    Each separable convolution comes after a ReLU, but the first only if `activate_first`. With `stride` 2 a pooling ends F and a
-    1x1 convolution is the shortcut; otherwise it is the identity.
+    Each separable convolution comes after a ReLU, but the first only if `activate_first`. With `stride` 2 a pooling
+    ends F and a 1x1 convolution is the shortcut; otherwise it is the identity.
     """
 
     def __init__(self, in_channels: int, widths: tuple[int, ...], stride: int = 1, *, activate_first: bool = True):
@@ -79,6 +81,6 @@ class Xception(nn.Module):
         return self.head(self.stages(self.stem(x)))
 
 
-VARIANTS = (Variant("xception", "the paper's network, at 299x299", input_size=(3, 299, 299), twin="timm.legacy_xception"),)
+VARIANTS = (Variant("xception", "the paper's network, at 299x299", {}, (3, 299, 299), "timm.legacy_xception"),)
 
 register(Xception, VARIANTS, cite="chollet2017xception", year=2016)
