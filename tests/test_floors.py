@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(cnnlib.__file__).parent
 FLOORS = (
-    ("layers", "vision"),
+    ("layers", "vision", "tables"),
     ("published",),
     ("registry",),
     ("models", "analysis", "data", "features", "compression"),
