@@ -126,7 +126,7 @@ def training_memory(
     order = {}
     stack = []
 
-    with (lock, eager(), unchanged(modules), ExitStack() as hooks,
+    with (lock, eager(), unchanged(modules, values=True), ExitStack() as hooks,
           FakeTensorMode(allow_non_fake_inputs=True)):
         def stand_in(tensor):
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)

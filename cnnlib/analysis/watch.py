@@ -73,7 +73,7 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Iterator[list[Tensor]]:
     """Give the modules back what their attributes held, containers in them included, and the process its random states.
 
-    With `values` also the buffers' contents, for passes that compute. Yields the tensors found in attributes that are
+    With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in attributes that are
     neither parameters nor buffers.
     """
     before, empty, tensors, seen = [], [], [], set()
@@ -95,7 +95,8 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
                 continue
             _keep(item, before, tensors, seen)
     buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
-    contents = [(buffer, buffer.clone()) for buffer in buffers]
+    buffers += [tensor for tensor in tensors if values and not tensor.is_meta]
+    contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
     random_states = _random_states()
     try:
         yield tensors
