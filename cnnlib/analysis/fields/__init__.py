@@ -93,36 +93,73 @@ class _Known:
         return self.spans
 
 
-def _moving(state: State) -> list[tuple[list[int], list[Branch]]]:
-    """For each axis: the factors of its units, and the branches that count.
+@dataclass(frozen=True)
+class _Units:
+    """Where the units of a tensor lie: of an axis the factors, and the branches that count; `own` if each axis has its own dimension."""
 
-    A factor that moves the field is one of them. So is one that moves no field but stands in a dimension beside such a factor, as
-    where several units share a field (pixel shuffle, repeats): it goes with the nearest one on its left, or else on its right. Channels in
-    front, where a tensor was flattened, and everything in a vector that holds the whole image, are no positions."""
+    state: State
+    carrying: tuple[tuple[int, ...], ...]
+    branches: tuple[tuple[Branch, ...], ...]
+    own: bool
+
+    def lengths(self, axis: int) -> list[int]:
+        return [self.state.factors[i] for i in self.carrying[axis]]
+
+
+def _units(state: State) -> _Units:
+    """The units of a tensor.
+
+    A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
+    see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
+    stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
+    tensor was flattened, and what lies in a vector that holds the whole image are no places."""
+    rank, count = len(state.layout), len(state.axes)
+    if rank == count + 2:
+        places = [state.place(2 + axis) for axis in range(count)]
+        moves = [{i for branch in axis for i, index in enumerate(branch.indices) if index is not None and index.moves}
+                 for axis in state.axes]
+        channels = state.place(1)
+        later = [{i for i in moving if not channels.start <= i < channels.stop} for moving in moves]
+        if any(later) and all(moving <= set(range(place.start, place.stop)) and (moving or not rest)
+                              for moving, rest, place in zip(later, moves, places)):
+            return _own_units(state, [any(not branch.everywhere for branch in axis) for axis in state.axes])
     factors = state.factors
     flat = range(len(factors))
     moving = {i for branches in state.axes for branch in branches for i in flat
               if (index := branch.indices[i]) is not None and index.moves}
     used = {i for branches in state.axes for branch in branches for i in flat if branch.indices[i] is not None}
     shared = {}  # still factor -> the moving one that it goes with
-    if used != moving or len(factors) > len(state.layout):
-        dims = [range(place.start, place.stop) for place in map(state.place, range(len(state.layout)))]
-        state = state.contracted([dim for dim, places in enumerate(dims) if moving.isdisjoint(places)])
-        rank = len(dims)
+    if used != moving or len(factors) > rank:
+        dims = [range(place.start, place.stop) for place in map(state.place, range(rank))]
+        state = state.contracted([dim for dim, places in enumerate(dims) if moving.isdisjoint(places)], marks=False)
         for dim, places in enumerate(dims if rank > 2 else ()):
             movers = [i for i in places if i in moving]
             for i in places:
                 left = [j for j in movers if j < i]
-                if movers and i not in moving and (left or dim > 1 or dim == 1 and rank > len(state.axes) + 1):
+                if movers and i not in moving and (left or dim > 1 or dim == 1 and rank > count + 1):
                     shared[i] = left[-1] if left else movers[0]
-    axes = []
+    carryings, counting = [], []
     for branches in state.axes:
         local = [branch for branch in branches if not branch.everywhere] or list(branches)
         carrying = {i for branch in local for i in flat if (index := branch.indices[i]) is not None and index.moves}
         carrying = sorted(carrying.union(i for i, place in shared.items() if place in carrying))
         local = [_unmasked(branch, carrying, factors) for branch in local]
-        axes.append((carrying, [branch for branch in local if branch.first != math.inf]))
-    return axes
+        carryings.append(tuple(carrying))
+        counting.append(tuple(branch for branch in local if branch.first != math.inf))
+    return _Units(state, tuple(carryings), tuple(counting), False)
+
+
+def _own_units(state: State, has_local: Sequence[bool]) -> _Units:
+    """The units of a map, of whose axes some have paths that do not see everything: then these alone count."""
+    state = state.contracted((0, 1), marks=False)
+    count = len(state.axes)
+    places = [state.place(2 + axis) for axis in range(count)]
+    carrying = [tuple(range(place.start, place.stop)) for place in places]
+    branches = []
+    for axis, own, local in zip(state.axes, carrying, has_local):
+        counting = [_unmasked(branch, own, state.factors) for branch in axis if not (local and branch.everywhere)]
+        branches.append(tuple(branch for branch in counting if branch.first != math.inf))
+    return _Units(state, tuple(carrying), tuple(branches), True)
 
 
 def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
@@ -152,8 +189,9 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
 
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
     sizes, strides, starts, units = [], [], [], []
-    for carrying, branches in _moving(state):
-        lengths = [state.factors[i] for i in carrying]
+    where = _units(state)
+    for axis, (carrying, branches) in enumerate(zip(where.carrying, where.branches)):
+        lengths = where.lengths(axis)
         spans = _spans(carrying, (1,) if _is_steady(carrying, branches) else lengths, branches)
         seeing = [span for span in spans if span[0] != math.inf]
         sizes.append(max(last - first + 1 for first, last in seeing))
@@ -235,8 +273,12 @@ class Fields(Mapping):
             self._bounded = Follower(self._record, self._source, bounded=True, strict=self._strict).states
         units = self._field_of(value).units
         if value in self._bounded:
-            state = self._bounded[value]
-            axes = [_spans(carrying, [state.factors[i] for i in carrying], branches) for carrying, branches in _moving(state)]
+            state, where = self._bounded[value], _units(self._states[value])
+            if where.own:
+                inner = _own_units(state, [any(not branch.everywhere for branch in axis) for axis in self._states[value].axes])
+            else:
+                inner = _units(state)
+            axes = [_spans(inner.carrying[axis], inner.lengths(axis), inner.branches[axis]) for axis in range(len(units))]
         else:
             axes = [[NOWHERE]] * len(units)
         return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))

@@ -214,8 +214,12 @@ class State:
         return state.map(
             state.place(dim), lambda indices: [None if index is None else change(index) for index in indices], layout)
 
-    def contracted(self, dims: Sequence[int]) -> "State":
-        """Each unit sees what all units along `dims` see; the dimensions keep their lengths."""
+    def contracted(self, dims: Sequence[int], marks: bool = True) -> "State":
+        """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
+
+        This, if it `marks`, is a path through everything where no place is left along an axis, or where `dims` hold all places of a map (N, C, ...):
+        channels may still differ by parts of a pixel."""
+        whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
         places = {i for dim in dims for i in range(self.place(dim).start, self.place(dim).stop)}
         lengths = self.factors
 
@@ -228,7 +232,7 @@ class State:
                     low, high = left[i].hull(lengths[i])
                     reduced |= lengths[i] > 1 and left[i].moves
                     first, last, left[i] = first + low, last + high, None
-            everywhere |= reduced and not any(index is not None and index.moves for index in left)
+            everywhere |= marks and reduced and (whole or not any(index is not None and index.moves for index in left))
             return Branch(first, last, tuple(left), everywhere)
 
         return self.with_axes(self.layout, contract).pruned()
@@ -358,20 +362,24 @@ def replace(layout, dim, lengths):
 
 def merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | None:
     """One function of i = i1 * length2 + i2 from functions of i1 and i2, and so on."""
-    merged = indices[0]
+    merged, before = indices[0], lengths[0]
     for index, length in zip(indices[1:], lengths[1:]):
-        merged = merge_two(merged, index, length)
+        merged = merge_two(merged, index, before, length)
+        before *= length
     return merged
 
 
 @lru_cache(maxsize=4096)
-def merge_two(outer: Index | None, inner: Index | None, length: int) -> Index | None:
+def merge_two(outer: Index | None, inner: Index | None, before: int, length: int) -> Index | None:
+    """The same for two, of which i1 < `before` and i2 < `length`."""
     if outer is None and inner is None:
         return None
     moves = any(index is not None and index.moves for index in (outer, inner))
+    ends = any(index is not None and index.is_table for index in (outer, inner))
     outer, inner = outer or Index(0), inner or Index(0)
-    spans = [add(outer.span(i // length), inner.span(i % length)) for i in range(len(outer.first) * length)]
-    return table(spans, moves) if outer.is_table or not moves else periodic(outer.step, spans)
+    count = before if ends or not moves else len(outer.first)
+    spans = [add(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
+    return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
 
 
 def add_spans(spans) -> tuple[int, int]:

@@ -276,33 +276,44 @@ def _index(follower, node):
     dims = [dim for dim, one in enumerate(indices) if one is not None]
     if any(indices[dim].data is None for dim in dims):
         raise Unfollowed("the values of its indices are not known; they must be constants, and not on the meta device")
-    tensors = torch.broadcast_tensors(*(indices[dim].data.detach().cpu() for dim in dims))
-    shape = tuple(tensors[0].shape)
-    picked = [[int(i) % value.shape[dim] for i in tensor.flatten()] for dim, tensor in zip(dims, tensors)]
-    state = follower.of(value)
-    together = dims == list(range(dims[0], dims[-1] + 1))
-    if len(dims) > 1:
-        state = state.permuted([*dims, *(dim for dim in range(len(value.shape)) if dim not in dims)])
-        place, start = 0, dims[0] if together else 0
+    tensors = [torch.atleast_1d(indices[dim].data.cpu()) for dim in dims]
+    shape = tuple(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+    along = []  # for each tensor the result's dimension along which it varies, or all of them as one
+    for tensor in tensors:
+        varying = [i - tensor.dim() for i, length in enumerate(tensor.shape) if length > 1]
+        along.append(len(shape) + varying[0] if len(varying) == 1 else 0 if not varying else None)
+    if None in along:
+        made, along = (math.prod(shape),), [0] * len(dims)
+        tensors = [tensor.expand(shape) for tensor in tensors]
     else:
-        place = start = dims[0]
-    for dim in range(place, place + len(dims)):
+        made = shape
+    picked = []
+    for dim, tensor, target in zip(dims, tensors, along):
+        numbers = [int(i) % value.shape[dim] for i in tensor.flatten()]
+        picked.append(numbers * made[target] if len(numbers) == 1 else numbers)
+    state = follower.of(value)
+    start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    others = [dim for dim in range(len(value.shape)) if dim not in dims]
+    state = state.permuted([*others[:start], *dims, *others[start:]])
+    for dim in range(start, start + len(dims)):
         state = state.merged(dim)
-    span = slice(state.place(place).start, state.place(place + len(dims) - 1).stop)
-    count = len(picked[0])
+    place = slice(state.place(start).start, state.place(start + len(dims) - 1).stop)
 
     def pick(old):
-        if all(index is None for index in old):
-            return [None]
-        return [table((add_spans(index.span(numbers[n]) for index, numbers in zip(old, picked) if index is not None)
-                       for n in range(count)), any(index is not None and index.moves for index in old))]
+        new = []
+        for target, length in enumerate(made):
+            parts = [(index, numbers) for index, numbers, own in zip(old, picked, along) if own == target and index is not None]
+            new.append(table((add_spans(index.span(numbers[n]) for index, numbers in parts) for n in range(length)),
+                             any(index.moves for index, _ in parts)) if parts else None)
+        return new
 
-    state = state.map(span, pick, (*state.layout[:place], (count,), *state.layout[place + len(dims):]))
-    rest = [len_of for dim, len_of in enumerate(map(math.prod, state.layout)) if dim != place]
-    order = [dim for dim in range(len(state.layout)) if dim != place]
-    order.insert(start, place)
-    state = state.permuted(order)
-    return state.reshaped((*rest[:start], *shape, *rest[start:])) if len(shape) != 1 else state
+    layout = (*state.layout[:start], *((length,) for length in made), *state.layout[start + len(dims):])
+    state = state.map(place, pick, layout)
+    if state.factors and tuple(math.prod(dim) for dim in state.layout) != node.outputs[0].shape:
+        if len(node.outputs[0].shape) < len(state.layout):  # numbers for indices: no dimension is left
+            return state.contracted((start,)).without((start,))
+        state = state.reshaped(node.outputs[0].shape)
+    return state
 
 
 @_rule("pixel_shuffle")
@@ -528,10 +539,13 @@ def _folded(state: State, dim: int, out: int, kernel: int, stride: int, padding:
     state = state.merged(dim).merged(dim + 1)
     place = slice(state.place(dim).start, state.place(dim + 1).stop)
 
+    count = math.prod(state.layout[dim + 1])
+
     def fold(indices):
         taps, windows = indices
-        return [None if taps is None and windows is None else spread(windows or Index(0, moves=False), out, kernel, stride, padding,
-                                                                     dilation, taps)]
+        if taps is None and windows is None:
+            return [None]
+        return [spread(windows or table([(0, 0)] * count, False), out, kernel, stride, padding, dilation, taps)]
 
     return state.map(place, fold, (*state.layout[:dim], (out,), *state.layout[dim + 2:]))
 
