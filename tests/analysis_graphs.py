@@ -252,7 +252,7 @@ def _fold(x, kernel, stride, dilation, padding):
     return F.fold(F.unfold(x, *settings), x.shape[2:], *settings)
 
 
-def rearrangement(rng: random.Random, c: int, h: int, w: int) -> nn.Module:
+def rearrangement(rng: random.Random, c: int, h: int, w: int, modes: tuple[str, ...]) -> nn.Module:
     """A random operation on maps (c, h, w)."""
     pair = lambda *choices: (rng.choice(choices), rng.choice(choices))
     kind = rng.choice(("shuffle", "unshuffle", "channels", "unfold", "windows", "fold", "repeat", "interleave", "expand", "index",
@@ -297,7 +297,7 @@ def rearrangement(rng: random.Random, c: int, h: int, w: int) -> nn.Module:
         order = rng.sample(range(c), c)
         return Wrapped(lambda x: x[:, order], f"channels {order}")
     if kind == "interpolate":
-        mode = rng.choice(("nearest", "nearest-exact", "bilinear", "bicubic", "area"))
+        mode = rng.choice(modes)
         options = {"size": (rng.randint(max(h // 2, 2), 2 * h), rng.randint(max(w // 2, 2), 2 * w))}
         if rng.random() < 0.3:
             options = {"scale_factor": rng.choice((0.5, 0.7, 1.5, 2.0, 2.3))}
@@ -317,7 +317,8 @@ def rearrangement(rng: random.Random, c: int, h: int, w: int) -> nn.Module:
         one = lambda maps: F.avg_pool2d(maps[:, None], 3, stride)[:, 0]
         return Wrapped(torch.vmap(one, in_dims=1, out_dims=1), f"vmap over channels {stride}")
     if kind == "unpool":
-        return Wrapped(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), kind)
+        even = lambda x: x[:, :, :x.shape[2] // 2 * 2, :x.shape[3] // 2 * 2]
+        return Wrapped(lambda x: F.max_unpool2d(*F.max_pool2d(even(x), 2, return_indices=True), 2), kind)
     dim = rng.choice((2, 3))
     return Wrapped(lambda x: x.flip(dim).roll(2, dim), f"flip {dim}")
 
@@ -332,13 +333,15 @@ def rearranging_network(seed: int, size: tuple[int, int, int], most: int = 48) -
             k = rng.choice((1, 2, 3))
             layer = nn.Conv2d(c, 4, k, rng.choice((1, 1, 2)), rng.choice((0, k // 2)), bias=False)
         else:
-            layer = rearrangement(rng, c, h, w)
+            plain = all(isinstance(layer, (nn.Conv2d, nn.InstanceNorm2d, nn.ChannelShuffle)) for layer in layers)
+            modes = ("nearest", "nearest-exact", "bilinear", "area", *["bicubic"] * plain)  # of equal pixels its weights can cancel
+            layer = rearrangement(rng, c, h, w, modes)
         with torch.no_grad():
             try:
                 y = layer(x)
             except (RuntimeError, ValueError):  # the maps are smaller than a window
                 continue
-        if y.dim() == 4 and 2 <= min(y.shape[2:]) and max(y.shape[2:]) <= most and y.shape[1] <= 36:
+        if y.dim() == 4 and 4 <= min(y.shape[2:]) and max(y.shape[2:]) <= most and y.shape[1] <= 36:
             layers.append(layer)
             x = y
     return nn.Sequential(*layers)

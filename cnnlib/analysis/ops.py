@@ -146,7 +146,8 @@ _add("linear", "input weight bias", "input weight", macs=lambda node: node.args[
      other=_if_biased, field="product")
 _add("mm bmm", "self mat2", "self mat2", macs=_product_macs(0), other=_nothing, field="product")
 _add("mv", "self vec", "self vec", macs=_product_macs(0), other=_nothing, field="product")
-_add("dot vdot", "self tensor", "self tensor", macs=_product_macs(0), other=_nothing, field="product")
+_add("dot", "self tensor", "self tensor", macs=_product_macs(0), other=_nothing, field="product")
+_add("vdot", "self other", "self other", macs=_product_macs(0), other=_nothing, field="product")
 _add("addmm", "self mat1 mat2 beta alpha", "mat1 mat2", macs=_product_macs(1), field="product")
 _add("addmv", "self mat vec beta alpha", "mat vec", macs=_product_macs(1), field="product")
 _add("baddbmm addbmm", "self batch1 batch2 beta alpha", "batch1 batch2", macs=_product_macs(1), field="product")
@@ -159,7 +160,7 @@ _add("mkldnn_rnn_layer", kept=_rnn_kept)
 
 # Normalization
 
-_add("native_batch_norm cudnn_batch_norm _native_batch_norm_legit miopen_batch_norm",
+_add("native_batch_norm _native_batch_norm_legit",
      "input weight bias running_mean running_var training momentum eps", results=1, kept=_norm_kept(1), field="batch_norm",
      other=lambda node: (7 if node.args[5] else 2) * _values(node))
 _add("_native_batch_norm_legit_no_training", "input weight bias running_mean running_var momentum eps", results=1,
@@ -169,7 +170,8 @@ _add("native_layer_norm", "input normalized_shape weight bias eps", results=1, o
 _add("native_group_norm", "input weight bias N C HxW group eps", results=1, other=_times(7), kept=_norm_kept(1),
      field="group_norm")
 _add("_fused_rms_norm", "input normalized_shape weight eps", results=1, other=_times(4), field="layer_norm")
-_add("_softmax _log_softmax _safe_softmax", "self dim half_to_float", other=_times(3), field="softmax")
+_add("_softmax _log_softmax", "self dim half_to_float", other=_times(3), field="softmax")
+_add("_safe_softmax", "self dim dtype", other=_times(3), field="softmax")
 
 # One value from one value of each operand
 
@@ -205,7 +207,9 @@ _add("permute", "self dims", moves="view", other=_nothing, field="permute")
 _add("transpose", "self dim0 dim1", moves="view", other=_nothing, field="permute")
 _add("t", "self", moves="view", other=_nothing, field="permute")
 _add("slice", "self dim start end step", moves="view", other=_nothing, field="slice")
-_add("split split_with_sizes chunk unsafe_split", "self split_size dim", moves="view", other=_nothing, field="split")
+_add("split unsafe_split", "self split_size dim", moves="view", other=_nothing, field="split")
+_add("split_with_sizes", "self split_sizes dim", moves="view", other=_nothing, field="split")
+_add("chunk", "self chunks dim", moves="view", other=_nothing, field="split")
 _add("select", "self dim index", moves="view", other=_nothing, field="select")
 _add("unbind", "self dim", moves="view", other=_nothing, field="select")
 _add("diagonal", "self offset dim1 dim2", moves="view", other=_nothing)

@@ -326,7 +326,8 @@ class Fields(Mapping):
     def records(self) -> list[dict]:
         """One plain dictionary for each module: name, size, stride, start, units, aligned, global_axes."""
         keys = ("size", "stride", "start", "units", "aligned", "global_axes")
-        return [{"name": name, **{key: getattr(one, key) for key in keys}} for name, one in self.items()]
+        return [{"name": name, **{key: getattr(one, key) for key in keys}} | {"global_axes": tuple(map(int, one.global_axes))}
+                for name, one in self.items()]
 
     def to_csv(self) -> str:
         return tables.as_csv(self.records())

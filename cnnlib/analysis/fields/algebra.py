@@ -349,7 +349,7 @@ class State:
 
 def _is_blind(branch: Branch) -> bool:
     return branch.first == math.inf or any(
-        [index is not None and index.is_table and min(index.first, default=math.inf) == math.inf for index in branch.indices])
+        [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
 
 
 class Unfollowed(Exception):

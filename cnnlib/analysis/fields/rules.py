@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 
@@ -451,6 +452,10 @@ def _upsample(follower, node):
     for dim in range(2, len(value.shape)):
         length, out = value.shape[dim], node.outputs[0].shape[dim]
         scale = scales[dim - 2] if dim - 2 < len(scales) else None
+        if nearest:
+            places = [(i, i) for i in _nearest(node.op, value.dtype, length, out, scale)]
+            state = state.on_dim(dim, lambda index: gathered(index, out, places, length), out)
+            continue
         if corners:
             advance = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
         else:
@@ -464,6 +469,16 @@ def _upsample(follower, node):
     return state
 
 
+@lru_cache(maxsize=1024)
+def _nearest(op: str, dtype: torch.dtype, length: int, out: int, scale: float | None) -> list[int]:
+    """The input that each output of an interpolation by nearest neighbours takes: where two are as near, rounding decides, so the
+    kernel itself is asked."""
+    n = int(op[-2])
+    numbers = torch.arange(length, dtype=dtype if dtype in (torch.float32, torch.float64) else torch.float32, device="cpu")
+    kernel, rest = getattr(torch.ops.aten, op), (1,) * (n - 1)
+    return kernel(numbers.view(1, 1, length, *rest), [out, *rest], scale, *(None,) * (n - 1)).flatten().int().tolist()
+
+
 def _sources(op: str, o: int, advance: Fraction, corners: bool, length: int) -> tuple[int, int]:
     """First and last input that output `o` of an interpolation takes."""
     half = Fraction(1, 2)
@@ -474,9 +489,6 @@ def _sources(op: str, o: int, advance: Fraction, corners: bool, length: int) -> 
         used = [i for i in range(math.floor(middle - reach * wide), math.ceil(middle + reach * wide) + 1)
                 if abs(x := (i + half - middle) / wide) < reach and weight(x)]
         return used[0], used[-1]
-    if "nearest" in op:
-        place = math.floor((o + half) * advance if "exact" in op else o * advance)
-        return place, place
     place = o * advance if corners else (o + half) * advance - half
     low, high = math.floor(place), math.ceil(place)
     wide = op == "upsample_bicubic2d" and low < high
