@@ -677,11 +677,13 @@ def _with_values(thing, tracer):
 
 
 def _with_tensors(index):
-    """An index whose lists of numbers are tensors, so that they are known later on."""
+    """An index whose lists of numbers are tensors and whose tensors of one number are numbers, so that they are known later on."""
     if isinstance(index, tuple):
         return tuple(map(_with_tensors, index))
     if isinstance(index, (list, range)) and index and all(type(item) is int for item in index):
         return torch.tensor(list(index))
+    if isinstance(index, Tensor) and not index.is_meta and index.dim() == 0 and index.dtype is not torch.bool:
+        return int(index)
     if type(index).__module__ == "numpy" and hasattr(index, "dtype") and getattr(index, "ndim", 0):
         return torch.as_tensor(index)
     return index
