@@ -133,8 +133,14 @@ class _EveryPath(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is F.max_pool2d:
-            return _window_sums(*args, **kwargs)
+        if func is F.max_pool2d or func is F.max_pool2d_with_indices:
+            sums = _window_sums(*args, **kwargs)
+            return (sums, func(args[0].detach(), *args[1:], **kwargs)[1]) if func is not F.max_pool2d else sums
+        if func is F.max_unpool2d:
+            x, c = args[0], args[0].shape[1]
+            return F.conv_transpose2d(x, torch.ones(c, 1, args[2], args[2], dtype=x.dtype), stride=args[2], groups=c)
+        if func is F.instance_norm:  # the path that is not through statistics
+            return args[0]
         if func in (F.relu6, F.hardtanh):  # flat above their bound
             return args[0]
         if func is F.layer_norm:  # of a pixel's channels: its gradients cancel where all channels are equal
@@ -179,8 +185,10 @@ class _Enough(Exception):
     pass
 
 
-def real_extents(model: nn.Module, size: tuple[int, ...], wanted: dict[str, list[tuple[int, int]]]) -> dict:
-    """(name, unit) -> ((first row, last row), (first column, last column)) with any gradient, or None."""
+def real_extents(model: nn.Module, size: tuple[int, ...], wanted: dict[str, list[tuple[int, int]]], least: float = 0) -> dict:
+    """(name, unit) -> ((first row, last row), (first column, last column)) with any gradient, or None.
+
+    What is below `least` of the largest counts as rounding: the ends of an antialiasing filter."""
     images = torch.rand(1, *size, dtype=torch.float64).requires_grad_()
     outputs = {}
     modules = dict(model.named_modules())
@@ -207,8 +215,133 @@ def real_extents(model: nn.Module, size: tuple[int, ...], wanted: dict[str, list
         for unit in units:
             value = outputs[name][(0, slice(None), *unit)].sum()
             (gradient,) = torch.autograd.grad(value, images, retain_graph=True, allow_unused=True)
-            seen = torch.zeros(size[1:]) if gradient is None else (gradient[0] != 0).any(0)
+            strength = torch.zeros(size) if gradient is None else gradient[0].abs()
+            seen = (strength > least * strength.max()).any(0)
             rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
             spans = tuple((int(line[0]), int(line[-1])) for line in (rows, columns)) if len(rows) else None
             extents[name, unit] = spans
     return extents
+
+
+# Networks of operations that rearrange: shuffles, windows, repeats, indexing, interpolation, instance norm, vmap
+
+
+class Wrapped(nn.Module):
+    """A function as a module; `text` says what it does."""
+
+    def __init__(self, function, text=""):
+        super().__init__()
+        self.function = function
+        self.text = text
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+    def extra_repr(self):
+        return self.text
+
+
+def _windows(x, kernel, stride, dilation, padding):
+    columns = F.unfold(x, kernel, dilation, padding, stride)
+    out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in zip(x.shape[2:], kernel, dilation, padding, stride)]
+    return columns.view(*x.shape[:2], kernel[0] * kernel[1], *out).sum(2)
+
+
+def _fold(x, kernel, stride, dilation, padding):
+    settings = kernel, dilation, padding, stride
+    return F.fold(F.unfold(x, *settings), x.shape[2:], *settings)
+
+
+def rearrangement(rng: random.Random, c: int, h: int, w: int, modes: tuple[str, ...]) -> nn.Module:
+    """A random operation on maps (c, h, w)."""
+    pair = lambda *choices: (rng.choice(choices), rng.choice(choices))
+    kind = rng.choice(("shuffle", "unshuffle", "channels", "unfold", "windows", "fold", "repeat", "interleave", "expand", "index",
+                       "select", "grid", "permute", "interpolate", "interpolate", "interpolate", "instance", "vmap", "vmap over channels",
+                       "flip", "unpool"))
+    if kind == "shuffle":
+        r = rng.choice((2, 3))
+        return nn.Sequential(nn.Conv2d(c, 2 * r * r, 1, bias=False), nn.PixelShuffle(r))
+    if kind == "unshuffle":
+        return SpaceToDepth()
+    if kind == "channels":
+        return nn.ChannelShuffle(2) if c % 2 == 0 else nn.Identity()
+    if kind == "unfold":
+        dim, size, step = rng.choice((2, 3)), rng.choice((2, 3)), rng.choice((1, 2, 3))
+        if rng.random() < 0.5:
+            return Wrapped(lambda x: x.unfold(dim, size, step).sum(-1), f"{kind} {dim, size, step}")
+        merged = lambda x: x.unfold(2, size, step).transpose(3, 4).flatten(2, 3)  # the windows one below the other
+        return Wrapped(merged, f"{kind} merged {size, step}")
+    if kind in ("windows", "fold"):
+        kernel, stride, dilation, padding = pair(1, 2, 3), pair(1, 2), pair(1, 2), pair(0, 1)
+        function = _windows if kind == "windows" else _fold
+        return Wrapped(lambda x: function(x, kernel, stride, dilation, padding), f"{kind} {kernel, stride, dilation, padding}")
+    if kind == "repeat":
+        times = pair(1, 2, 3)
+        return Wrapped(lambda x: x.repeat(1, 1, *times), f"repeat {times}")
+    if kind == "interleave":
+        dim, times = rng.choice((2, 3)), rng.choice((2, 3))
+        return Wrapped(lambda x: x.repeat_interleave(times, dim), f"interleave {dim, times}")
+    if kind == "expand":
+        return Wrapped(lambda x: x.unsqueeze(3).expand(-1, -1, -1, 2, -1).flatten(2, 3), kind)
+    if kind == "index":
+        rows = [rng.randrange(-h, h) for _ in range(rng.randint(2, h + 3))]
+        return Wrapped(lambda x: x[:, :, rows], f"index {rows}")
+    if kind == "select":
+        columns = [rng.randrange(w) for _ in range(rng.randint(2, w + 3))]
+        return Wrapped(lambda x: x.index_select(3, torch.tensor(columns)), f"select {columns}")
+    if kind == "grid":
+        rows, columns = [rng.randrange(h) for _ in range(h)], [rng.randrange(w) for _ in range(w)]
+        function = lambda x: x[:, :, torch.tensor(rows)[:, None], torch.tensor(columns)]
+        return Wrapped(function, f"grid {rows, columns}")
+    if kind == "permute":
+        order = rng.sample(range(c), c)
+        return Wrapped(lambda x: x[:, order], f"channels {order}")
+    if kind == "interpolate":
+        mode = rng.choice(modes)
+        options = {"size": (rng.randint(max(h // 2, 2), 2 * h), rng.randint(max(w // 2, 2), 2 * w))}
+        if rng.random() < 0.3:
+            options = {"scale_factor": rng.choice((0.5, 0.7, 1.5, 2.0, 2.3))}
+        if mode.startswith("bi"):
+            options["antialias"] = rng.random() < 0.5
+            options["align_corners"] = rng.random() < 0.3 and not options["antialias"]
+        return Wrapped(lambda x: F.interpolate(x, mode=mode, **options), f"{mode} {options}")
+    if kind == "instance":
+        return nn.InstanceNorm2d(c, affine=rng.random() < 0.5)
+    if kind == "vmap":
+        conv = nn.Conv2d(c, c, rng.choice((1, 3)), rng.choice((1, 2)), bias=False)
+        module = Wrapped(lambda x: torch.vmap(lambda one: conv(one[None])[0])(x), "vmap")
+        module.conv = conv
+        return module
+    if kind == "vmap over channels":
+        stride = rng.choice((1, 2))
+        one = lambda maps: F.avg_pool2d(maps[:, None], 3, stride)[:, 0]
+        return Wrapped(torch.vmap(one, in_dims=1, out_dims=1), f"vmap over channels {stride}")
+    if kind == "unpool":
+        even = lambda x: x[:, :, :x.shape[2] // 2 * 2, :x.shape[3] // 2 * 2]
+        return Wrapped(lambda x: F.max_unpool2d(*F.max_pool2d(even(x), 2, return_indices=True), 2), kind)
+    dim = rng.choice((2, 3))
+    return Wrapped(lambda x: x.flip(dim).roll(2, dim), f"flip {dim}")
+
+
+def rearranging_network(seed: int, size: tuple[int, int, int], most: int = 48) -> nn.Sequential:
+    """Convolutions with random rearrangements between them, as many as keep maps within `most` pixels a side."""
+    rng = random.Random(seed)
+    layers, x = [], torch.rand(1, *size)
+    for _ in range(6):
+        c, h, w = x.shape[1:]
+        if rng.random() < 0.4:
+            k = rng.choice((1, 2, 3))
+            layer = nn.Conv2d(c, 4, k, rng.choice((1, 1, 2)), rng.choice((0, k // 2)), bias=False)
+        else:
+            plain = all(isinstance(layer, (nn.Conv2d, nn.InstanceNorm2d, nn.ChannelShuffle)) for layer in layers)
+            modes = ("nearest", "nearest-exact", "bilinear", "area", *["bicubic"] * plain)  # of equal pixels its weights can cancel
+            layer = rearrangement(rng, c, h, w, modes)
+        with torch.no_grad():
+            try:
+                y = layer(x)
+            except (RuntimeError, ValueError):  # the maps are smaller than a window
+                continue
+        if y.dim() == 4 and 4 <= min(y.shape[2:]) and max(y.shape[2:]) <= most and y.shape[1] <= 36:
+            layers.append(layer)
+            x = y
+    return nn.Sequential(*layers)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from analysis_graphs import make_positive, random_network, real_extents
+from analysis_graphs import Wrapped, make_positive, random_network, real_extents, rearranging_network
 from torch import nn
 
 import cnnlib
@@ -19,9 +19,9 @@ def some_units(units):
     return sorted({(row, columns[i % len(columns)]) for i, row in enumerate(rows)} | {(0, width - 1), (height - 1, 0)})
 
 
-def assert_fields_are_real(model, size, fields, names):
+def assert_fields_are_real(model, size, fields, names, least=0):
     wanted = {name: some_units(fields[name].units) for name in names}
-    real = real_extents(make_positive(model), size, wanted)
+    real = real_extents(make_positive(model), size, wanted, least)
     for (name, unit), spans in real.items():
         seen = fields[name].pixels(unit)
         seen = None if (0, -1) in seen else seen
@@ -96,13 +96,24 @@ def test_zoo_sees_what_its_gradients_say_at_stage_ends(name):
     assert_stage_ends_are_real(name, smallest_input(name))
 
 
-class Wrapped(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
+@pytest.mark.parametrize("start", [
+    pytest.param(start, marks=[] if start < 60 else [pytest.mark.slow]) for start in range(0, 1200, 20)])
+def test_rearrangements_see_what_their_gradients_say(start):
+    size = (4, 16, 19)
+    for seed in range(start, start + 20):
+        torch.manual_seed(seed)
+        model = rearranging_network(seed, size).double()
+        fields = receptive_field(model, size)
+        names = [name for name, _ in model.named_children() if name in fields]  # units of the others see nothing
+        x = torch.rand(1, *size, dtype=torch.float64)
+        try:
+            with torch.no_grad():
+                for name, layer in model.named_children():
+                    x = layer(x)
+                    assert name not in fields or fields[name].units == tuple(x.shape[2:]), name
+            assert_fields_are_real(model, size, fields, names, 1e-12)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}\n{model}") from None
 
 
 def shifted(x):

@@ -2,15 +2,16 @@
 
 from .cost import CostTable, Device, cost_table
 from .diagram import Diagram, diagram
+from .fields import Field, Fields, receptive_field
 from .footprint import Footprint, gradient_footprint, gradient_footprints
+from .inputs import Input
 from .inside import aliased_share, deconvolve, occlusion_map, strongest_responses
 from .memory import TrainingMemory, training_memory
-from .receptive_field import Field, Fields, receptive_field
 from .signals import Signal, signals
-from .trace import AnalysisError, outputs_of
+from .watch import AnalysisError, outputs_of
 
 __all__ = [
-    "AnalysisError", "CostTable", "Device", "Diagram", "Field", "Fields", "Footprint", "Signal", "TrainingMemory",
-    "aliased_share", "cost_table", "deconvolve", "diagram", "gradient_footprint", "gradient_footprints", "occlusion_map", "outputs_of",
-    "receptive_field", "signals", "strongest_responses", "training_memory",
+    "AnalysisError", "CostTable", "Device", "Diagram", "Field", "Fields", "Footprint", "Input", "Signal", "TrainingMemory",
+    "aliased_share", "cost_table", "deconvolve", "diagram", "gradient_footprint", "gradient_footprints", "occlusion_map",
+    "outputs_of", "receptive_field", "signals", "strongest_responses", "training_memory",
 ]

@@ -3,22 +3,25 @@
     table = cost_table(model, (3, 224, 224))
     print(table)                            # rows in forward order, and the total
     table.stages()                          # the same by stage
+    table.tree(depth=2)                     # the same by nested modules, with shares
     table.total.params, table.total.macs, table.total.activations
 
 What each column counts stands in the docstring of `Row`.
 """
 
-import csv
-import html
-import io
-import math
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import torch
 from torch import nn
 
-from .trace import Call, InputSize, Node, Trace, Value, no_collection, trace
+from cnnlib import tables
+
+from . import ops
+from .inputs import InputSize
+from .trace import Call, Node, Trace, Value, trace
+from .watch import no_collection
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,20 @@ class Row:
             first used. A module that holds parameters and is not called gets a row at the end with `called` False.
         trainable: those of them that require a gradient.
         macs: multiply-adds of convolutions and matrix products (linear layers, attention, einsum), biases not included.
-            The same operations are counted as in PyTorch's FlopCounterMode, which counts two FLOPs for each.
+            The same operations are counted as in PyTorch's FlopCounterMode, which counts two FLOPs for each, and
+            beside them the products of a matrix or vector with a vector (mv, dot), which it leaves out.
         other: scalar operations of everything else, never part of `macs`: one for each output value of an elementwise
             function or bias; the window's size for each output of pooling; one for each input value of a sum or mean;
             for each value, 2 in batch normalization by running statistics (scale, shift), 7 in normalization by
             statistics of the data (mean 1, variance 2, normalize 2, scale and shift 2), 3 in softmax. Copies count
-            none.
+            none. The products of `nn.Bilinear`, which PyTorch's counter does not know either, stand here.
         activations: values of the output in memory of their own. What is returned in the input's memory adds none:
             views (Flatten), identities (Dropout in evaluation), writing in place (ReLU(inplace=True)).
         bytes_moved: every operation reads its inputs and weights once and writes its outputs once, without fusion and
             without a cache; views move nothing.
         activation_bytes: `activations` in bytes.
+        backward: multiply-adds of the backward pass, if they were asked for: for every product one of the same size for each
+            operand that needs a gradient. The input needs none.
     """
 
     name: str
@@ -77,6 +83,7 @@ class Row:
     activation_bytes: int = 0
     bytes_moved: int = 0
     called: bool = True
+    backward: int = 0
     operations: list[tuple[int, int]] = field(default_factory=list, repr=False)  # (macs, bytes moved) of each
 
     @property
@@ -111,6 +118,7 @@ class Total:
     activations: int
     activation_bytes: int
     bytes_moved: int
+    backward: int
     operations: list[tuple[int, int]] = field(repr=False)
 
     @classmethod
@@ -125,13 +133,19 @@ class Total:
 
 
 class Rows:
-    """A sequence of rows that prints as a table: for a terminal, as HTML, as Markdown, as CSV."""
+    """A sequence of rows that prints as a table: for a terminal, as HTML, as Markdown, as CSV, as a data frame.
+
+    A column is an attribute of the rows, or such a name with "%" behind it for the share of the total.
+    """
 
     columns = ("name", "kind", "output_shape", "params", "macs", "activations")
-    title_of = {"name": "layer", "output_shape": "output", "macs": "multiply-adds", "bytes_moved": "bytes moved"}
+    title_of = {"name": "layer", "output_shape": "output", "macs": "multiply-adds", "bytes_moved": "bytes moved",
+                "macs%": "% of multiply-adds", "params%": "% of params"}
+    texts = ("name", "kind", "output_shape", "stage")
     most_rows = 60  # that repr shows; str and to_csv give all
+    short = False
 
-    def __init__(self, rows: Sequence, total: Total, note: str):
+    def __init__(self, rows: Sequence, total: object, note: str):
         self.rows = list(rows)
         self.total = total
         self.note = note
@@ -145,55 +159,56 @@ class Rows:
     def __getitem__(self, index):
         return self.rows[index]
 
-    def _cells(self) -> list[list[str]]:
-        body = [[_text(getattr(row, column)) for column in self.columns] for row in self.rows]
-        total = [_text(getattr(self.total, column, "")) for column in self.columns]
-        return [[self.title_of.get(column, column) for column in self.columns], *body, ["total", *total[1:]]]
+    def with_columns(self, *columns: str, short: bool = False) -> "Rows":
+        """The same table with these columns in this order; `short` writes numbers as 25.6M.
 
-    def _texts(self) -> list[bool]:
-        return [column in ("name", "kind", "output_shape", "stage") for column in self.columns]
+        Raises `ValueError` for a column that its rows do not have."""
+        allowed = [name for name in dir(self.rows[0]) if not name.startswith("_")] if self.rows else list(columns)
+        for column in columns:
+            if column.removesuffix("%") not in allowed:
+                raise ValueError(f"no column {column!r}; there are {', '.join(self._names())}, and these with % behind them")
+        table = copy.copy(self)
+        table.columns, table.short = columns or self.columns, short
+        return table
 
-    def _lines(self, most: int | None = None) -> str:
-        cells = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        lines = ["  ".join(cell.ljust(width) if left else cell.rjust(width)
-                           for cell, width, left in zip(row, widths, self._texts())).rstrip() for row in cells]
-        rule = "-" * max(map(len, lines))
-        body = lines[1:-1]
-        if most is not None and len(body) > most:
-            half = most // 2
-            body = body[:half] + [f"... {len(body) - 2 * half} more rows ..."] + body[-half:]
-        return "\n".join([lines[0], rule, *body, rule, lines[-1], self.note])
+    def _cell(self, row, column: str, write: Callable = tables.full) -> str:
+        if column.endswith("%"):
+            part, whole = (getattr(one, column[:-1], 0) for one in (row, self.total))
+            return f"{100 * part / whole:.1f}%" if whole else "0.0%"
+        value = getattr(row, column, "")
+        return tables.short(value) if self.short and isinstance(value, (int, float)) else write(value)
+
+    def _cells(self) -> dict:
+        total = [self._cell(self.total, column) for column in self.columns]
+        rows = [[self.title_of.get(column, column) for column in self.columns],
+                *([self._cell(row, column) for column in self.columns] for row in self.rows)]
+        return {"rows": rows, "left": [column in self.texts for column in self.columns], "total": ["total", *total[1:]],
+                "note": self.note}
 
     def __str__(self):
-        return self._lines()
+        return tables.as_text(**self._cells())
 
     def __repr__(self):
-        return self._lines(self.most_rows)
+        return tables.as_text(**self._cells(), most=self.most_rows)
 
-    def _repr_html_(self) -> str:
-        head, *body, total = self._cells()
-        align = ["left" if left else "right" for left in self._texts()]
+    def to_html(self) -> str:
+        return tables.as_html(**self._cells())
 
-        def line(cells, tag):
-            inner = "".join(f'<{tag} style="text-align: {a}">{html.escape(c)}</{tag}>' for c, a in zip(cells, align))
-            return f"<tr>{inner}</tr>"
+    def to_markdown(self) -> str:
+        return tables.as_markdown(**self._cells())
 
-        rows = "\n".join(line(cells, "td") for cells in body)
-        return (f"<table>\n<thead>{line(head, 'th')}</thead>\n<tbody>\n{rows}\n</tbody>\n"
-                f"<tfoot>{line(total, 'th')}</tfoot>\n</table>\n<p>{html.escape(self.note)}</p>")
+    _repr_html_, _repr_markdown_ = to_html, to_markdown
 
-    def _repr_markdown_(self) -> str:
-        head, *body, total = self._cells()
-        marks = [":--" if left else "--:" for left in self._texts()]
-        lines = [head, marks, *body, [f"**{cell}**" if cell else "" for cell in total]]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{self.note}"
+    def _names(self) -> list[str]:
+        names = [item.name for item in fields(self.rows[0]) if item.name != "operations"] if self.rows else []
+        if names and not any(getattr(row, "backward", 0) for row in self.rows):
+            names = [name for name in names if name != "backward"]
+        return names + [name for name in ("flops", "intensity") if self.rows and hasattr(self.rows[0], name)]
 
     def records(self) -> list[dict]:
         """The rows as plain dictionaries, every column included."""
-        names = [item.name for item in fields(self.rows[0])] if self.rows else []
-        return [{name: getattr(row, name) for name in names if name != "operations"} |
-                {"flops": row.flops, "intensity": row.intensity} for row in self.rows]
+        names = self._names()
+        return [{name: getattr(row, name) for name in names} for row in self.rows]
 
     def to_frame(self):
         """The rows as a `pandas.DataFrame`, every column included, without the total."""
@@ -203,13 +218,7 @@ class Rows:
 
     def to_csv(self) -> str:
         """The rows as comma-separated text, every column included, without the total."""
-        records = self.records()
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(record | {key: _text(value) for key, value in record.items() if isinstance(value, tuple)}
-                         for record in records)
-        return out.getvalue()
+        return tables.as_csv(self.records())
 
 
 @dataclass
@@ -224,26 +233,57 @@ class StageTable(Rows):
     columns = ("stage", "output_shape", "params", "macs", "activations")
 
 
+@dataclass
+class Part(Total):
+    """The sums over everything inside one module, and `level`, how deep it lies."""
+
+    name: str = ""
+    kind: str = ""
+    output_shape: tuple[int, ...] = ()
+    level: int = 0
+
+    @property
+    def label(self) -> str:
+        """The last part of the name, indented by level."""
+        return "  " * self.level + (self.name.rpartition(".")[2] or "(model)")
+
+
+class Tree(Rows):
+    columns = ("label", "kind", "output_shape", "params", "params%", "macs", "macs%", "activations")
+    title_of = Rows.title_of | {"label": "module"}
+    texts = Rows.texts + ("label",)
+    short = True
+
+
 class CostTable(Rows):
     """The rows of a network in forward order, their `total`, and what they were counted for.
 
     `batch_size`, `dtype` and `training` say for what; `peak_bytes` is the peak of live tensors during a forward pass
     without gradients: the largest sum, at any moment, of the input and of all results that Python code or a running
     operation still holds, every storage once, weights and buffers not included. `peak_module` is where it occurs.
+    `unknown` lists (operation, module) for what `ops.OPERATORS` has no entry for, which counts no multiply-adds; `missing` what a
+    table that need not be complete (`strict=False`) leaves out.
     """
 
-    def __init__(self, record: Trace):
-        rows = _rows(record)
+    def __init__(self, record: Trace, *, backward: bool = False, formulas: Mapping | None = None):
+        rows = _rows(record, backward, dict(formulas or {}))
         self.batch_size = record.batch_size
         self.dtype = record.dtype
         self.training = record.model.training
         self.peak_bytes = record.peak_bytes
         self.peak_module = record.peak_module
+        self.modules = {call.name: (call.kind, _shape(call.outputs)) for call in record.calls()}
+        self.missing = tuple(record.missing)
+        self.unknown = tuple(dict.fromkeys(
+            (node.op, step.call.name if step.call else "") for step in record.steps if not isinstance(step, Call)
+            for node in step.nodes if ops.of(node.op) is ops.UNKNOWN and not node.is_view and node.op not in (formulas or ())))
         dtype = str(record.dtype).removeprefix("torch.")
         mode = "training" if self.training else "evaluation"
-        super().__init__(rows, Total.of(rows), (
-            f"batch {self.batch_size}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
-            "biases (FLOPs = 2 x multiply-adds)"))
+        notes = [f"batch {self.batch_size}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
+                 "biases (FLOPs = 2 x multiply-adds)"]
+        if self.missing:
+            notes.append(f"incomplete: {self.missing[0].reason}")
+        super().__init__(rows, Total.of(rows), "; ".join(notes))
 
     def stages(self) -> StageTable:
         """The table summed by stage: by the first part of the names, and below `stages` by the first two."""
@@ -257,6 +297,31 @@ class CostTable(Rows):
             stages.append(Stage(**vars(total), stage=name, output_shape=shapes[-1] if shapes else ()))
         return StageTable(stages, self.total, self.note)
 
+    def tree(self, depth: int | None = None) -> Tree:
+        """The table summed by module, each below the one that holds it, down to `depth` levels (all by default).
+
+        Raises `ValueError` for a depth that is negative."""
+        if depth is not None and depth < 0:
+            raise ValueError(f"depth must be 0 or more, got {depth}")
+        below = {"": {}}  # name -> names of the modules in it
+        rows_of = {"": self.rows}
+        for row in self.rows:
+            parts = row.name.split(".")[:depth] if row.name else []
+            for level in range(len(parts)):
+                name, owner = ".".join(parts[:level + 1]), ".".join(parts[:level])
+                below.setdefault(owner, {})[name] = None
+                rows_of.setdefault(name, []).append(row)
+        parts, left = [], [("", 0)]
+        while left:
+            name, level = left.pop()
+            kind, shape = self.modules.get(name, ("", ()))
+            rows = rows_of[name]
+            if name not in self.modules and rows[0].name == name:
+                kind = rows[0].kind
+            parts.append(Part(**vars(Total.of(rows)), name=name, kind=kind, output_shape=shape, level=level))
+            left.extend((inner, level + 1) for inner in reversed(below.get(name, {})))
+        return Tree(parts, self.total, self.note)
+
     def seconds(self, device: Device) -> float:
         """Roofline time of one forward pass on `device`: for every operation the larger of its arithmetic time
         (2 x macs / peak FLOP/s) and its traffic time (bytes moved / bandwidth)."""
@@ -264,35 +329,43 @@ class CostTable(Rows):
 
 
 def cost_table(
-    model: nn.Module, input_size: InputSize, *, batch_size: int = 1, dtype: torch.dtype | None = None
+    model: nn.Module, input_size: InputSize, *, batch_size: int = 1, dtype: torch.dtype | None = None, backward: bool = False,
+    strict: bool = True, formulas: Mapping[str | type[nn.Module], Callable] | None = None,
 ) -> CostTable:
     """The cost of one forward pass of `model`, layer by layer; nothing is computed and no memory is taken.
 
-    `input_size` is the shape of one sample, (C, H, W) for images; several inputs take a sequence of shapes or tensors
-    (tensors include the batch). `dtype` counts as if inputs and weights had this floating-point type; by default the
-    type of the parameters. The model is taken in the mode in which it is, training or evaluation, and left unchanged.
+    `input_size` is the shape of one sample, (C, H, W) for images, without the batch; several inputs take a sequence of shapes or
+    tensors (tensors include the batch), keyword arguments a dictionary, and an `Input` gives a shape with a dtype of its own.
+    `dtype` counts as if inputs and weights had this floating-point type; by default the type of the parameters. The model is taken
+    in the mode in which it is, training or evaluation, and left unchanged.
+
+    `backward` counts the backward pass too. `strict=False` gives the rows up to the point from which on the network cannot be
+    followed, which `missing` names. `formulas` says what is not known here: an operation's name with a function from its `Node` to
+    multiply-adds, or a class of modules with a function from (module, input shapes, output shapes) to multiply-adds; such a
+    module is one row, and the products inside do not count.
 
     Raises `TypeError` or `ValueError` for arguments that make no sense, and `AnalysisError` (a `ValueError`), naming
     module and operation, for an input that does not fit the network and for networks that cannot be followed.
     """
+    for key, formula in (formulas or {}).items():
+        if not (isinstance(key, str) or isinstance(key, type) and issubclass(key, nn.Module)) or not callable(formula):
+            raise TypeError(f"formulas takes names of operations and classes of modules, each with a function; got {key!r}: {formula!r}")
     with no_collection():
-        return CostTable(trace(model, input_size, batch_size=batch_size, dtype=dtype))
-
-
-def _text(value) -> str:
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        record = trace(model, input_size, batch_size=batch_size, dtype=dtype, strict=strict)
+        return CostTable(record, backward=backward, formulas=formulas)
 
 
 # From the record to rows
 
 
-def _rows(record: Trace) -> list[Row]:
+def _rows(record: Trace, backward: bool, formulas: dict) -> list[Row]:
     rows = []
-    row_of = {}  # leaf call -> its row
+    row_of = {}  # leaf call -> its row; a call inside a module that has a formula -> the row of that module
     parameters = dict(record.parameters.values())
     left = dict.fromkeys(parameters)  # in order, not counted yet
+    needs = _needs_gradient(record) if backward else set()
+    of_module = {kind: formula for kind, formula in formulas.items() if isinstance(kind, type)}
+    opaque = set()  # rows whose multiply-adds a formula gave
 
     def count_parameters(row, names):
         for name in names:
@@ -311,13 +384,21 @@ def _rows(record: Trace) -> list[Row]:
 
     for step in record.steps:
         if isinstance(step, Call):
-            if not step.has_children:
+            if of_module and id(row_of.get(step.parent)) in opaque:
+                row_of[step] = row_of[step.parent]
+                continue
+            formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None)
+            if formula is not None or not step.has_children:
                 row = row_of[step] = Row(step.name, step.kind, _shape(step.inputs), _shape(step.outputs))
                 rows.append(row)
                 made = [value for value in step.outputs if value.role == "result"]
                 count_activations(row, made, {value.storage for value in step.inputs})
                 held = step.module.parameters() if step.module._modules else step.module._parameters.values()
                 count_parameters(row, [record.parameters[id(p)][0] for p in held if p is not None])
+                if formula is not None:
+                    opaque.add(id(row))
+                    row.macs = formula(step.module, [value.shape for value in step.inputs], [value.shape for value in step.outputs])
+                    row.operations.append((row.macs, 0))
             continue
         row = row_of.get(step.call)
         if row is None:
@@ -334,12 +415,31 @@ def _rows(record: Trace) -> list[Row]:
                 if value.parameters:
                     count_parameters(row, value.parameters)
             if not node.is_view:
-                work, moved = macs(node), bytes_moved(node)
+                entry = ops.of(node.op)
+                work = formulas[node.op](node) if node.op in formulas else entry.macs(node) if entry.macs else 0
+                if opaque and id(row) in opaque:
+                    work = 0
+                elif backward and work:
+                    row.backward += ops.backward_macs(node, needs.__contains__)
+                moved = ops.bytes_moved(node)
                 row.macs += work
-                row.other += other_operations(node)
+                row.other += entry.other(node)
                 row.bytes_moved += moved
                 row.operations.append((work, moved))
     return rows + _uncalled(record.model, left, count_parameters)
+
+
+def _needs_gradient(record: Trace) -> set[Value]:
+    """The values that a trainable parameter went into, or that are one."""
+    trainable = {name for name, parameter in record.parameters.values() if parameter.requires_grad}
+    needing = set()
+    for node in record.nodes():
+        for value in node.inputs:
+            if value.role == "parameter" and value.parameters[0] in trainable:
+                needing.add(value)
+        if node.op != "detach" and not needing.isdisjoint(node.inputs):
+            needing.update(value for value in node.outputs if value.dtype.is_floating_point)
+    return needing
 
 
 def _uncalled(model, left, count_parameters) -> list[Row]:
@@ -356,78 +456,3 @@ def _uncalled(model, left, count_parameters) -> list[Row]:
 
 def _shape(values: Sequence[Value]) -> tuple[int, ...]:
     return tuple(values[0].shape[1:]) if values else ()
-
-
-# What one operation costs
-
-
-def macs(node: Node) -> int:
-    """Multiply-adds of a convolution or matrix product; 0 for every other operation."""
-    op, args = node.op, node.args
-    if op == "convolution":
-        x, weight, transposed = args[0], args[1], args[6]
-        positions = x.shape[2:] if transposed else node.outputs[0].shape[2:]
-        return x.shape[0] * math.prod(positions) * weight.numel
-    if op == "linear":
-        return args[0].numel * args[1].shape[0]
-    if op in _PRODUCTS:
-        left, right = args[_PRODUCTS[op]], args[_PRODUCTS[op] + 1]
-        return left.numel * (right.shape[-1] if len(right.shape) > 1 else 1)
-    if op.startswith("_scaled_dot_product"):
-        query, key, value = args[:3]
-        return math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-    return 0
-
-
-_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "mv": 0, "dot": 0, "addmv": 1, "addbmm": 1}
-
-# Operations that move values and compute none.
-COPIES = {
-    "cat", "clone", "copy", "_to_copy", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
-    "replication_pad2d", "reflection_pad3d", "replication_pad3d", "stack", "index", "index_select", "gather", "roll",
-    "flip", "repeat", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "fill",
-    "zero", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "masked_fill", "where",
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "embedding", "index_put", "scatter", "unfold",
-    "tril", "triu", "slice_scatter", "select_scatter", "bernoulli", "arange",
-}
-_REDUCTIONS = {
-    "sum", "mean", "amax", "amin", "max", "min", "prod", "argmax", "argmin", "any", "all", "cumsum",
-    "linalg_vector_norm",
-}
-_BY_DATA = {"native_layer_norm", "native_group_norm", "var", "var_mean", "std", "std_mean"}
-
-
-def other_operations(node: Node) -> int:
-    """Scalar operations that are not multiply-adds of products, by the rules that `Row` states."""
-    op = node.op.removesuffix("_")
-    out = node.outputs[0].numel if node.outputs else 0
-    if op == "convolution" or op == "linear":
-        return 0 if node.args[2] is None else out
-    if op in ("relu", "add", "mul"):
-        return out
-    if op == "native_batch_norm":
-        return (7 if node.args[5] else 2) * out
-    if op in COPIES:
-        return 0
-    if op in _PRODUCTS or op.startswith("_scaled_dot_product"):
-        return out if op in ("addmm", "baddbmm", "addmv") else 0
-    if op in _REDUCTIONS:
-        return node.inputs[0].numel
-    if op in _BY_DATA:
-        return (7 if op.startswith("native") else 3) * node.inputs[0].numel
-    if op in ("_softmax", "_log_softmax", "_safe_softmax"):
-        return 3 * out
-    if op.startswith(("max_pool", "avg_pool")):
-        return out * math.prod(node.args[1] if not isinstance(node.args[1], int) else (node.args[1],))
-    if op.startswith(("_adaptive_avg_pool", "adaptive_max_pool")):
-        source = node.inputs[0].shape
-        windows = [sum(-(-(i + 1) * a // b) - i * a // b for i in range(b))
-                   for a, b in zip(source[2:], node.outputs[0].shape[2:])]
-        return math.prod(source[:2]) * math.prod(windows)
-    return out
-
-
-def bytes_moved(node: Node) -> int:
-    """Bytes read and written: each input and each output once; a value spread over more elements than it has, once."""
-    return (sum([min(value.nbytes, value.storage.nbytes) for value in set(node.inputs)])
-            + sum([value.nbytes for value in node.outputs]))

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from .cost import macs
-from .trace import InputSize, trace
+from .inputs import InputSize
+from .ops import macs
+from .trace import trace
 
 
 def depth(model: nn.Module, input_size: InputSize) -> int:

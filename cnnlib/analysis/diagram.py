@@ -19,8 +19,11 @@ from itertools import groupby
 
 from torch import nn
 
-from .cost import macs, other_operations
-from .trace import Call, InputSize, Step, Trace, no_collection, trace
+from . import ops
+from .inputs import InputSize
+from .ops import macs
+from .trace import Call, Step, Trace, trace
+from .watch import no_collection
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
@@ -486,7 +489,7 @@ class _Builder:
                         part.params += self.sizes[name]
             if not node.is_view:
                 part.macs += macs(node)
-                part.other += other_operations(node)
+                part.other += ops.of(node.op).other(node)
         if layer.nodes and not all(node.is_view for node in layer.nodes):
             part.activations = math.prod(layer.output_shape)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .trace import outputs_of
+from .watch import outputs_of
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def gradient_footprint(
     the model, each with new random weights (every module's own `reset_parameters`); with 0 it is for the weights as
     they are. Copies run in evaluation mode; the model is not changed.
 
-    Raises `ValueError` for an unknown layer or a position that it does not have.
+    Raises `ValueError` for an unknown layer, a position that it does not have, and a model on the meta device, which has no values.
     """
     return gradient_footprints(model, images, [layer], unit=unit, initializations=initializations, seed=seed)[layer]
 
@@ -102,6 +102,9 @@ def gradient_footprints(
     modules = dict(model.named_modules())
     if unknown := [layer for layer in layers if layer not in modules]:
         raise ValueError(f"no module {unknown[0]!r}; the first ones are {', '.join(list(modules)[1:6])}")
+    if any(tensor.is_meta for tensor in [images, *model.parameters(), *model.buffers()]):
+        raise ValueError("a footprint needs values, and the model or the images are on the meta device, where there are none; build the "
+                         "model on a device with memory, such as the CPU")
     generators = {layer: torch.Generator().manual_seed(seed) for layer in layers}  # each as if it were alone
     random_state = torch.get_rng_state()
     totals = {layer: torch.zeros(images.shape[2:], dtype=torch.float64) for layer in layers}

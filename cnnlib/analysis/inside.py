@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .trace import outputs_of
+from .watch import named_modules, outputs_of, unchanged
 
 
 @torch.no_grad()
@@ -41,14 +41,16 @@ class RectifiedBothWays(torch.autograd.Function):
 @contextmanager
 def calls_replaced(model: nn.Module, kind: type[nn.Module], function: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within this context every module of a kind computes `function` instead."""
-    modules = [module for module in model.modules() if isinstance(module, kind)]
+    modules = [(module, module.__dict__.get("forward")) for module in model.modules() if isinstance(module, kind)]
     try:
-        for module in modules:
+        for module, _ in modules:
             module.forward = function
         yield
     finally:
-        for module in modules:
+        for module, own in modules:
             module.__dict__.pop("forward", None)
+            if own is not None:
+                module.__dict__["forward"] = own
 
 
 def deconvolve(model: nn.Module, layer: str, images: Tensor, units: Tensor) -> Tensor:
@@ -84,7 +86,8 @@ def occlusion_map(model: nn.Module, image: Tensor, *, size: int, stride: int = 1
     across = (torch.arange(image.shape[2]) - columns[:, None]).abs() <= size // 2  # (W', W)
     holes = down[:, None, None, :, None] & across[None, :, None, None, :]  # (H', W', 1, H, W)
     covered = torch.where(holes, torch.as_tensor(fill, dtype=image.dtype), image).flatten(0, 1)
-    probabilities = torch.cat([model(batch).softmax(1) for batch in covered.split(256)])
+    with unchanged(named_modules(model), values=True):
+        probabilities = torch.cat([model(batch).softmax(1) for batch in covered.split(256)])
     return probabilities.view(len(rows), len(columns), -1)
 
 

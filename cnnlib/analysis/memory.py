@@ -8,7 +8,6 @@ The step is really taken, forward and backward, on fake tensors: they have a sha
 memory, and PyTorch's autograd works on them as on real ones. So what is saved is what autograd really saves.
 """
 
-import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from . import ops
 from .cost import Row, Rows
-from .trace import AnalysisError, InputSize, _lock, _meta_inputs, named_modules, tensors_in, unchanged
+from .inputs import InputSize, batch_hint, check_batch_size, meta_inputs, own_dtype
+from .trace import lock, modules_of
+from .watch import AnalysisError, LiveBytes, eager, explained, tensors_in, unchanged
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
 COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
@@ -60,8 +61,8 @@ class TrainingMemory(Rows):
             counts if it is saved.
         total_bytes: the sum of these five: what is in memory at the end of a forward pass with gradients allocated.
         peak: the largest sum of live storages at any moment of forward and backward, the five included as far as
-            they are alive then: saved tensors are freed while gradients appear. Workspaces of kernels and the
-            allocator's rounding are not counted.
+            they are alive then: saved tensors are freed while gradients appear. Workspaces that kernels free again and
+            the allocator's rounding are not counted.
     """
 
     columns = ("name", "kind", "saved", "tensors")
@@ -105,20 +106,27 @@ def training_memory(
     "sgd", "momentum", "rmsprop", "adam", "adamw"; `autocast` is the dtype of mixed precision (torch.bfloat16).
     `device` names whose kernels decide what is saved ("cpu", "cuda"); the loss is the sum of the outputs.
 
-    Raises `ValueError` for an unknown optimizer and `AnalysisError` for networks that need values, not shapes.
+    `input_size` is as in `cost_table`.
+
+    Raises `ValueError` for an unknown optimizer and for a device that is not there, and `AnalysisError` for networks that need
+    values, not shapes.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    modules = modules_of(model)
+    model = modules[0][1]
     if optimizer not in OPTIMIZER_STATES:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_STATES)}; got {optimizer!r}")
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    inputs = _meta_inputs(input_size, batch_size, dtype)
-    names = {id(module): name for name, module in model.named_modules()}
-    rows = {name: Saved(name, type(module).__name__) for name, module in model.named_modules()}
+    check_batch_size(batch_size)
+    if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
+        raise ValueError(f"autocast must be a type such as torch.bfloat16, or None; got {autocast!r}")
+    device = _check_device(device)
+    dtype = own_dtype(model)
+    given = meta_inputs(input_size, batch_size, dtype)
+    first = next(tensors_in(given), None)
+    rows = {name: Saved(name, type(module).__name__) for name, module in modules}
     order = {}
     stack = []
 
-    with (_lock, unchanged(named_modules(model)), ExitStack() as hooks,
+    with (lock, eager(), unchanged(modules, values=True), ExitStack() as hooks,
           FakeTensorMode(allow_non_fake_inputs=True)):
         def stand_in(tensor):
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
@@ -133,11 +141,9 @@ def training_memory(
                 twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
             state[name] = twins[id(tensor)]
         own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
-        for name, module in model.named_modules():
-            enter = module.register_forward_pre_hook(lambda module, _: stack.append(names[id(module)]))
-            leave = module.register_forward_hook(lambda *_: stack.pop() and None)
-            hooks.callback(enter.remove)
-            hooks.callback(leave.remove)
+        for name, module in modules:
+            hooks.callback(module.register_forward_pre_hook(lambda module, _, name=name: stack.append(name)).remove)
+            hooks.callback(module.register_forward_hook(lambda *_: stack.pop() and None).remove)
 
         kept = {}  # storage -> a tensor that keeps it alive while counting
 
@@ -151,13 +157,13 @@ def training_memory(
                 row.tensors += 1
             return tensor
 
-        images = [stand_in(tensor) for tensor in inputs]
-        live = _LiveBytes(images)
-        context = torch.autocast(device, autocast) if autocast is not None else nullcontext()
+        args, kwargs = _mapped(stand_in, given)
+        live = _LiveStep(tensors_in((args, kwargs)))
+        context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
         try:
             with torch.enable_grad(), live:
                 with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                    result = torch.func.functional_call(model, state, tuple(images))
+                    result = torch.func.functional_call(model, state, args, kwargs)
                 outputs = [t for t in tensors_in(result) if t.requires_grad]
                 kept.clear()
                 if outputs:
@@ -166,8 +172,9 @@ def training_memory(
                     del outputs
                     loss.backward()
         except Exception as error:
-            where = f"in module {stack[-1]!r}: " if stack else ""
-            raise AnalysisError(f"{where}{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+            where = f"in module {stack[-1]!r} ({rows[stack[-1]].kind}): " if stack else ""
+            text = explained(error, "the step", f" raised {type(error).__name__}: ")
+            raise AnalysisError(where + text + batch_hint(list(tensors_in(given)))) from error
 
     parameters = list(model.parameters())
     trainable = [p for p in parameters if p.requires_grad]
@@ -181,7 +188,7 @@ def training_memory(
     return TrainingMemory(
         order.values(), weights, buffers, gradients, optimizer_state,
         weights + buffers + optimizer_state + live.peak,
-        f"batch {inputs[0].shape[0] if inputs else batch_size}, {precision}, {optimizer}; bytes that autograd saves "
+        f"batch {first.shape[0] if first is not None and first.dim() else batch_size}, {precision}, {optimizer}; bytes that autograd saves "
         "for backward, each storage once, weights not counted again")
 
 
@@ -189,40 +196,37 @@ def _distinct_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors}.values())
 
 
-_WEIGHT_OF_NORM = {"native_batch_norm": 1, "native_layer_norm": 2, "native_group_norm": 1}
+def _check_device(device: str) -> str:
+    """Raises `ValueError` for a device that this PyTorch cannot use: its kernels decide what is kept."""
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        kind = None
+    if kind not in there:
+        raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
+    return device
 
 
-class _LiveBytes(TorchDispatchMode):
-    """The peak of the sizes of storages that operations make, while they live, and of the given tensors."""
+def _mapped(function, thing):
+    """`thing` with `function` of every tensor in its place."""
+    if isinstance(thing, Tensor):
+        return function(thing)
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(_mapped(function, item) for item in thing)
+    return {key: _mapped(function, item) for key, item in thing.items()} if isinstance(thing, dict) else thing
 
-    def __init__(self, given):
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen = {}
-        for tensor in given:
-            self.add(tensor)
 
-    def add(self, tensor):
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self.seen:
-            return
-        size = storage.nbytes()
-
-        def freed(_):
-            del self.seen[key]
-            self.now -= size
-
-        self.seen[key] = weakref.ref(storage, freed)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+class _LiveStep(LiveBytes):
+    """The same on fake tensors, where kernels keep what PyTorch's shape functions do not tell."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        weight = _WEIGHT_OF_NORM.get(func.overloadpacket.__name__)
-        if weight is not None and args[weight] is not None and args[weight].dtype != result[1].dtype:
-            # Kernels keep the statistics in the weight's dtype; PyTorch's shape functions say the input's.
-            result = (result[0], *(statistic.to(args[weight].dtype) for statistic in result[1:]))
+        kept = ops.of(func.overloadpacket.__name__).kept
+        if kept is not None:
+            result = kept(result, args)
         for tensor in tensors_in(result):
             self.add(tensor)
         return result
+
+

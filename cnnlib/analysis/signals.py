@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .watch import named_modules, unchanged
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -18,17 +20,21 @@ class Signal:
 def signals(model: nn.Module, images: Tensor, labels: Tensor) -> list[Signal]:
     """One forward and backward pass with the mean cross-entropy; convolutions and fully connected layers, in forward order.
 
-    `images` (N, C, H, W), `labels` (N,). The model is taken in the mode in which it is; its weights and their `.grad` stay as
-    they are, but batch norm in training mode updates its running statistics. A layer that is called twice stands twice.
+    `images` (N, C, H, W), `labels` (N,). The model is taken in the mode in which it is, and left as it was: weights, their `.grad`,
+    running statistics, random states. A layer that is called twice stands twice.
     """
     given = []
     layers = {layer: name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    hooks = [layer.register_forward_pre_hook(lambda layer, args: given.append((layer, rms(args[0])))) for layer in layers]
-    try:
-        loss = nn.functional.cross_entropy(model(images), labels)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with unchanged(named_modules(model), values=True):
+        hooks = []
+        try:
+            for layer in layers:
+                hooks.append(layer.register_forward_pre_hook(lambda layer, args: given.append((layer, rms(args[0])))))
+            with torch.enable_grad():
+                loss = nn.functional.cross_entropy(model(images), labels)
+        finally:
+            for hook in hooks:
+                hook.remove()
     called = list(dict.fromkeys(layer for layer, _ in given))
     gradients = dict(zip(called, torch.autograd.grad(loss, [layer.weight for layer in called])))
     return [Signal(layers[layer], size, rms(gradients[layer])) for layer, size in given]

@@ -8,58 +8,54 @@
 - a `Value` for every tensor. An operation that writes in place makes a new value in the old storage. So the nodes and
   values form the graph of the computation, and the storages say what memory it needs.
 
-Two paths write the same record. Common functions (convolution, batch norm, ReLU, ...) are answered from the formula for
-their output shape, and common modules that call one of them and nothing else are not even entered: that is what makes a
-trace fast. Every other function is run on meta tensors, and the operations that it turns out to consist of are
-recorded one by one. `fast=False` sends everything down the general path.
+Three paths write the same record. The most common functions (convolution, batch norm, ReLU, ...) are answered from the formula
+for their output shape (`closed.py`), and modules that call one of them and nothing else are not even entered: that is what
+makes a trace fast. Every other function is run on meta tensors, and the operations that it turns out to consist of are
+recorded one by one; when it is called again on the same shapes, they are written down from memory. `fast=False` runs everything.
 
-The model is left as it was: parameters, buffers, attributes and the random state; nothing stays patched, whether the
+The model is left as it was: parameters, buffers, attributes and the random states; nothing stays patched, whether the
 trace succeeds or fails.
 """
 
-import dataclasses
-import gc
 import math
-import operator
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-InputSize = Sequence[int] | Tensor | Sequence["Sequence[int] | Tensor"]
-
-
-class AnalysisError(ValueError):
-    """What a network does cannot be followed; the message names the operation and the module."""
+from . import closed, ops
+from .inputs import InputSize, batch_hint, check_batch_size, check_dtype, meta_inputs, own_dtype
+from .watch import AnalysisError, LiveBytes, eager, explained, named_modules, no_collection, tensors_in, unchanged
 
 
 class Storage:
-    """The memory behind one or more values; `steps` of its life are kept as long as a tensor needs it."""
+    """The memory behind one or more values; `handles` are weak references to what its live tensors carry."""
 
-    __slots__ = ("nbytes", "tensors", "handles")
+    __slots__ = ("nbytes", "handles")
 
     def __init__(self, nbytes: int):
         self.nbytes = nbytes
-        self.tensors = 0  # alive now
-        self.handles = []  # weak references to the handles of these tensors
+        self.handles = []
 
 
 class Value:
     """One tensor at one moment: shape (batch included), dtype, storage, and where it comes from.
 
     `role` is "input", "parameter", "buffer", "constant" (made by the model without its inputs) or "result".
-    `parameters` names the parameters that the value is or was made of, for values that no input went into.
+    `parameters` names the parameters that the value is or was made of, for values that no input went into. `data` is the
+    tensor itself where it is real and holds indices.
     """
 
-    __slots__ = ("shape", "dtype", "storage", "role", "parameters", "numel", "nbytes")
+    __slots__ = ("shape", "dtype", "storage", "role", "parameters", "numel", "nbytes", "data")
 
-    def __init__(self, shape, dtype, storage, role, parameters=()):
+    def __init__(self, shape, dtype, storage, role, parameters=(), data=None):
         self.shape = shape
         self.dtype = dtype
         self.storage = storage
@@ -67,6 +63,7 @@ class Value:
         self.parameters = parameters
         self.numel = math.prod(shape)
         self.nbytes = self.numel * dtype.itemsize
+        self.data = data
 
     def __repr__(self):
         return f"Value({tuple(self.shape)}, {self.role})"
@@ -75,17 +72,26 @@ class Value:
 class Node:
     """One operation: PyTorch's name for it, its arguments with values in place of tensors, and its results.
 
-    `is_view` says that the results share the storage of the first input and that nothing was computed.
+    `is_view` says that the results share the storage of the first input and that nothing was computed. `names` are those of the
+    arguments; None stands for those in `ops.OPERATORS`.
     """
 
-    __slots__ = ("op", "args", "inputs", "outputs", "is_view")
+    __slots__ = ("op", "args", "inputs", "outputs", "is_view", "names")
 
-    def __init__(self, op, args, inputs, outputs, is_view=False):
+    def __init__(self, op, args, inputs, outputs, is_view=False, names=None):
         self.op = op
         self.args = args
         self.inputs = inputs
         self.outputs = outputs
         self.is_view = is_view
+        self.names = names
+
+    def arg(self, name: str, default=None):
+        """The argument of this name, or `default` where the call left it out or gave None."""
+        names = ops.of(self.op).args if self.names is None else self.names
+        place = names.index(name) if name in names else len(self.args)
+        given = self.args[place] if place < len(self.args) else None
+        return default if given is None else given
 
     def __repr__(self):
         return f"Node({self.op}, {list(self.inputs)} -> {list(self.outputs)})"
@@ -120,12 +126,22 @@ class Call:
         return type(self.module).__name__
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
+class Missing:
+    """What could not be followed: in which module, which operation ("" for the whole rest of the pass), and why."""
+
+    module: str
+    op: str
+    reason: str
+
+
+@dataclass
 class Trace:
     """The record of one forward pass.
 
     `steps` holds calls and steps in the order in which they began; `inputs` and `outputs` are those of the model.
-    `peak_bytes` is the largest sum of storages alive at once, inputs included, parameters and buffers left out.
+    `peak_bytes` is the largest sum of storages alive at once, inputs included, parameters and buffers left out. `missing` is not
+    empty where a pass that need not be complete (`strict=False`) ended early.
     """
 
     model: nn.Module
@@ -137,6 +153,7 @@ class Trace:
     parameters: dict[int, tuple[str, Tensor]]  # by identity, in the order of the modules
     peak_bytes: int = 0
     peak_module: str = ""
+    missing: list[Missing] = field(default_factory=list)
 
     def nodes(self) -> Iterator[Node]:
         for step in self.steps:
@@ -154,164 +171,82 @@ def trace(
     batch_size: int = 1,
     dtype: torch.dtype | None = None,
     fast: bool = True,
+    strict: bool = True,
 ) -> Trace:
     """Run `model` once on meta tensors and return the record.
 
-    `input_size` is (C, H, W), or whatever shape one sample has, without the batch. Networks with several inputs take a
-    sequence of such shapes. A tensor in place of a shape stands for itself, batch included; only its shape and
-    dtype are used. `dtype` replaces the floating-point type of inputs, parameters and buffers alike.
+    `input_size` is (C, H, W), or whatever shape one sample has, without the batch: the batch dimension of `batch_size` comes in
+    front. Networks with several inputs take a sequence of such shapes, those with keyword arguments a dictionary, and what is
+    nested in these is given nested. A tensor in place of a shape stands for itself, batch included; only its shape and dtype are
+    used; an `Input` gives a shape with a dtype of its own. `dtype` replaces the floating-point type of inputs, parameters and
+    buffers alike. With `strict=False` a pass that cannot be followed to its end is recorded up to there.
 
     Raises `TypeError` for a model that is not an `nn.Module` and `ValueError` for sizes that are not positive. What the
     network does with its input and cannot be followed raises `AnalysisError`, a `ValueError`.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}: {model!r:.80}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    if dtype is None:
-        floating = (p.dtype for p in model.parameters() if p.is_floating_point())
-        input_dtype = next(floating, torch.get_default_dtype())
-    elif dtype.is_floating_point:
-        input_dtype = dtype
-    else:
-        raise ValueError(f"dtype must be a floating-point type such as torch.float32, got {dtype}")
-    inputs = _meta_inputs(input_size, batch_size, input_dtype)
+    modules = modules_of(model)
+    model = modules[0][1]
+    check_batch_size(batch_size)
+    input_dtype = check_dtype(dtype) or own_dtype(model)
+    args, kwargs = meta_inputs(input_size, batch_size, input_dtype)
+    inputs = list(tensors_in((args, kwargs)))
     if inputs and inputs[0].dim():
         batch_size = inputs[0].shape[0]
-    modules = named_modules(model)
-    tracer = _Tracer(modules, dtype, fast)
-    with _lock, torch.no_grad(), no_collection(), unchanged(modules), tracer.watching(modules):
-        for tensor in inputs:
-            tracer.attach(tensor, role="input")
-        values = [tensor._cnnlib_handle.value for tensor in inputs]
-        with tracer:
-            result = model(*inputs)
-        outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
-        del result
+    missing, outputs = [], []
+    _warm_up()
+    with lock, eager(), torch.no_grad(), no_collection(), unchanged(modules) as held:
+        tracer = _Tracer(modules, held, dtype, fast)
+        values = [tracer.attach(tensor, role="input") for tensor in inputs]
+        try:
+            with tracer.watching(modules), tracer:
+                result = model(*args, **kwargs)
+            outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
+            del result
+        except AnalysisError as error:
+            if not strict:
+                missing.append(Missing(tracer.call.name if tracer.call else "", "", str(error)))
+            elif hint := batch_hint(inputs):
+                raise AnalysisError(f"{error}{hint}") from error
+            else:
+                raise
     return Trace(
-        model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.parameters, tracer.peak_bytes,
-        tracer.peak_module
+        model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.parameters, tracer.live.peak,
+        tracer.live.peak_where, missing
     )
 
 
-def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
-    """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
+def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The names and modules of a network, the model itself first, taken out of what `torch.compile` wraps around it.
 
-    Raises `AttributeError` for a name that the model does not have, and `AnalysisError` for a module that is not called.
-    """
-    caught, layers = {}, list(layers)
-    hooks = [model.get_submodule(layer).register_forward_hook(
-        lambda module, args, output, layer=layer: caught.__setitem__(layer, next(tensors_in(output)))) for layer in layers]
-    try:
-        model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if missing := [layer for layer in layers if layer not in caught]:
-        raise AnalysisError(f"module {missing[0]!r} is not called in a forward pass")
-    return caught
-
-
-def tensors_in(thing) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples, mappings and data classes, in order."""
-    if isinstance(thing, Tensor):
-        yield thing
-    elif isinstance(thing, (list, tuple)):
-        for item in thing:
-            yield from tensors_in(item)
-    elif isinstance(thing, Mapping):
-        for item in thing.values():
-            yield from tensors_in(item)
-    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        for field in dataclasses.fields(thing):
-            yield from tensors_in(getattr(thing, field.name))
+    Raises `TypeError` for what is no network and `AnalysisError` for compiled programs, which hide their operations."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}: {model!r:.80}")
+    if type(model).__name__ == "OptimizedModule":
+        model = model._orig_mod
+    modules = named_modules(model)
+    for name, module in modules:
+        if isinstance(module, torch.jit.ScriptModule):
+            which = f"module {name!r}" if name else "the model"
+            raise AnalysisError(f"{which} is a TorchScript program ({type(module).__name__}), whose modules and operations cannot "
+                                "be watched; pass the nn.Module that it was made from")
+    return modules
 
 
-def _meta_inputs(input_size, batch_size, dtype) -> list[Tensor]:
-    """Meta tensors for one shape, one tensor, or a sequence of shapes and tensors."""
-    if isinstance(input_size, Tensor):
-        sizes = [input_size]
-    elif isinstance(input_size, Iterable) and not isinstance(input_size, (str, bytes, Mapping)):
-        sizes = list(input_size)
-        if all(isinstance(item, (int, float)) for item in sizes):
-            sizes = [tuple(sizes)]
-    else:
-        raise ValueError(
-            f"input size must be a shape such as (3, 224, 224) or a sequence of shapes, got {input_size!r}")
-    inputs = []
-    for size in sizes:
-        if isinstance(size, Tensor):
-            inputs.append(torch.empty_like(size, device="meta"))
-            continue
-        lengths = tuple(size) if isinstance(size, Iterable) and not isinstance(size, (str, bytes)) else (size,)
-        if not lengths or not all(type(length) is int and length > 0 for length in lengths):
-            raise ValueError(f"input size must hold positive integers, such as (3, 224, 224); got {size!r}")
-        inputs.append(torch.empty((batch_size, *lengths), dtype=dtype, device="meta"))
-    return inputs
-
-
-def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What `model.named_modules()` yields, each module once, in one quick walk."""
-    found = {}
-    left = [("", model)]
-    while left:
-        name, module = left.pop()
-        if id(module) not in found:
-            found[id(module)] = (name, module)
-            for key in reversed(module._modules):
-                child = module._modules[key]
-                if child is not None:
-                    left.append((f"{name}.{key}" if name else key, child))
-    return list(found.values())
+@lru_cache(maxsize=None)
+def _warm_up() -> None:
+    """PyTorch imports much when it first dispatches to Python, and what it imports holds the frames above, and the tensors in them."""
+    with LiveBytes():
+        torch.empty((1, 2, 1, 1), device="meta").transpose(0, 1).reshape(2)
 
 
 # A trace changes what the modules' attribute `forward` is while it runs; one runs at a time.
-_lock = threading.RLock()
-
-
-@contextmanager
-def unchanged(modules: list[tuple[str, nn.Module]]):
-    """Give the modules back the attributes and buffers, and the process the random state, that they had before."""
-    before = []
-    for _, module in modules:
-        attributes = module.__dict__
-        before.append((attributes, attributes.copy()))
-        for name, item in attributes.items():
-            if (type(item) is dict or type(item) is list) and name not in _HOOKS:
-                before.append((item, item.copy()))
-    random_state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(random_state)
-        for now, then in before:
-            if type(now) is list:
-                now[:] = then
-            elif len(now) != len(then) or not all(map(operator.is_, now.values(), then.values())):
-                now.clear()
-                now.update(then)
-
-
-_HOOKS = set(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
-
-
-@contextmanager
-def no_collection():
-    """Hold the garbage collector: a trace makes many small objects, all of them kept, and each search costs more
-    than it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+lock = threading.RLock()
 
 
 class _Handle:
     """What a live tensor carries: its present value, and where it lies in its storage as (offset, strides).
 
-    None stands for the whole storage in the usual order. The end of a handle is the end of the tensor.
+    None stands for the whole storage in the usual order.
     """
 
     __slots__ = ("value", "tracer", "place", "__weakref__")
@@ -321,21 +256,21 @@ class _Handle:
         self.tracer = tracer
         self.place = place
 
-    def __del__(self):
-        storage = self.value.storage
-        storage.tensors -= 1
-        if not storage.tensors:
-            self.tracer.live_bytes -= storage.nbytes
+
+_peek = torch._C._functorch.peek_interpreter_stack  # not None inside of vmap and other transforms
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_unwrapped = torch._C._functorch.get_unwrapped
 
 
 class _Tracer(TorchFunctionMode):
     """Sees every torch function that the model calls and writes down what it does."""
 
-    def __init__(self, modules, dtype, fast):
+    def __init__(self, modules, held, dtype, fast):
         super().__init__()
         self.dtype = dtype
-        self.rules = RULES if fast else {}
-        self.shortcuts = SHORTCUTS if fast else {}
+        self.fast = fast
+        self.rules = closed.RULES if fast else {}
+        self.shortcuts = closed.SHORTCUTS if fast else {}
         self.parameters = {}  # id -> (name, parameter), those that are shared by their first name
         self.buffers = {}
         for name, module in modules:
@@ -344,14 +279,15 @@ class _Tracer(TorchFunctionMode):
                 for key, tensor in own.items():
                     if tensor is not None:
                         known.setdefault(id(tensor), (prefix + key, tensor))
+        self.held = {id(tensor): tensor for tensor in held}  # in attributes
         self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
         self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
+        self.storages = {}  # address of a live meta storage -> the record's
         self.steps = []
         self.call = None
         self.step = None
         self.function = ""
-        self.live_bytes = self.peak_bytes = 0
-        self.peak_module = ""
+        self.live = LiveBytes()
 
     # Module calls
 
@@ -370,7 +306,7 @@ class _Tracer(TorchFunctionMode):
         except AnalysisError:
             raise
         except Exception as error:
-            raise self.error(f"its forward raised {type(error).__name__}: {_first_lines(error)}") from error
+            raise self.error(explained(error, "its forward", f" raised {type(error).__name__}: ")) from error
         finally:
             self.shadows.clear()
             for module, forward in own:
@@ -393,9 +329,10 @@ class _Tracer(TorchFunctionMode):
                 parent.has_children = True
             self.steps.append(call)
             self.step = None
+            self.live.where = name
             call.inputs = self.values_of(args) or self.values_of(kwargs)
             result = NotImplemented
-            if shortcut is not None and len(args) == 1 and not kwargs and type(args[0]) is Tensor:
+            if shortcut is not None and len(args) == 1 and not kwargs and type(args[0]) is Tensor and _peek() is None:
                 with torch._C.DisableTorchFunction():
                     function_call = shortcut(module, args[0])
                     if function_call is not None:
@@ -405,6 +342,7 @@ class _Tracer(TorchFunctionMode):
                 result = forward(*args, **kwargs)
             call.outputs = self.values_of(result)
             self.call = parent
+            self.live.where = parent.name if parent is not None else ""
             self.step = None
             return result
 
@@ -412,8 +350,11 @@ class _Tracer(TorchFunctionMode):
 
     def answer(self, func, *args, **kwargs):
         """The result of `func` by its closed form, or NotImplemented."""
+        rule, names = self.rules[func]
+        if len(args) > len(names) or (kwargs and not kwargs.keys() <= set(names)):
+            return NotImplemented
         self.function = getattr(func, "__name__", str(func)).strip("_")
-        return self.rules[func](self, *args, **kwargs)
+        return rule(self, *args, **kwargs)
 
     def error(self, message: str) -> AnalysisError:
         call = self.call
@@ -440,6 +381,8 @@ class _Tracer(TorchFunctionMode):
         known = self.state_values.get(key)
         if known is not None:
             return known[1]
+        if _is_wrapped(tensor):
+            return self.value(_unwrapped(tensor))
         dtype = tensor.dtype
         if self.dtype is not None and dtype.is_floating_point:
             dtype = self.dtype
@@ -448,28 +391,75 @@ class _Tracer(TorchFunctionMode):
             role, names = "parameter", (self.parameters[key][0],)
         elif key in self.buffers:
             role = "buffer"
-        value = Value(tuple(tensor.shape), dtype, None, role, names)
-        storage = value.storage = Storage(value.nbytes)
-        storage.tensors = 1  # the model holds it: never counted, never freed
+        elif tensor.is_meta and tensor.layout is torch.strided:
+            found = self.found(tensor)
+            if found is not None:
+                return found
+        data = tensor if not tensor.is_meta and not dtype.is_floating_point and tensor.numel() <= 1 << 20 else None
+        value = Value(tuple(tensor.shape), dtype, None, role, names, data)
+        value.storage = Storage(value.nbytes)  # the model holds it: never counted, never freed
         self.state_values[key] = (tensor, value)
         return value
 
-    def attach(self, tensor: Tensor, role="result", storage=None, parameters=()) -> Value:
+    def found(self, tensor: Tensor) -> Value | None:
+        """The value of a tensor that came out of a transform such as vmap, past all watching: a permuted view of one that is known."""
+        storage = self.storages.get(tensor.untyped_storage()._cdata)
+        for reference in storage.handles[::-1] if storage is not None else ():
+            handle = reference()
+            if handle is None:
+                continue
+            offset, strides = _place(handle)
+            if offset != tensor.storage_offset():
+                continue
+            ours, theirs = list(zip(handle.value.shape, strides)), list(zip(tensor.shape, tensor.stride()))
+            if ours == theirs:
+                tensor._cnnlib_handle = handle
+                return handle.value
+            if sorted(ours) == sorted(theirs):
+                order = []
+                for pair in theirs:
+                    order.append(next(i for i, other in enumerate(ours) if other == pair and i not in order))
+                node = self.record("permute", (handle.value, tuple(order)), (handle.value,), (), True)
+                node.outputs = (self.attach(tensor, storage=storage, parameters=handle.value.parameters),)
+                return node.outputs[0]
+        return None
+
+    def attach(self, tensor: Tensor, role="result", storage=None, parameters=(), value=None) -> Value:
         """Let a new tensor carry a new value, in new memory unless a storage is given."""
-        value = Value(tuple(tensor.shape), tensor.dtype, storage, role, parameters)
+        if value is None:
+            value = Value(tuple(tensor.shape), tensor.dtype, storage, role, parameters)
         if storage is None:
-            storage = value.storage = Storage(value.nbytes)
-            self.live_bytes += storage.nbytes
-            if self.live_bytes > self.peak_bytes:
-                self.peak_bytes = self.live_bytes
-                self.peak_module = self.call.name if self.call is not None else ""
+            storage = value.storage
+            if storage is None:
+                storage = value.storage = Storage(value.nbytes)
+            self.live.add(tensor)
+            self.storages[tensor.untyped_storage()._cdata] = storage
             place = None if tensor.is_contiguous() else (0, tensor.stride())
         else:
             place = tensor.storage_offset(), tensor.stride()
         handle = tensor._cnnlib_handle = _Handle(value, self, place)
-        storage.tensors += 1
         storage.handles.append(weakref.ref(handle))
         return value
+
+    def overwrite(self, tensor: Tensor) -> Value:
+        """A new value in the storage of `tensor`, which was written in place; what shares its memory changes with it."""
+        handle = getattr(tensor, "_cnnlib_handle", None)
+        if handle is None:
+            known = self.found(tensor)
+            if known is None:
+                return self.attach(tensor)
+            handle = tensor._cnnlib_handle
+        old = handle.value
+        handle.value = Value(tuple(tensor.shape), old.dtype, old.storage, "result", ())
+        if len(old.storage.handles) > 1:
+            for reference in old.storage.handles:
+                other = reference()
+                if other is not None and other is not handle:
+                    before = other.value
+                    other.value = Value(before.shape, before.dtype, before.storage, "result", ())
+                    args = (before, handle.value, _shared_indices(other, handle))
+                    self.record("written_through", args, (before, handle.value), (other.value,), True)
+        return handle.value
 
     def shadow(self, tensor: Tensor) -> Tensor:
         """The meta tensor that stands for a parameter, a buffer or a real constant."""
@@ -477,13 +467,14 @@ class _Tracer(TorchFunctionMode):
         if known is not None:
             return known[1]
         value = self.value(tensor)
-        dtype = value.dtype
-        strides = tensor.stride() if tensor.layout is torch.strided else None
-        if strides is None:
+        if getattr(tensor, "_cnnlib_handle", None) is not None:
+            return tensor
+        if tensor.layout is not torch.strided:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
-        meta = torch.empty_strided(tensor.shape, strides, dtype=dtype, device="meta")
+        strides = tensor.stride()
+        meta = torch.empty_strided(tensor.shape, strides, dtype=value.dtype, device="meta")
+        self.storages[meta.untyped_storage()._cdata] = value.storage
         handle = meta._cnnlib_handle = _Handle(value, self, (0, strides))
-        value.storage.tensors += 1
         value.storage.handles.append(weakref.ref(handle))
         self.shadows[id(tensor)] = (tensor, meta)
         return meta
@@ -491,7 +482,7 @@ class _Tracer(TorchFunctionMode):
     def on_meta(self, thing):
         """`thing` with every tensor in it replaced by a meta tensor that carries its value."""
         if isinstance(thing, Tensor):
-            if getattr(thing, "_cnnlib_handle", None) is not None:
+            if getattr(thing, "_cnnlib_handle", None) is not None or _is_wrapped(thing):
                 return thing
             return self.shadow(thing)
         if type(thing) in (list, tuple):
@@ -502,11 +493,11 @@ class _Tracer(TorchFunctionMode):
 
     # Operations
 
-    def record(self, op, args, inputs, outputs, is_view=False) -> Node:
+    def record(self, op, args, inputs, outputs, is_view=False, names=None) -> Node:
         if self.step is None:
             self.step = Step(self.function, self.call)
             self.steps.append(self.step)
-        node = Node(op, args, inputs, outputs, is_view)
+        node = Node(op, args, inputs, outputs, is_view, names)
         self.step.nodes.append(node)
         return node
 
@@ -515,7 +506,7 @@ class _Tracer(TorchFunctionMode):
         if func in _QUERIES:
             return self.query(func, args, kwargs)
         self.step = None
-        if func in self.rules:
+        if func in self.rules and _peek() is None:
             result = self.answer(func, *args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -528,32 +519,39 @@ class _Tracer(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def general(self, func, args, kwargs):
-        """Run `func` on meta tensors and record the operations that it consists of."""
+        """Run `func` on meta tensors and record the operations that it consists of, or write down what is remembered of it."""
         tensors = list(tensors_in((args, kwargs)))
         name = getattr(func, "__name__", str(func))
         if name == "__get__":  # a property of tensors, such as Tensor.T
             name = getattr(getattr(func, "__self__", None), "__name__", name)
-        follow = any(tensor.is_meta or id(tensor) in self.parameters for tensor in tensors)
-        writes = name.endswith("_") and not name.endswith("__") or name in ("__setitem__", "__set__") or (
-            name.startswith("__i") and name.endswith("__"))
-        if not follow and not (writes and any(id(tensor) in self.buffers for tensor in tensors)):
-            return func(*args, **kwargs)
         self.function = name.strip("_")
+        if not any(tensor.is_meta or id(tensor) in self.parameters for tensor in tensors):
+            writes = kwargs.get("out") is not None or name.endswith("_") and not name.endswith("__") or (
+                name in ("__setitem__", "__set__") or name.startswith("__i") and name.endswith("__"))
+            if not (writes and any(id(tensor) in self.buffers or id(tensor) in self.held for tensor in tensors)):
+                if not tensors:
+                    return func(*args, **kwargs)
+                with _ProductRecorder(self):  # on real tensors: their values may steer the network
+                    return func(*args, **kwargs)
         if func in _MOVES:
             args, kwargs = _without_device(args, kwargs)
             if func is not Tensor.to:
                 return args[0]
         elif kwargs.get("device") is not None:
             kwargs = kwargs | {"device": "meta"}
+        if func in _INDEXING:
+            args = (args[0], _with_tensors(args[1]), *args[2:])
         args, kwargs = self.on_meta(args), self.on_meta(kwargs)
         try:
+            if self.fast and _peek() is None:
+                return remembered(self, func, args, kwargs)
             with _Recorder(self):
                 return func(*args, **kwargs)
         except AnalysisError:
             raise
         except Exception as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
-            raise self.error(_explain(name, shapes, error)) from error
+            raise self.error(explained(error, name.strip("_"), f" on tensors of shape {shapes} failed: ")) from error
 
 
 class _Recorder(TorchDispatchMode):
@@ -571,28 +569,23 @@ class _Recorder(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
-        op, aliases = _schema(func)
+        op, aliases, names = _schema(func)
         tracer = self.tracer
-        names = [argument.name for argument in func._schema.arguments[len(args):]]
-        args = args + tuple(kwargs.get(name) for name in names)
+        args = args + tuple(kwargs.get(name) for name in names[len(args):])
         inputs = tracer.values_of(args)
         args = _with_values(args, tracer)
         results = list(tensors_in(result))
         if not inputs and not results:
             return result
-        parameters = ()
-        if inputs and all(value.parameters or value.role in ("buffer", "constant") for value in inputs):
-            parameters = tuple(dict.fromkeys(name for value in inputs for name in value.parameters))
+        parameters = made_of(inputs)
         outputs = []
         node = None
         if inputs and op not in _ALLOCATIONS:
-            node = tracer.record(op, args, inputs, (), is_view=aliases[0] == "view")
-        if op in _WITH_STATISTICS:
-            del results[1:]
-        for i, tensor in enumerate(results):
+            node = tracer.record(op, args, inputs, (), aliases[0] == "view", names)
+        for i, tensor in enumerate(results[:ops.of(op).results]):
             alias = aliases[min(i, len(aliases) - 1)]
             if alias == "write":
-                outputs.append(overwrite(tensor, tracer))
+                outputs.append(tracer.overwrite(tensor))
             elif alias == "view":
                 outputs.append(tracer.attach(tensor, storage=inputs[0].storage, parameters=parameters))
             else:
@@ -602,22 +595,27 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
-def overwrite(tensor: Tensor, tracer: _Tracer) -> Value:
-    """A new value in the storage of `tensor`, which was written in place; what shares its memory changes with it."""
-    handle = getattr(tensor, "_cnnlib_handle", None)
-    if handle is None:
-        return tracer.attach(tensor)
-    old = handle.value
-    handle.value = Value(tuple(tensor.shape), old.dtype, old.storage, "result", ())
-    if old.storage.tensors > 1:
-        for reference in old.storage.handles:
-            other = reference()
-            if other is not None and other is not handle:
-                before = other.value
-                other.value = Value(before.shape, before.dtype, before.storage, "result", ())
-                args = (before, handle.value, _shared_indices(other, handle))
-                tracer.record("written_through", args, (before, handle.value), (other.value,), True)
-    return handle.value
+class _ProductRecorder(TorchDispatchMode):
+    """Records the products of constants, which are computed as ever."""
+
+    def __init__(self, tracer):
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        op, _, names = _schema(func)
+        if ops.of(op).macs is not None:
+            outputs = tuple(map(self.tracer.value, tensors_in(result)))
+            self.tracer.record(op, _with_values(args, self.tracer), self.tracer.values_of(args), outputs, False, names)
+        return result
+
+
+def made_of(inputs: tuple[Value, ...]) -> tuple[str, ...]:
+    """The parameters that an operation's result is made of, if nothing but parameters and constants goes into it."""
+    if inputs and all([value.parameters or value.role in ("buffer", "constant") for value in inputs]):
+        return tuple(dict.fromkeys(name for value in inputs for name in value.parameters))
+    return ()
 
 
 def _shared_indices(one: _Handle, other: _Handle) -> list[list[int | None]] | None:
@@ -650,14 +648,12 @@ def _place(handle: _Handle) -> tuple[int, tuple[int, ...]]:
     return 0, tuple(math.prod(shape[dim + 1:]) for dim in range(len(shape)))
 
 
-# Beside their output these return a mean and a deviation for each channel or position: too small to count.
-_WITH_STATISTICS = {"native_batch_norm", "native_layer_norm", "native_group_norm"}
 _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 _schemas = {}
 
 
-def _schema(func) -> tuple[str, tuple[str, ...]]:
-    """The operation's name and, for each result, whether it is "new", a "view", or a "write" into an argument."""
+def _schema(func) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The operation's name; for each result whether it is "new", a "view", or a "write" into an argument; the arguments' names."""
     known = _schemas.get(func)
     if known is None:
         op = func.overloadpacket.__name__
@@ -667,7 +663,8 @@ def _schema(func) -> tuple[str, tuple[str, ...]]:
             aliases.append("new" if alias is None else "write" if alias.is_write else "view")
         if op == "_unsafe_view":
             aliases = ["view"]
-        known = _schemas[func] = (op, tuple(aliases) or ("new",))
+        names = tuple(argument.name for argument in func._schema.arguments)
+        known = _schemas[func] = (op, tuple(aliases) or ("new",), names)
     return known
 
 
@@ -679,20 +676,17 @@ def _with_values(thing, tracer):
     return thing
 
 
-def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-_DATA_DEPENDENT = ("meta tensor", "data-dependent", "DynamicOutputShape", "_local_scalar_dense", "aten::nonzero",
-                   "aten::item", "aten::equal")
-
-
-def _explain(name: str, shapes: str, error: Exception) -> str:
-    text = _first_lines(error)
-    if any(sign in type(error).__name__ + text for sign in _DATA_DEPENDENT):
-        return (f"{name} needs the values of a tensor, and an analysis has shapes alone ({text}). Let the control flow "
-                "depend on shapes, or analyse the part of the network before and after this module by itself.")
-    return f"{name} on tensors of shape {shapes} failed: {text}"
+def _with_tensors(index):
+    """An index whose lists of numbers are tensors and whose tensors of one number are numbers, so that they are known later on."""
+    if isinstance(index, tuple):
+        return tuple(map(_with_tensors, index))
+    if isinstance(index, (list, range)) and index and all(type(item) is int for item in index):
+        return torch.tensor(list(index))
+    if isinstance(index, Tensor) and not index.is_meta and index.dim() == 0 and index.dtype is not torch.bool:
+        return int(index)
+    if type(index).__module__ == "numpy" and hasattr(index, "dtype") and getattr(index, "ndim", 0):
+        return torch.as_tensor(index)
+    return index
 
 
 def _without_device(args, kwargs):
@@ -713,280 +707,177 @@ _QUERIES = _DTYPE_QUERIES | {
     torch.numel, torch.is_tensor, Tensor.data_ptr,
 }
 _MOVES = {Tensor.to, Tensor.cuda, Tensor.cpu}
+_INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 
 
-# Closed forms. Each rule takes the arguments of a torch function and returns its result, having recorded the operation,
-# or NotImplemented for a case that it leaves to the general path, faulty arguments included.
+# What is remembered of functions that ran before. A recipe names values by number: those of the arguments, then every new one.
+
+_recipes: dict = {}
+_MOST_RECIPES = 4096
 
 
-def _pair(value, n):
-    return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+class _Slot(int):
+    """The number of a value in a recipe."""
 
 
-def _is_plain(tensor) -> bool:
-    """A meta tensor in the usual memory order."""
-    return type(tensor) is Tensor and tensor.is_meta and tensor.is_contiguous()
+def remembered(tracer: _Tracer, func, args, kwargs):
+    """The result of `func`, recorded: by its recipe if it was called on such arguments before, else by running it."""
+    given = [tensor for tensor in tensors_in((args, kwargs))]
+    try:
+        places = {id(tensor): i for i, tensor in enumerate(reversed(given))}
+        key = (func, _key(args, places), _key(kwargs, places))
+        recipe = _recipes.get(key)
+    except TypeError:  # something without a hash
+        key = recipe = None
+    if recipe is not None:
+        return _replay(tracer, recipe, given)
+    before = [tracer.value(tensor) for tensor in given]
+    live = tracer.live
+    step = tracer.step
+    count = len(step.nodes) if step else 0
+    peak, where, now = live.peak, live.peak_where, live.now
+    live.peak = now
+    try:
+        with _Recorder(tracer):
+            result = func(*args, **kwargs)
+    finally:
+        extra = live.peak - now
+        if live.peak <= peak:
+            live.peak, live.peak_where = peak, where
+    untouched = all(tracer.value(tensor) is value for tensor, value in zip(given, before))
+    if key is not None and untouched and not torch.is_inference_mode_enabled():
+        nodes = tracer.step.nodes[count:] if tracer.step else []
+        recipe = _recipe(nodes, given, before, result, extra)
+        if recipe is not None:
+            if len(_recipes) >= _MOST_RECIPES:
+                _recipes.clear()
+            _recipes[key] = recipe
+    return result
 
 
-_META = torch.device("meta")
+def _key(thing, places):
+    if isinstance(thing, Tensor):
+        if thing._cnnlib_handle.value.data is not None:
+            raise TypeError("depends on the values of indices")
+        return thing.shape, thing.stride(), thing.dtype, places[id(thing)]
+    kind = type(thing)
+    if kind is tuple or kind is list:
+        return kind, tuple([_key(item, places) for item in thing])
+    if kind is dict:
+        return tuple([(name, _key(item, places)) for name, item in thing.items()])
+    if kind is slice:
+        return kind, _key((thing.start, thing.stop, thing.step), places)
+    hash(thing)
+    return kind, thing
 
 
-def _emit(tracer, op, args, inputs, shape, dtype):
-    out = torch.empty(shape, dtype=dtype, device=_META)
-    tracer.record(op, args, inputs, (tracer.attach(out),))
-    return out
+class _Unrepeatable(Exception):
+    """What shapes alone do not tell."""
 
 
-def _emit_like(tracer, op, args, inputs, x):
-    """A result in the shape and memory order of the tensor `x`."""
-    if x.is_contiguous():
-        out = torch.empty(x.shape, dtype=x.dtype, device=_META)
-    else:
-        out = torch.empty_like(x)
-    tracer.record(op, args, inputs, (tracer.attach(out),))
-    return out
+def _recipe(nodes, given, before, result, extra):
+    """(lines, result, peak): each line an operation with numbers for values, and for each output its shape, type and storage's owner.
+
+    None for what cannot be repeated from shapes alone."""
+    slots = {id(value): _Slot(i) for i, value in enumerate(before)}
+    owners = {id(value.storage): slots[id(value)] for value in reversed(before)}
+    kept = list(before)  # identities stay unique while these live
+    lines = []
+    try:
+        for node in nodes:
+            new = [value for value in node.inputs if id(value) not in slots]
+            if any(value.role != "result" for value in new) or any(id(value) in slots for value in node.outputs):
+                return None
+            if new:
+                lines.append((None, None, (), _new_slots(new, slots, owners, kept), False, None))
+            args, inputs = _numbered(node.args, slots), tuple(slots[id(value)] for value in node.inputs)
+            lines.append((node.op, args, inputs, _new_slots(node.outputs, slots, owners, kept), node.is_view, node.names))
+        return lines, _part(result, given, slots, owners, set()), extra
+    except _Unrepeatable:
+        return None
 
 
-def _convolution(n):
-    def rule(tracer, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        if not _is_plain(input) or input.dim() != n + 2 or isinstance(padding, str):
-            return NotImplemented
-        x, w = tracer.value(input), tracer.value(weight)
-        stride, padding, dilation = _pair(stride, n), _pair(padding, n), _pair(dilation, n)
-        if x.dtype != w.dtype or x.shape[1] != w.shape[1] * groups or len(w.shape) != n + 2:
-            return NotImplemented
-        out = [(length + 2 * p - d * (k - 1) - 1) // s + 1
-               for length, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation)]
-        if min(out) < 1:
-            return NotImplemented
-        b = None if bias is None else tracer.value(bias)
-        args = (x, w, b, stride, padding, dilation, False, (0,) * n, groups)
-        inputs = (x, w) if b is None else (x, w, b)
-        return _emit(tracer, "convolution", args, inputs, (x.shape[0], w.shape[0], *out), x.dtype)
-
-    return rule
+def _new_slots(values, slots, owners, kept):
+    made = []
+    for value in values:
+        slot = slots[id(value)] = _Slot(len(kept))
+        kept.append(value)
+        owner = owners.setdefault(id(value.storage), slot)
+        made.append((tuple(value.shape), value.dtype, None if owner is slot else owner, value.storage.nbytes))
+    return tuple(made)
 
 
-def _linear(tracer, input, weight, bias=None):
-    if not _is_plain(input) or input.dim() < 2:
-        return NotImplemented
-    x, w = tracer.value(input), tracer.value(weight)
-    if x.dtype != w.dtype or len(w.shape) != 2 or x.shape[-1] != w.shape[1]:
-        return NotImplemented
-    b = None if bias is None else tracer.value(bias)
-    inputs = (x, w) if b is None else (x, w, b)
-    return _emit(tracer, "linear", (x, w, b), inputs, (*x.shape[:-1], w.shape[0]), x.dtype)
+def _numbered(thing, slots):
+    """Arguments with numbers in place of values."""
+    if isinstance(thing, Value):
+        if id(thing) not in slots:
+            raise _Unrepeatable
+        return slots[id(thing)]
+    return tuple([_numbered(item, slots) for item in thing]) if isinstance(thing, tuple) else thing
 
 
-def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1,
-                eps=1e-5):
-    if not _is_plain(input) or input.dim() < 2:
-        return NotImplemented
-    x = tracer.value(input)
-    channels = x.shape[1]
-    state = [None if t is None else tracer.value(t) for t in (weight, bias, running_mean, running_var)]
-    present = [value for value in state if value is not None]
-    if training and x.numel == channels:
-        return NotImplemented
-    for value in present:
-        if value.shape != (channels,):
-            return NotImplemented
-    args = (x, *state, training, momentum, eps)
-    return _emit(tracer, "native_batch_norm", args, (x, *present), x.shape, x.dtype)
+def _part(thing, given, slots, owners, whole):
+    """How to build a part of the result: a tensor that was given, a new one, a view of one that was given, a plain value, or a list."""
+    if isinstance(thing, Tensor):
+        for i, tensor in enumerate(given):
+            if tensor is thing:
+                return "given", i
+        handle = getattr(thing, "_cnnlib_handle", None)
+        if handle is None or id(handle.value) not in slots:
+            raise _Unrepeatable
+        owner, slot = owners[id(handle.value.storage)], slots[id(handle.value)]
+        if owner < len(given):
+            return "view", slot, owner, thing.shape, thing.stride(), thing.storage_offset() - given[owner].storage_offset()
+        if thing.storage_offset() or owner in whole:
+            raise _Unrepeatable
+        whole.add(owner)
+        return "new", slot, thing.shape, thing.stride(), thing.dtype
+    if type(thing) in (tuple, list):
+        return "parts", type(thing), [_part(item, given, slots, owners, whole) for item in thing]
+    if isinstance(thing, (int, float, str, type(None), torch.Size, torch.dtype)):
+        return "plain", thing
+    raise _Unrepeatable
 
 
-def _layer_norm(tracer, input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    if not _is_plain(input):
-        return NotImplemented
-    x = tracer.value(input)
-    normalized_shape = tuple(normalized_shape)
-    if x.shape[-len(normalized_shape):] != normalized_shape:
-        return NotImplemented
-    state = tuple(None if t is None else tracer.value(t) for t in (weight, bias))
-    present = tuple(value for value in state if value is not None)
-    args = (x, normalized_shape, *state, eps)
-    return _emit(tracer, "native_layer_norm", args, (x, *present), x.shape, x.dtype)
+def _replay(tracer, recipe, given):
+    lines, result, extra = recipe
+    values = [tensor._cnnlib_handle.value for tensor in given]
+    live = tracer.live
+    if live.now + extra > live.peak:
+        live.peak, live.peak_where = live.now + extra, live.where
+    for op, args, inputs, outputs, is_view, names in lines:
+        inputs = tuple([values[slot] for slot in inputs])
+        parameters = made_of(inputs)
+        made = []
+        for shape, dtype, owner, nbytes in outputs:
+            storage = Storage(nbytes) if owner is None else values[owner].storage
+            value = Value(shape, dtype, storage, "result", parameters)
+            values.append(value)
+            made.append(value)
+        if op is not None:
+            tracer.record(op, _filled(args, values), inputs, tuple(made), is_view, names)
+    return _built(result, tracer, values, given)
 
 
-def _unary(op):
-    def rule(tracer, input, inplace=False):
-        if not type(input) is Tensor or not input.is_meta or type(inplace) is not bool:
-            return NotImplemented
-        x = tracer.value(input)
-        if inplace:
-            node = tracer.record(op + "_", (x,), (x,), ())
-            node.outputs = (overwrite(input, tracer),)
-            return input
-        return _emit_like(tracer, op, (x,), (x,), input)
-
-    return rule
+def _filled(thing, values):
+    """Arguments with values in place of their numbers."""
+    if type(thing) is _Slot:
+        return values[thing]
+    return tuple([_filled(item, values) for item in thing]) if type(thing) is tuple else thing
 
 
-def _gelu(tracer, input, approximate="none"):
-    return _unary("gelu")(tracer, input)
-
-
-def _binary(op, inplace=False):
-    def rule(tracer, input, other):
-        if inplace and id(input) in tracer.buffers:  # such as the number of batches that a batch norm has seen
-            input = tracer.shadow(input)
-        if type(input) is not Tensor or not input.is_meta:
-            return NotImplemented
-        x = tracer.value(input)
-        like = input
-        if type(other) is Tensor or isinstance(other, nn.Parameter):
-            y = tracer.value(other)
-            inputs = (x, y)
-            if x.dtype != y.dtype:
-                return NotImplemented
-            if x.shape != y.shape:
-                if not inplace and type(other) is Tensor and other.is_meta and _broadcasts(y.shape, x.shape):
-                    like = other  # such as a gate times a map
-                if inplace or not _broadcasts(like.shape, x.shape) or not _broadcasts(like.shape, y.shape):
-                    return NotImplemented
-        elif x.dtype.is_floating_point and isinstance(other, (int, float)) or (
-                x.dtype is torch.int64 and type(other) is int):
-            y, inputs = other, (x,)
-        else:
-            return NotImplemented
-        if inplace:
-            node = tracer.record(op, (x, y), inputs, ())
-            node.outputs = (overwrite(input, tracer),)
-            return input
-        return _emit_like(tracer, op, (x, y), inputs, like)
-
-    return rule
-
-
-def _broadcasts(shape, other) -> bool:
-    """Whether `other` spreads to `shape` without changing it."""
-    return len(other) <= len(shape) and all(b in (1, a) for a, b in zip(shape[::-1], other[::-1]))
-
-
-def _cat(tracer, tensors, dim=0):
-    if type(tensors) not in (list, tuple) or not all(map(_is_plain, tensors)):
-        return NotImplemented
-    values = tuple(map(tracer.value, tensors))
-    first = values[0]
-    rank = len(first.shape)
-    if not isinstance(dim, int) or not -rank <= dim < rank:
-        return NotImplemented
-    dim %= rank
-    shape = list(first.shape)
-    for value in values[1:]:
-        if len(value.shape) != rank or value.dtype != first.dtype:
-            return NotImplemented
-        if any(a != b for i, (a, b) in enumerate(zip(value.shape, first.shape)) if i != dim):
-            return NotImplemented
-        shape[dim] += value.shape[dim]
-    return _emit(tracer, "cat", (values, dim), values, shape, first.dtype)
-
-
-def pooled_length(length: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """Output length of a pooling window; a last window that starts past the padded input's left part is dropped."""
-    rest = length + 2 * padding - dilation * (kernel - 1) - 1
-    out = (rest + (stride - 1 if ceil_mode else 0)) // stride + 1
-    return out - 1 if ceil_mode and (out - 1) * stride >= length + padding else out
-
-
-def _max_pool(n, op):
-    def rule(tracer, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
-        if not _is_plain(input) or input.dim() != n + 2 or return_indices:
-            return NotImplemented
-        x = tracer.value(input)
-        kernel = _pair(kernel_size, n)
-        stride, padding, dilation = _pair(stride or kernel, n), _pair(padding, n), _pair(dilation, n)
-        out = [pooled_length(*sizes, ceil_mode) for sizes in zip(x.shape[2:], kernel, stride, padding, dilation)]
-        if min(out) < 1 or any(2 * p > k for p, k in zip(padding, kernel)):
-            return NotImplemented
-        shape = (*x.shape[:2], *out)
-        result = torch.empty(shape, dtype=x.dtype, device=_META)
-        indices = torch.empty(shape, dtype=torch.int64, device=_META)
-        outputs = (tracer.attach(result), tracer.attach(indices))
-        tracer.record(op, (x, kernel, stride, padding, dilation, ceil_mode), (x,), outputs)
-        return result
-
-    return rule
-
-
-def _avg_pool2d(tracer, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True,
-                divisor_override=None):
-    if not _is_plain(input) or input.dim() != 4:
-        return NotImplemented
-    x = tracer.value(input)
-    kernel = _pair(kernel_size, 2)
-    stride, padding = _pair(stride or kernel, 2), _pair(padding, 2)
-    out = [pooled_length(*sizes, 1, ceil_mode) for sizes in zip(x.shape[2:], kernel, stride, padding)]
-    if min(out) < 1 or any(2 * p > k for p, k in zip(padding, kernel)):
-        return NotImplemented
-    args = (x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _emit(tracer, "avg_pool2d", args, (x,), (*x.shape[:2], *out), x.dtype)
-
-
-def _adaptive_avg_pool2d(tracer, input, output_size):
-    if not _is_plain(input) or input.dim() != 4:
-        return NotImplemented
-    size = _pair(output_size, 2)
-    if any(not isinstance(length, int) or length < 1 for length in size):
-        return NotImplemented
-    x = tracer.value(input)
-    if size == (1, 1):
-        return _emit(tracer, "mean", (x, (-1, -2), True), (x,), (*x.shape[:2], 1, 1), x.dtype)
-    return _emit(tracer, "_adaptive_avg_pool2d", (x, size), (x,), (*x.shape[:2], *size), x.dtype)
-
-
-def _dropout(tracer, input, p=0.5, training=True, inplace=False):
-    return NotImplemented if training and p else input
-
-
-_unary_relu, _unary_relu_in_place = _unary("relu"), lambda tracer, input: _unary("relu")(tracer, input, True)
-RULES = {
-    F.conv1d: _convolution(1), F.conv2d: _convolution(2), F.conv3d: _convolution(3),
-    F.linear: _linear, F.batch_norm: _batch_norm, F.layer_norm: _layer_norm,
-    F.relu: _unary_relu, torch.relu: _unary_relu, Tensor.relu: _unary_relu,
-    torch.relu_: _unary_relu_in_place, Tensor.relu_: _unary_relu_in_place,
-    F.relu6: _unary("hardtanh"), F.hardswish: _unary("hardswish"), F.hardsigmoid: _unary("hardsigmoid"),
-    F.silu: _unary("silu"), F.gelu: _gelu,
-    F.sigmoid: _unary("sigmoid"), torch.sigmoid: _unary("sigmoid"), Tensor.sigmoid: _unary("sigmoid"),
-    torch.tanh: _unary("tanh"), Tensor.tanh: _unary("tanh"),
-    F.max_pool2d: _max_pool(2, "max_pool2d_with_indices"),
-    F.max_pool3d: _max_pool(3, "max_pool3d_with_indices"),
-    F.avg_pool2d: _avg_pool2d, F.adaptive_avg_pool2d: _adaptive_avg_pool2d, F.dropout: _dropout,
-    torch.cat: _cat,
-    Tensor.add: _binary("add"), Tensor.__add__: _binary("add"), torch.add: _binary("add"),
-    Tensor.mul: _binary("mul"), Tensor.__mul__: _binary("mul"), torch.mul: _binary("mul"),
-    Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),
-    Tensor.mul_: _binary("mul_", True), Tensor.__imul__: _binary("mul_", True),
-}
-
-
-# Modules whose forward is one call of a function with a closed form: from module and input to that call, function
-# first, or to None where the module has to be entered.
-
-
-def _conv_call(function):
-    def call(module, x):
-        weight = module._parameters.get("weight")  # None where weight normalization computes it
-        if module.padding_mode == "zeros" and weight is not None:
-            return (function, x, weight, module._parameters["bias"], module.stride, module.padding, module.dilation,
-                    module.groups)
-
-    return call
-
-
-def _batch_norm_call(module, x):
-    if not module.training and module.track_running_stats and x.dim() == 4:
-        state, own = module._buffers, module._parameters
-        return F.batch_norm, x, state["running_mean"], state["running_var"], own["weight"], own["bias"]
-
-
-SHORTCUTS = {
-    nn.Conv1d: _conv_call(F.conv1d), nn.Conv2d: _conv_call(F.conv2d), nn.Conv3d: _conv_call(F.conv3d),
-    nn.BatchNorm2d: _batch_norm_call,
-    nn.Linear: lambda module, x: (F.linear, x, module.weight, module.bias),
-    nn.ReLU: lambda module, x: (F.relu, x, module.inplace),
-    nn.ReLU6: lambda module, x: (F.relu6, x, module.inplace),
-    nn.Hardswish: lambda module, x: (F.hardswish, x, module.inplace),
-    nn.Hardsigmoid: lambda module, x: (F.hardsigmoid, x, module.inplace),
-    nn.SiLU: lambda module, x: (F.silu, x, module.inplace),
-}
+def _built(part, tracer, values, given):
+    kind = part[0]
+    if kind == "new":
+        _, slot, shape, strides, dtype = part
+        tensor = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+        tracer.attach(tensor, value=values[slot])
+        return tensor
+    if kind == "view":
+        _, slot, owner, shape, strides, offset = part
+        tensor = given[owner].as_strided(shape, strides, given[owner].storage_offset() + offset)
+        tracer.attach(tensor, storage=values[slot].storage, value=values[slot])
+        return tensor
+    if kind == "parts":
+        return part[1]([_built(item, tracer, values, given) for item in part[2]])
+    return given[part[1]] if kind == "given" else part[1]

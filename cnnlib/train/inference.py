@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cnnlib.analysis.memory import _LiveBytes
+from cnnlib.analysis.watch import LiveBytes
 from cnnlib.running import autocast, choose_precision, evaluating, name_of
 
 
@@ -101,6 +101,6 @@ def _peak(network: nn.Module, images: torch.Tensor) -> int:
         network(images)
         synchronize(images.device)
         return torch.cuda.max_memory_allocated(images.device) - before
-    with _LiveBytes([]) as live:
+    with LiveBytes([]) as live:
         network(images)
     return live.peak

@@ -1,0 +1,174 @@
+"""What a network costs and sees, on the command line.
+
+    python -m cnnlib.analysis resnet50                                  a network of this package, by name
+    python -m cnnlib.analysis torchvision:resnet50                      one of torchvision's or timm's
+    python -m cnnlib.analysis timm:convnext_tiny --depth 2              summed by modules, two levels deep
+    python -m cnnlib.analysis my_package.my_file:Network --input 1x28x28        a class or function of yours, called without arguments
+    python -m cnnlib.analysis resnet50 --field                          what the units of every layer see of the image
+    python -m cnnlib.analysis resnet50 --memory --batch 128             what a training step keeps in memory
+    python -m cnnlib.analysis resnet50 --compare resnet18 timm:resnet26t        several networks, a line each
+    python -m cnnlib.analysis resnet50 --format csv > resnet50.csv      for a spreadsheet; also markdown, html
+
+A multiply-add is one multiplication with its addition: half a FLOP count that counts both. `--input` is the shape of one sample,
+channels first, without the batch; several inputs are several shapes.
+"""
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cnnlib import tables
+
+from .cost import Rows, cost_table
+from .fields import receptive_field
+from .memory import OPTIMIZER_STATES, training_memory
+
+FORMATS = {"text": str, "markdown": lambda table: table.to_markdown(), "html": lambda table: table.to_html(),
+           "csv": lambda table: table.to_csv().rstrip("\n")}
+
+
+@dataclass
+class Compared:
+    """One network in a comparison."""
+
+    name: str
+    input: tuple[int, ...]
+    params: int
+    macs: int
+    activations: int
+    peak_bytes: int
+
+
+class Comparison(Rows):
+    columns = ("name", "input", "params", "macs", "activations", "peak_bytes")
+    title_of = Rows.title_of | {"name": "network", "peak_bytes": "peak bytes"}
+    texts = ("name", "input")
+
+    def __init__(self, rows, note):
+        super().__init__(rows, None, note)
+
+    def _cells(self):
+        return {**super()._cells(), "total": None}
+
+
+def load(name: str) -> tuple[nn.Module, tuple[int, ...] | None]:
+    """The network of this name, in evaluation mode, and the input size that it was made for, if it says one.
+
+    Raises `ValueError`, in one line, for a name that leads nowhere."""
+    where, colon, what = name.partition(":")
+    if not colon:
+        from cnnlib.registry import create_model, find_variant
+
+        return on_meta(lambda: create_model(name)), find_variant(name).input_size
+    try:
+        if where in ("torchvision", "timm"):  # timm imports torchvision as well
+            from cnnlib.vision import torchvision
+        if where == "torchvision":
+            return on_meta(lambda: torchvision.models.get_model(what, weights=None)), None
+        library = importlib.import_module(where)
+    except ImportError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if where == "timm":
+        try:
+            model = on_meta(lambda: library.create_model(what))
+        except RuntimeError as error:
+            raise ValueError(f"{name}: {error}") from None
+        return model, getattr(model, "default_cfg", {}).get("input_size")
+    make = library
+    for part in what.split("."):
+        if not hasattr(make, part):
+            raise ValueError(f"{name}: {where} has no {what!r}")
+        make = getattr(make, part)
+    return (make.eval() if isinstance(make, nn.Module) else on_meta(make)), None
+
+
+def on_meta(make) -> nn.Module:
+    """What `make` builds, without memory where it can be built so. Raises `TypeError` if that is no network."""
+    try:
+        with torch.device("meta"):
+            model = make()
+    except NotImplementedError:  # its constructor computes
+        model = make()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a network is an nn.Module, and this is a {type(model).__name__}")
+    return model.eval()
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """"3x224x224" -> (3, 224, 224)"""
+    try:
+        return tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 3x224x224") from None
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    head, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(prog="python -m cnnlib.analysis", description=head, epilog=rest,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", help="NAME, torchvision:NAME, timm:NAME or package.module:CLASS")
+    parser.add_argument("--input", type=shape, nargs="+", metavar="SHAPE", help="such as 3x224x224; by default the network's own")
+    parser.add_argument("--batch", type=int, default=1, help="samples in a batch (1)")
+    parser.add_argument("--field", action="store_true", help="receptive fields: size, stride and start in pixels of the input")
+    parser.add_argument("--memory", action="store_true", help="bytes that one training step keeps")
+    parser.add_argument("--optimizer", default="momentum", choices=OPTIMIZER_STATES, help="for --memory (momentum)")
+    parser.add_argument("--backward", action="store_true", help="multiply-adds of the backward pass beside the forward pass")
+    parser.add_argument("--depth", type=int, metavar="N", help="sum by modules, N levels deep")
+    parser.add_argument("--columns", metavar="A,B", help="columns and their order, such as name,macs,macs%%,params")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="NETWORK", help="a line for each of these networks too")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--partial", action="store_true", help="go as far as a network can be followed, and say where that ends")
+    return parser.parse_args(arguments)
+
+
+def report(options: argparse.Namespace):
+    """The table that was asked for."""
+    def size_of(name, own):
+        if options.input is None and own is None:
+            own = (3, 224, 224)
+        sizes = options.input or [own]
+        return sizes[0] if len(sizes) == 1 else sizes
+
+    if options.compare:
+        rows = []
+        for name in (options.network, *options.compare):
+            model, own = load(name)
+            size = size_of(name, own)
+            table = cost_table(model, size, batch_size=options.batch, strict=not options.partial)
+            total = table.total
+            rows.append(Compared(name, size, total.params, total.macs, total.activations, table.peak_bytes))
+        return Comparison(rows, table.note)
+    model, own = load(options.network)
+    size = size_of(options.network, own)
+    if options.field:
+        return receptive_field(model, size, batch_size=options.batch, strict=not options.partial)
+    if options.memory:
+        table = training_memory(model.train(), size, batch_size=options.batch, optimizer=options.optimizer)
+        parts = ("weights", "buffers", "gradients", "optimizer_state", "saved", "total_bytes", "peak")
+        table.note += "\n" + ", ".join(f"{part.replace('_', ' ')} {tables.short(getattr(table, part))}B" for part in parts)
+        return table
+    table = cost_table(model, size, batch_size=options.batch, backward=options.backward, strict=not options.partial)
+    if options.depth is not None:
+        table = table.tree(options.depth)
+    if options.backward and not options.columns:
+        table = table.with_columns(*table.columns, "backward", short=table.short)
+    return table.with_columns(*options.columns.split(","), short=table.short) if options.columns else table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        text = FORMATS[options.format](report(options))
+    except (ValueError, TypeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Closed forms: the most common functions and modules, answered from the formula for their output shape.
+
+`RULES` maps a torch function to its rule and the names of the arguments that it takes, in PyTorch's order; a call with any other
+argument goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it
+leaves to the general path, faulty arguments included. `SHORTCUTS` does the same for modules whose forward is one such call.
+"""
+
+import inspect
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _pair(value, n):
+    return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+
+
+def _is_plain(tensor) -> bool:
+    """A meta tensor in the usual memory order."""
+    return type(tensor) is Tensor and tensor.is_meta and tensor.is_contiguous()
+
+
+_META = torch.device("meta")
+
+
+def _emit(tracer, op, args, inputs, shape, dtype):
+    out = torch.empty(shape, dtype=dtype, device=_META)
+    tracer.record(op, args, inputs, (tracer.attach(out),))
+    return out
+
+
+def _emit_like(tracer, op, args, inputs, x):
+    """A result in the shape and memory order of the tensor `x`."""
+    if x.is_contiguous():
+        out = torch.empty(x.shape, dtype=x.dtype, device=_META)
+    else:
+        out = torch.empty_like(x)
+    tracer.record(op, args, inputs, (tracer.attach(out),))
+    return out
+
+
+def _convolution(n):
+    def rule(tracer, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        if not _is_plain(input) or input.dim() != n + 2 or isinstance(padding, str):
+            return NotImplemented
+        x, w = tracer.value(input), tracer.value(weight)
+        stride, padding, dilation = _pair(stride, n), _pair(padding, n), _pair(dilation, n)
+        if x.dtype != w.dtype or x.shape[1] != w.shape[1] * groups or len(w.shape) != n + 2:
+            return NotImplemented
+        out = [(length + 2 * p - d * (k - 1) - 1) // s + 1
+               for length, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation)]
+        if min(out) < 1:
+            return NotImplemented
+        b = None if bias is None else tracer.value(bias)
+        args = (x, w, b, stride, padding, dilation, False, (0,) * n, groups)
+        inputs = (x, w) if b is None else (x, w, b)
+        return _emit(tracer, "convolution", args, inputs, (x.shape[0], w.shape[0], *out), x.dtype)
+
+    return rule
+
+
+def _linear(tracer, input, weight, bias=None):
+    if not _is_plain(input) or input.dim() < 2:
+        return NotImplemented
+    x, w = tracer.value(input), tracer.value(weight)
+    if x.dtype != w.dtype or len(w.shape) != 2 or x.shape[-1] != w.shape[1]:
+        return NotImplemented
+    b = None if bias is None else tracer.value(bias)
+    inputs = (x, w) if b is None else (x, w, b)
+    return _emit(tracer, "linear", (x, w, b), inputs, (*x.shape[:-1], w.shape[0]), x.dtype)
+
+
+def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1,
+                eps=1e-5):
+    if not _is_plain(input) or input.dim() < 2:
+        return NotImplemented
+    x = tracer.value(input)
+    channels = x.shape[1]
+    state = [None if t is None else tracer.value(t) for t in (weight, bias, running_mean, running_var)]
+    present = [value for value in state if value is not None]
+    if training and x.numel == channels:
+        return NotImplemented
+    for value in present:
+        if value.shape != (channels,):
+            return NotImplemented
+    args = (x, *state, training, momentum, eps)
+    return _emit(tracer, "native_batch_norm", args, (x, *present), x.shape, x.dtype)
+
+
+def _unary(op):
+    def rule(tracer, input):
+        if type(input) is not Tensor or not input.is_meta:
+            return NotImplemented
+        x = tracer.value(input)
+        return _emit_like(tracer, op, (x,), (x,), input)
+
+    return rule
+
+
+def _activation(op):
+    compute = _unary(op)
+
+    def rule(tracer, input, inplace=False):
+        if type(inplace) is not bool or inplace and (type(input) is not Tensor or not input.is_meta):
+            return NotImplemented
+        if not inplace:
+            return compute(tracer, input)
+        x = tracer.value(input)
+        node = tracer.record(op + "_", (x,), (x,), ())
+        node.outputs = (tracer.overwrite(input),)
+        return input
+
+    return rule
+
+
+def _gelu(tracer, input, approximate="none"):
+    return _unary("gelu")(tracer, input)
+
+
+def _binary(op, inplace=False):
+    def rule(tracer, input, other):
+        if inplace and id(input) in tracer.buffers:  # such as the number of batches that a batch norm has seen
+            input = tracer.shadow(input)
+        if type(input) is not Tensor or not input.is_meta:
+            return NotImplemented
+        x = tracer.value(input)
+        like = input
+        if type(other) is Tensor or isinstance(other, nn.Parameter):
+            y = tracer.value(other)
+            inputs = (x, y)
+            if x.dtype != y.dtype:
+                return NotImplemented
+            if x.shape != y.shape:
+                if not inplace and type(other) is Tensor and other.is_meta and _broadcasts(y.shape, x.shape):
+                    like = other  # such as a gate times a map
+                if inplace or not _broadcasts(like.shape, x.shape) or not _broadcasts(like.shape, y.shape):
+                    return NotImplemented
+        elif x.dtype.is_floating_point and isinstance(other, (int, float)) or (
+                x.dtype is torch.int64 and type(other) is int):
+            y, inputs = other, (x,)
+        else:
+            return NotImplemented
+        if inplace:
+            node = tracer.record(op, (x, y), inputs, ())
+            node.outputs = (tracer.overwrite(input),)
+            return input
+        return _emit_like(tracer, op, (x, y), inputs, like)
+
+    return rule
+
+
+def _broadcasts(shape, other) -> bool:
+    """Whether `other` spreads to `shape` without changing it."""
+    return len(other) <= len(shape) and all(b in (1, a) for a, b in zip(shape[::-1], other[::-1]))
+
+
+def _cat(tracer, tensors, dim=0):
+    if type(tensors) not in (list, tuple) or not all(map(_is_plain, tensors)):
+        return NotImplemented
+    values = tuple(map(tracer.value, tensors))
+    first = values[0]
+    rank = len(first.shape)
+    if not isinstance(dim, int) or not -rank <= dim < rank:
+        return NotImplemented
+    dim %= rank
+    shape = list(first.shape)
+    for value in values[1:]:
+        if len(value.shape) != rank or value.dtype != first.dtype:
+            return NotImplemented
+        if any(a != b for i, (a, b) in enumerate(zip(value.shape, first.shape)) if i != dim):
+            return NotImplemented
+        shape[dim] += value.shape[dim]
+    return _emit(tracer, "cat", (values, dim), values, shape, first.dtype)
+
+
+def _adaptive_avg_pool2d(tracer, input, output_size):
+    if not _is_plain(input) or input.dim() != 4:
+        return NotImplemented
+    size = _pair(output_size, 2)
+    if any(not isinstance(length, int) or length < 1 for length in size):
+        return NotImplemented
+    x = tracer.value(input)
+    if size == (1, 1):
+        return _emit(tracer, "mean", (x, (-1, -2), True), (x,), (*x.shape[:2], 1, 1), x.dtype)
+    return _emit(tracer, "_adaptive_avg_pool2d", (x, size), (x,), (*x.shape[:2], *size), x.dtype)
+
+
+def _in_place(op):
+    rule = _activation(op)
+    return lambda tracer, input: rule(tracer, input, True)
+
+
+def _with_names(rules):
+    return {function: (rule, tuple(inspect.signature(rule).parameters)[1:]) for function, rule in rules.items()}
+
+
+RULES = _with_names({
+    F.conv1d: _convolution(1), F.conv2d: _convolution(2), F.conv3d: _convolution(3),
+    F.linear: _linear, F.batch_norm: _batch_norm,
+    F.relu: _activation("relu"), torch.relu: _unary("relu"), Tensor.relu: _unary("relu"),
+    torch.relu_: _in_place("relu"), Tensor.relu_: _in_place("relu"),
+    F.relu6: _activation("hardtanh"), F.hardswish: _activation("hardswish"), F.hardsigmoid: _activation("hardsigmoid"),
+    F.silu: _activation("silu"), F.gelu: _gelu,
+    F.sigmoid: _unary("sigmoid"), torch.sigmoid: _unary("sigmoid"), Tensor.sigmoid: _unary("sigmoid"),
+    torch.tanh: _unary("tanh"), Tensor.tanh: _unary("tanh"),
+    F.adaptive_avg_pool2d: _adaptive_avg_pool2d, torch.cat: _cat,
+    Tensor.add: _binary("add"), Tensor.__add__: _binary("add"), torch.add: _binary("add"),
+    Tensor.mul: _binary("mul"), Tensor.__mul__: _binary("mul"), torch.mul: _binary("mul"),
+    Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),
+    Tensor.mul_: _binary("mul_", True), Tensor.__imul__: _binary("mul_", True),
+})
+
+
+# Modules whose forward is one call of a function with a closed form: from module and input to that call, function
+# first, or to None where the module has to be entered.
+
+
+def _conv_call(function):
+    def call(module, x):
+        weight = module._parameters.get("weight")  # None where weight normalization computes it
+        if module.padding_mode == "zeros" and weight is not None:
+            return (function, x, weight, module._parameters["bias"], module.stride, module.padding, module.dilation,
+                    module.groups)
+
+    return call
+
+
+def _batch_norm_call(module, x):
+    if not module.training and module.track_running_stats and x.dim() == 4:
+        state, own = module._buffers, module._parameters
+        return F.batch_norm, x, state["running_mean"], state["running_var"], own["weight"], own["bias"]
+
+
+SHORTCUTS = {
+    nn.Conv1d: _conv_call(F.conv1d), nn.Conv2d: _conv_call(F.conv2d), nn.Conv3d: _conv_call(F.conv3d),
+    nn.BatchNorm2d: _batch_norm_call,
+    nn.Linear: lambda module, x: (F.linear, x, module.weight, module.bias),
+    nn.ReLU: lambda module, x: (F.relu, x, module.inplace),
+    nn.ReLU6: lambda module, x: (F.relu6, x, module.inplace),
+    nn.Hardswish: lambda module, x: (F.hardswish, x, module.inplace),
+    nn.Hardsigmoid: lambda module, x: (F.hardsigmoid, x, module.inplace),
+    nn.SiLU: lambda module, x: (F.silu, x, module.inplace),
+}

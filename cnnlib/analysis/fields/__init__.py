@@ -1,0 +1,356 @@
+"""What part of the input a unit sees: exactly, on any graph of convolutions, pooling, branches and reshapes.
+
+    field = receptive_field(model, (3, 224, 224))
+    field["layer4"].size, field["layer4"].stride, field["layer4"].start     # (height, width) pairs
+
+Coordinates count pixels from 0; a field that reaches into the padding starts below 0. How fields are kept stands in
+`algebra.py`, how they pass through operations in `rules.py`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from torch import nn
+
+from cnnlib import tables
+
+from ..inputs import InputSize
+from ..trace import Trace, Value, trace
+from .algebra import NOWHERE, Branch, Index, State, cover
+from .rules import Follower, spatial_dims
+
+
+# What people ask for
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the units of one layer see of the input, as pairs (height, width), or one entry for each spatial axis.
+
+    Attributes:
+        size: length of the largest field of a unit, the part in the padding included.
+        stride: how far the field moves from one unit to the next (the "jump"), a fraction where several units share a field; 0
+            where there is one field for all units.
+        start: input coordinate of the first unit's left or upper edge; negative in the padding.
+        units: how many units the layer has along the axis.
+        aligned: whether all paths to a unit have fields with the same stride and centre.
+        unaligned: names of the modules that join paths of which this is not true.
+        global_axes: for each axis whether some path sees the whole input along it: squeeze-and-excitation, global pooling,
+            attention, normalization by statistics of the image. `size`, `stride` and `start` are then those of the other
+            paths, if there are any.
+        global_context: whether this is so along any axis.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int | Fraction, ...]
+    start: tuple[int, ...]
+    units: tuple[int, ...]
+    aligned: bool
+    unaligned: tuple[str, ...]
+    global_axes: tuple[bool, ...]
+    input_size: tuple[int, ...]
+    _seen: Callable[[], tuple[tuple[tuple[int, int], ...], ...]] = field(repr=False, compare=False)
+
+    @property
+    def global_context(self) -> bool:
+        return any(self.global_axes)
+
+    def pixels(self, unit: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """First and last pixel that `unit` (row, column) sees along each axis, by the paths that `size` is about.
+
+        Only pixels of the image count: at a border this can be less than the field cut off at the image's edge, since
+        padding between the layers holds nothing. (0, -1) stands for a unit that sees nothing. Each axis counts by
+        itself: what the position along another axis alone decides is not taken out.
+        Raises `ValueError` for a unit that the layer does not have."""
+        if len(unit) != len(self.units) or not all(0 <= i < n for i, n in zip(unit, self.units)):
+            raise ValueError(f"unit must lie within {self.units}, got {tuple(unit)}")
+        spans = [axis[i] for axis, i in zip(self._seen(), unit)]
+        return tuple((0, -1) if span == NOWHERE else span for span in spans)
+
+    def units_seeing(self, pixel: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """Along each axis, the indices of the units whose pixels include `pixel` (row, column).
+
+        Raises `ValueError` for a pixel outside the image."""
+        if len(pixel) != len(self.input_size) or not all(0 <= i < n for i, n in zip(pixel, self.input_size)):
+            raise ValueError(f"pixel must lie within {self.input_size}, got {tuple(pixel)}")
+        return tuple(tuple(i for i, (first, last) in enumerate(spans) if first <= x <= last)
+                     for x, spans in zip(pixel, self._seen()))
+
+    def __getstate__(self):
+        return vars(self) | {"_seen": _Known(self._seen())}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A field's spans, worked out, in the place of the function that would."""
+
+    spans: tuple
+
+    def __call__(self):
+        return self.spans
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Where the units of a tensor lie: of an axis the factors, and the branches that count; `own` if each axis has its own dimension."""
+
+    state: State
+    carrying: tuple[tuple[int, ...], ...]
+    branches: tuple[tuple[Branch, ...], ...]
+    own: bool
+
+    def lengths(self, axis: int) -> list[int]:
+        return [self.state.factors[i] for i in self.carrying[axis]]
+
+
+def _units(state: State) -> _Units:
+    """The units of a tensor.
+
+    A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
+    see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
+    stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
+    tensor was flattened, and what lies in a vector that holds the whole image are no places."""
+    rank, count = len(state.layout), len(state.axes)
+    if rank == count + 2:
+        places = [state.place(2 + axis) for axis in range(count)]
+        moves = [{i for branch in axis for i, index in enumerate(branch.indices) if index is not None and index.moves}
+                 for axis in state.axes]
+        channels = state.place(1)
+        later = [{i for i in moving if not channels.start <= i < channels.stop} for moving in moves]
+        if any(later) and all(moving <= set(range(place.start, place.stop)) and (moving or not rest)
+                              for moving, rest, place in zip(later, moves, places)):
+            return _own_units(state, [any(not branch.everywhere for branch in axis) for axis in state.axes])
+    factors = state.factors
+    flat = range(len(factors))
+    moving = {i for branches in state.axes for branch in branches for i in flat
+              if (index := branch.indices[i]) is not None and index.moves}
+    used = {i for branches in state.axes for branch in branches for i in flat if branch.indices[i] is not None}
+    shared = {}  # still factor -> the moving one that it goes with
+    if used != moving or len(factors) > rank:
+        dims = [range(place.start, place.stop) for place in map(state.place, range(rank))]
+        state = state.contracted([dim for dim, places in enumerate(dims) if moving.isdisjoint(places)], marks=False)
+        for dim, places in enumerate(dims if rank > 2 else ()):
+            movers = [i for i in places if i in moving]
+            for i in places:
+                left = [j for j in movers if j < i]
+                if movers and i not in moving and (left or dim > 1 or dim == 1 and rank > count + 1):
+                    shared[i] = left[-1] if left else movers[0]
+    carryings, counting = [], []
+    for branches in state.axes:
+        local = [branch for branch in branches if not branch.everywhere] or list(branches)
+        carrying = {i for branch in local for i in flat if (index := branch.indices[i]) is not None and index.moves}
+        carrying = sorted(carrying.union(i for i, place in shared.items() if place in carrying))
+        local = [_unmasked(branch, carrying, factors) for branch in local]
+        carryings.append(tuple(carrying))
+        counting.append(tuple(branch for branch in local if branch.first != math.inf))
+    return _Units(state, tuple(carryings), tuple(counting), False)
+
+
+def _own_units(state: State, has_local: Sequence[bool]) -> _Units:
+    """The units of a map, of whose axes some have paths that do not see everything: then these alone count."""
+    state = state.contracted((0, 1), marks=False)
+    count = len(state.axes)
+    places = [state.place(2 + axis) for axis in range(count)]
+    carrying = [tuple(range(place.start, place.stop)) for place in places]
+    branches = []
+    for axis, own, local in zip(state.axes, carrying, has_local):
+        counting = [_unmasked(branch, own, state.factors) for branch in axis if not (local and branch.everywhere)]
+        branches.append(tuple(branch for branch in counting if branch.first != math.inf))
+    return _Units(state, tuple(carrying), tuple(branches), True)
+
+
+def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
+    """The branch with all that other factors than those of `carrying` let it see."""
+    hulls = [index.hull(length) for i, (index, length) in enumerate(zip(branch.indices, lengths))
+             if index is not None and i not in carrying]
+    if not hulls:
+        return branch
+    indices = tuple(index if i in carrying else None for i, index in enumerate(branch.indices))
+    first, last = (sum(ends, start) for ends, start in zip(zip(*hulls), (branch.first, branch.last)))
+    return Branch(first, last, indices, branch.everywhere)
+
+
+def _spans(carrying: Sequence[int], lengths: Sequence[int], branches: Sequence[Branch]) -> list[tuple[int, int]]:
+    """The span of every unit."""
+    return [cover([_span(branch, carrying, unit) for branch in branches] or [NOWHERE])
+            for unit in itertools.product(*map(range, lengths))]
+
+
+def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
+    """Whether the field only moves by the same step from every unit to the next."""
+    indices = [branch.indices[place] for place in carrying for branch in branches]
+    return len(carrying) == 1 and bool(indices) and all(
+        index is not None and not index.is_table and len(index.first) == 1 and index.step == indices[0].step
+        for index in indices)
+
+
+def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
+    sizes, strides, starts, units = [], [], [], []
+    where = _units(state)
+    for axis, (carrying, branches) in enumerate(zip(where.carrying, where.branches)):
+        lengths = where.lengths(axis)
+        spans = _spans(carrying, (1,) if _is_steady(carrying, branches) else lengths, branches)
+        seeing = [span for span in spans if span[0] != math.inf]
+        sizes.append(max(last - first + 1 for first, last in seeing))
+        starts.append(seeing[0][0])
+        units.append(math.prod(lengths))
+        strides.append(_stride(branches, carrying, lengths))
+    names = tuple(dict.fromkeys(name for axis in state.unaligned for name in axis))
+    everywhere = tuple(any(branch.everywhere for branch in axis) for axis in state.axes)
+    return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), not names, names, everywhere, input_size, seen)
+
+
+def _span(branch: Branch, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
+    first, last = branch.first, branch.last
+    for place, i in zip(carrying, unit):
+        index = branch.indices[place]
+        if index is not None:
+            low, high = index.span(i)
+            first += low
+            last += high
+    return first, last
+
+
+def _stride(branches: Sequence[Branch], carrying: Sequence[int], lengths: Sequence[int]) -> int | Fraction:
+    """Mean advance from one unit to the next, along the innermost index that moves the field."""
+    sharing = 1  # units that share a field
+    for place, length in zip(reversed(carrying), reversed(lengths)):
+        indices = [index for branch in branches if (index := branch.indices[place]) is not None]
+        if any([index.moves for index in indices]):
+            if sharing == len(indices) == 1 and not indices[0].is_table and len(indices[0].first) == 1:
+                return indices[0].step
+            stride = max(map(_slope, indices), key=abs) / sharing
+            return int(stride) if stride.denominator == 1 else stride
+        sharing *= length
+    return 0
+
+
+def _slope(index: Index) -> Fraction:
+    if not index.is_table:
+        return Fraction(index.step, len(index.first))
+    places = [(i, first) for i, first in enumerate(index.first) if first != math.inf]
+    (i, a), (j, b) = places[0], places[-1]
+    return Fraction(b - a, j - i) if j > i else Fraction(0)
+
+
+class Fields(Mapping):
+    """Module names in forward order, each with the `Field` of its output; `output` is the field of the whole network.
+
+    Modules whose output does not depend on the input's pixels are left out. A module called more than once
+    stands for its last call. `missing` lists what could not be followed, and where, if that was allowed (`strict=False`): modules
+    behind it are left out too. Pickled, and printed, are the fields alone.
+    """
+
+    def __init__(self, record: Trace, source: int, strict: bool = True):
+        self._record = record
+        self._source = source
+        follower = Follower(record, source, strict=strict)
+        self._states = follower.states
+        self.missing = tuple(follower.missing)
+        self._strict = strict
+        self._bounded = None
+        value = record.inputs[source]
+        self.input_size = tuple(value.shape[dim] for dim in spatial_dims(value))
+        self._fields = {}
+        self._values = {call.name: call.outputs[0] for call in record.calls()
+                        if call.name and call.outputs and self._is_seeing(call.outputs[0])}
+        self._output = record.outputs[0] if record.outputs and self._is_seeing(record.outputs[0]) else None
+
+    def _is_seeing(self, value: Value) -> bool:
+        return value in self._states and all(self._states[value].axes)
+
+    def _field_of(self, value: Value) -> Field:
+        if value not in self._fields:
+            self._fields[value] = _field(self._states[value], self.input_size, lambda: self._seen(value))
+        return self._fields[value]
+
+    def _seen(self, value: Value) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each axis the span of every unit, borders respected."""
+        if self._bounded is None:
+            self._bounded = Follower(self._record, self._source, bounded=True, strict=self._strict).states
+        units = self._field_of(value).units
+        if value in self._bounded:
+            state, where = self._bounded[value], _units(self._states[value])
+            if where.own:
+                inner = _own_units(state, [any(not branch.everywhere for branch in axis) for axis in self._states[value].axes])
+            else:
+                inner = _units(state)
+            axes = [_spans(inner.carrying[axis], inner.lengths(axis), inner.branches[axis]) for axis in range(len(units))]
+        else:
+            axes = [[NOWHERE]] * len(units)
+        return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))
+
+    def __getitem__(self, name: str) -> Field:
+        return self._field_of(self._values[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def output(self) -> Field | None:
+        """The field of the network's first output, None if it does not depend on the pixels."""
+        return None if self._output is None else self._field_of(self._output)
+
+    def __getstate__(self):
+        fields = dict(self.items())
+        return {"_fields": {**fields, "": self.output}, "_values": {name: name for name in fields},
+                "_output": None if self.output is None else "", "missing": self.missing, "input_size": self.input_size}
+
+    def _cells(self) -> dict:
+        rows = [("layer", "size", "stride", "start", "notes")]
+        for name, one in self.items():
+            axes = "" if all(one.global_axes) else f" (axis {', '.join(str(i) for i, flag in enumerate(one.global_axes) if flag)})"
+            notes = [f"global context{axes}"] * one.global_context + ["unaligned"] * (not one.aligned)
+            rows.append((name, *("x".join(map(str, pair)) for pair in (one.size, one.stride)),
+                         ", ".join(map(str, one.start)), ", ".join(notes)))
+        missing = [f"{one.module or 'the model'}: {one.op or 'what follows'}: {one.reason}" for one in self.missing]
+        return {"rows": rows, "left": [True] * 5, "note": "\n".join(["not followed:", *missing] if missing else [])}
+
+    def __str__(self) -> str:
+        return tables.as_text(**self._cells())
+
+    __repr__ = __str__
+
+    def to_html(self) -> str:
+        return tables.as_html(**self._cells())
+
+    def to_markdown(self) -> str:
+        return tables.as_markdown(**self._cells())
+
+    def records(self) -> list[dict]:
+        """One plain dictionary for each module: name, size, stride, start, units, aligned, global_axes."""
+        keys = ("size", "stride", "start", "units", "aligned", "global_axes")
+        return [{"name": name, **{key: getattr(one, key) for key in keys}} | {"global_axes": tuple(map(int, one.global_axes))}
+                for name, one in self.items()]
+
+    def to_csv(self) -> str:
+        return tables.as_csv(self.records())
+
+
+def receptive_field(
+    model: nn.Module, input_size: InputSize, *, batch_size: int = 1, source: int = 0, strict: bool = True
+) -> Fields:
+    """The receptive field of every module's output with respect to the input number `source`.
+
+    `input_size` is as in `cost_table`. The result maps dotted module names to `Field`s. The field is that of the
+    function which the network computes from its input's pixels with batch-norm statistics taken as given; it does not
+    depend on the weights. With `strict=False` an operation that cannot be followed is listed in the result's `missing`, and the
+    modules behind it are left out.
+
+    Raises `TypeError` or `ValueError` for arguments that make no sense and `AnalysisError`, a `ValueError` that
+    names the operation and the module, for what cannot be followed.
+    """
+    record = trace(model, input_size, batch_size=batch_size, strict=strict)
+    if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < len(record.inputs):
+        raise ValueError(f"source must be the number of an input, below {len(record.inputs)}; got {source!r}")
+    value = record.inputs[source]
+    if not spatial_dims(value):
+        raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or "
+                         "(C, D, H, W)")
+    return Fields(record, source, strict)

@@ -1,0 +1,535 @@
+"""The algebra of receptive fields: functions of an index, sums of them over the factors of a tensor's dimensions, and unions.
+
+For every tensor and every spatial axis of the input, the first and the last input coordinate that a unit depends on are kept as
+functions of the unit's index. Through sliding windows such functions stay periodic up to a slope:
+`last(i + period) = last(i) + step`, and in most networks the period is 1 and the step is the layer's stride. Reshapes split and
+merge indices; where branches meet, a unit sees what either branch sees.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+# Functions of one index
+
+
+NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
+
+
+@dataclass(frozen=True)
+class Index:
+    """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
+
+    A table has one entry for each index instead and no step; outside it there is nothing to see. A table that does not
+    `move` only says which indices (channels) see at all.
+    """
+
+    step: int
+    first: tuple[int, ...] = (0,)
+    last: tuple[int, ...] = (0,)
+    is_table: bool = False
+    moves: bool = True
+
+    def span(self, i: int) -> tuple[int, int]:
+        if self.is_table:
+            return (self.first[i], self.last[i]) if 0 <= i < len(self.first) else NOWHERE
+        turns, phase = divmod(i, len(self.first))
+        return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
+
+    def hull(self, length: int) -> tuple[int, int]:
+        """The first and last coordinate over all indices below `length`."""
+        return _hull(self, length)
+
+
+@lru_cache(maxsize=4096)
+def _hull(index: Index, length: int) -> tuple[int, int]:
+    if len(index.first) == 1 and not index.is_table:
+        reach = index.step * (length - 1)
+        return index.first[0] + min(0, reach), index.last[0] + max(0, reach)
+    spans = [index.span(i) for i in range(length)]
+    return min(first for first, _ in spans), max(last for _, last in spans)
+
+
+def cover(spans) -> tuple[int, int]:
+    """The smallest span that contains all of `spans`."""
+    spans = list(spans)
+    return min(first for first, _ in spans), max(last for _, last in spans)
+
+
+def table(spans, moves: bool = True) -> Index:
+    first, last = zip(*spans)
+    return Index(0, first, last, True, moves)
+
+
+def periodic(step: int, spans: Sequence[tuple[int, int]]) -> Index:
+    """The function with these spans in its first period, written with the shortest period."""
+    first, last = zip(*spans)
+    period = len(spans)
+    for shorter in range(1, period):
+        if period % shorter == 0 and step * shorter % period == 0:
+            small = step * shorter // period
+            if all(row[i] == row[i - shorter] + small for row in (first, last) for i in range(shorter, period)):
+                return Index(small, first[:shorter], last[:shorter])
+    return Index(step, first, last)
+
+
+@lru_cache(maxsize=4096)
+def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
+    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t <
+    kernel."""
+    period = len(index.first)
+    taps = (0, kernel - 1) if period == 1 and not index.is_table else range(kernel)
+
+    def span(o):
+        return cover(index.span(o * stride - padding + t * dilation) for t in taps)
+
+    if index.is_table:
+        return table(map(span, range(out)), index.moves)
+    turns = period // math.gcd(period, stride)
+    return periodic(index.step * stride * turns // period, list(map(span, range(turns))))
+
+
+def gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance: int) -> Index:
+    """The function of `out` outputs of which number o covers the input indices from windows[o][0] to windows[o][1];
+    after all windows they start anew `advance` further on."""
+    def span(o):
+        turn, place = divmod(o, len(windows))
+        return cover(index.span(i + turn * advance) for i in range(windows[place][0], windows[place][1] + 1))
+
+    if index.is_table:
+        return table(map(span, range(out)), index.moves)
+    period = len(index.first)
+    turns = period // math.gcd(period, advance)
+    return periodic(index.step * advance * turns // period, list(map(span, range(turns * len(windows)))))
+
+
+@lru_cache(maxsize=4096)
+def spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int, taps: Index | None = None) -> Index:
+    """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t * dilation.
+
+    `taps` is a function of t, the place in the window, that is added."""
+    def span(o):
+        spans = []
+        for t in range(kernel):
+            i, rest = divmod(o + padding - t * dilation, stride)
+            if rest == 0:
+                spans.append(index.span(i) if taps is None else add(index.span(i), taps.span(t)))
+        return cover(spans or [NOWHERE])
+
+    moves = index.moves or taps is not None and taps.moves
+    if index.is_table or not moves:
+        return table(map(span, range(out)), moves)
+    return periodic(index.step, list(map(span, range(stride * len(index.first)))))
+
+
+def windows_along(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """How many places a sliding window has."""
+    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+# Fields of a tensor
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The field along one input axis by one kind of path: spans of all indices on which it depends, added up.
+
+    `indices` has one entry for each factor of the tensor's layout, None where the coordinate does not depend on it.
+    `everywhere` marks paths through a global operation: pooling to one value, attention, statistics of the image.
+    """
+
+    first: int
+    last: int
+    indices: tuple[Index | None, ...]
+    everywhere: bool = False
+
+    def span(self, unit: Sequence[int]) -> tuple[int, int]:
+        first, last = self.first, self.last
+        for i, index in zip(unit, self.indices):
+            if index is not None:
+                low, high = index.span(i)
+                first += low
+                last += high
+        return first, last
+
+
+@dataclass(frozen=True)
+class State:
+    """The fields of one tensor: a layout, which splits each dimension into factors, and branches for each input axis.
+
+    `unaligned` names the modules in which branches met whose fields have different strides or centres.
+    """
+
+    layout: tuple[tuple[int, ...], ...]
+    axes: tuple[tuple[Branch, ...], ...]
+    unaligned: tuple[tuple[str, ...], ...]
+
+    @property
+    def factors(self) -> list[int]:
+        return [length for dim in self.layout for length in dim]
+
+    def place(self, dim: int) -> slice:
+        """Where the factors of a dimension stand in the flat list."""
+        start = sum(map(len, self.layout[:dim]))
+        return slice(start, start + len(self.layout[dim]))
+
+    def seeing(self) -> "State | None":
+        """The same without branches by which no unit sees anything; None if there are no others."""
+        if not any(_is_blind(branch) for axis in self.axes for branch in axis):
+            return self if any(self.axes) else None
+        axes = tuple(tuple(branch for branch in axis if not _is_blind(branch)) for axis in self.axes)
+        return State(self.layout, axes, self.unaligned) if any(axes) else None
+
+    def pruned(self) -> "State":
+        """The same without branches that see nothing beyond another branch."""
+        axes = [[branch for branch in axis if branch.first != math.inf] for axis in self.axes]
+        lengths = self.factors
+        return State(self.layout, tuple(outermost(axis, lengths) for axis in axes), self.unaligned)
+
+    def with_axes(self, layout, change) -> "State":
+        return State(layout, tuple(tuple(map(change, axis)) for axis in self.axes), self.unaligned)
+
+    def map(self, positions: slice, change, layout) -> "State":
+        """A new layout, and at `positions` of every branch the indices that `change` makes of the old ones."""
+        return self.with_axes(layout, lambda branch: Branch(
+            branch.first, branch.last,
+            (*branch.indices[:positions.start], *change(branch.indices[positions]), *branch.indices[positions.stop:]),
+            branch.everywhere))
+
+    def merged(self, dim: int) -> "State":
+        """The same with a single factor for `dim`."""
+        lengths = self.layout[dim]
+        if len(lengths) == 1:
+            return self
+        layout = replace(self.layout, dim, (math.prod(lengths),))
+        return self.map(self.place(dim), lambda indices: (merge(indices, lengths),), layout)
+
+    def on_dim(self, dim: int, change, length: int) -> "State":
+        """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
+        state = self.merged(dim)
+        layout = replace(state.layout, dim, (length,))
+        return state.map(
+            state.place(dim), lambda indices: [None if index is None else change(index) for index in indices], layout)
+
+    def contracted(self, dims: Sequence[int], marks: bool = True) -> "State":
+        """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
+
+        This, if it `marks`, is a path through everything where no place is left along an axis, or where `dims` hold all places of a map (N, C, ...):
+        channels may still differ by parts of a pixel."""
+        whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
+        places = {i for dim in dims for i in range(self.place(dim).start, self.place(dim).stop)}
+        lengths = self.factors
+
+        def contract(branch):
+            first, last, everywhere = branch.first, branch.last, branch.everywhere
+            left = list(branch.indices)
+            reduced = False
+            for i in places:
+                if left[i] is not None:
+                    low, high = left[i].hull(lengths[i])
+                    reduced |= lengths[i] > 1 and left[i].moves
+                    first, last, left[i] = first + low, last + high, None
+            everywhere |= marks and reduced and (whole or not any(index is not None and index.moves for index in left))
+            return Branch(first, last, tuple(left), everywhere)
+
+        return self.with_axes(self.layout, contract).pruned()
+
+    def resized(self, dim: int, length: int) -> "State":
+        """The same with `dim`, on which no field may depend, given another length."""
+        place = self.place(dim)
+        layout = replace(self.layout, dim, (length,))
+        return self.map(place, lambda indices: (None,), layout)
+
+    def without(self, dims: Sequence[int]) -> "State":
+        """Dimensions on which no field depends, dropped."""
+        state = self
+        for dim in sorted(dims, reverse=True):
+            place = state.place(dim)
+            state = state.map(place, lambda indices: (), state.layout[:dim] + state.layout[dim + 1:])
+        return state
+
+    def with_new(self, dim: int, length: int = 1) -> "State":
+        """A new dimension at `dim`, on which no field depends."""
+        start = sum(map(len, self.layout[:dim]))
+        layout = (*self.layout[:dim], (length,), *self.layout[dim:])
+        return self.map(slice(start, start), lambda indices: (None,), layout)
+
+    def joined(self, dim: int) -> "State":
+        """`dim` and the next as one dimension, with the factors of both."""
+        layout = (*self.layout[:dim], self.layout[dim] + self.layout[dim + 1], *self.layout[dim + 2:])
+        return State(layout, self.axes, self.unaligned)
+
+    def permuted(self, order: Sequence[int]) -> "State":
+        positions = [i for dim in order for i in range(self.place(dim).start, self.place(dim).stop)]
+        layout = tuple(self.layout[dim] for dim in order)
+        return self.with_axes(layout, lambda branch: Branch(
+            branch.first, branch.last, tuple(branch.indices[i] for i in positions), branch.everywhere))
+
+    def expanded(self, shape: Sequence[int]) -> "State":
+        """Broadcast to `shape`."""
+        state = self
+        while len(state.layout) < len(shape):
+            state = state.with_new(0)
+        for dim, length in enumerate(shape):
+            if math.prod(state.layout[dim]) != length:
+                state = state.contracted((dim,)).resized(dim, length)
+        return state
+
+    def _cut_for(self, shape: Sequence[int]) -> "State":
+        """The same as one dimension, its factors merged where their borders and those of `shape` cannot both be
+        kept."""
+        ends = [math.prod(shape[i:]) for i in range(len(shape))]
+        groups = []
+        factors = self.factors
+        for i in range(len(factors)):
+            below = math.prod(factors[i:])
+            if groups and any(below % end and end % below for end in ends):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        if len(groups) == len(factors):
+            return self
+        layout = (tuple(math.prod(factors[i] for i in group) for group in groups),)
+        return self.with_axes(layout, lambda branch: Branch(
+            branch.first, branch.last,
+            tuple(merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups),
+            branch.everywhere))
+
+    def reshaped_away(self, shape: Sequence[int]) -> "State":
+        """Fields that depend on no index, for a tensor of any shape."""
+        return self.with_axes(tuple((length,) for length in shape), lambda branch: Branch(
+            branch.first, branch.last, (None,) * len(shape), branch.everywhere))
+
+    def reshaped(self, shape: Sequence[int]) -> "State":
+        """The fields after a view as `shape`: factors are split and regrouped."""
+        self = self._cut_for(shape)
+        todo = [(length, i) for i, length in enumerate(self.factors)]
+        sources = []  # for each new factor: the old one, or a part of it
+        layout = []
+        pieces = {}  # old factor -> lengths of its parts, outer to inner
+        for length in shape:
+            dim = []
+            while length > 1 or (not dim and todo and todo[0][0] == 1):
+                if not todo:
+                    raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
+                n, i = todo.pop(0)
+                if n == 1 and length > 1:
+                    continue
+                if length % n:  # only a part of this factor belongs here
+                    todo.insert(0, (n // length, i))
+                    n = length
+                pieces.setdefault(i, []).append(n)
+                sources.append((i, len(pieces[i]) - 1))
+                dim.append(n)
+                length //= n
+            if not dim:
+                dim.append(1)
+                sources.append(None)
+            layout.append(tuple(dim))
+
+        def regroup(branch):
+            parts = {}
+            first, last = branch.first, branch.last
+            for i, index in enumerate(branch.indices):
+                if i in pieces:
+                    parts[i] = split(index, pieces[i])
+                elif index is not None:  # a factor of length 1 that no longer has a place
+                    first, last = first + index.span(0)[0], last + index.span(0)[1]
+            for ways in itertools.product(*parts.values()):
+                chosen = dict(zip(parts, ways))
+                indices = tuple(None if source is None else chosen[source[0]][source[1]] for source in sources)
+                yield Branch(first, last, indices, branch.everywhere)
+
+        axes = tuple(tuple(way for branch in axis for way in regroup(branch)) for axis in self.axes)
+        return State(tuple(layout), axes, self.unaligned)
+
+
+def _is_blind(branch: Branch) -> bool:
+    return branch.first == math.inf or any(
+        [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
+
+
+class Unfollowed(Exception):
+    """An operation that the fields cannot be followed through; the message says why."""
+
+
+def replace(layout, dim, lengths):
+    return (*layout[:dim], lengths, *layout[dim + 1:])
+
+
+def merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | None:
+    """One function of i = i1 * length2 + i2 from functions of i1 and i2, and so on."""
+    merged, before = indices[0], lengths[0]
+    for index, length in zip(indices[1:], lengths[1:]):
+        merged = merge_two(merged, index, before, length)
+        before *= length
+    return merged
+
+
+@lru_cache(maxsize=4096)
+def merge_two(outer: Index | None, inner: Index | None, before: int, length: int) -> Index | None:
+    """The same for two, of which i1 < `before` and i2 < `length`."""
+    if outer is None and inner is None:
+        return None
+    moves = any(index is not None and index.moves for index in (outer, inner))
+    ends = any(index is not None and index.is_table for index in (outer, inner))
+    outer, inner = outer or Index(0), inner or Index(0)
+    count = before if ends or not moves else len(outer.first)
+    spans = [add(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
+    return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
+
+
+def add_spans(spans) -> tuple[int, int]:
+    """The sum of spans, end by end."""
+    return tuple(map(sum, zip(*spans)))
+
+
+def add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    return (a[0] + b[0], a[1] + b[1])
+
+
+@lru_cache(maxsize=4096)
+def split_two(index: Index, outer: int, inner: int) -> list[tuple[Index, Index]]:
+    """Pairs of functions of i1 and i2 whose sums, taken together, are the function of i1 * inner + i2."""
+    if inner % len(index.first) == 0 and not index.is_table:
+        return [(Index(index.step * inner // len(index.first)), index)]
+    rows = {}  # what a row looks like from its own beginning -> where the rows that look like this begin
+    for i in range(outer):
+        spans = [index.span(i * inner + j) for j in range(inner)]
+        begin = min(first for first, _ in spans)
+        if begin != math.inf:
+            pattern = tuple(span if span == NOWHERE else (span[0] - begin, span[1] - begin) for span in spans)
+            rows.setdefault(pattern, [NOWHERE] * outer)[i] = (begin, begin)
+    return [(table(begins, index.moves), table(pattern, index.moves)) for pattern, begins in rows.items()]
+
+
+def split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None]]:
+    """The ways to write a function of one index as a sum of functions of its parts; each way covers some of the
+    indices."""
+    if index is None:
+        return [[None] * len(lengths)]
+    if len(lengths) == 1:
+        return [[index]]
+    return [[outer, *rest] for outer, inner in split_two(index, lengths[0], math.prod(lengths[1:]))
+            for rest in split(inner, lengths[1:])]
+
+
+# Where branches meet
+
+
+def _common_layout(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The coarsest factors that refine both, or None if there are none."""
+    cuts = sorted({math.prod(lengths[i:]) for lengths in (first, second) for i in range(len(lengths))}, reverse=True)
+    if any(a % b for a, b in zip(cuts, cuts[1:])):
+        return None
+    return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
+
+
+def _aligned_layouts(states: list[State]) -> list[State]:
+    """The same fields in one layout."""
+    target = states[0].layout
+    for state in states[1:]:
+        if state.layout == target:
+            continue
+        dims = []
+        for ours, theirs in zip(target, state.layout):
+            common = ours if ours == theirs else _common_layout(ours, theirs)
+            dims.append(common or (math.prod(ours),))
+        target = tuple(dims)
+    return [_in_layout(state, target) for state in states]
+
+
+def _in_layout(state: State, layout) -> State:
+    for dim, lengths in enumerate(layout):
+        if state.layout[dim] == lengths:
+            continue
+        state = state.merged(dim)
+        place = state.place(dim)
+        axes = tuple(tuple(
+            Branch(branch.first, branch.last, (*branch.indices[:place.start], *way, *branch.indices[place.stop:]),
+                   branch.everywhere)
+            for branch in axis for way in split(branch.indices[place.start], lengths)) for axis in state.axes)
+        state = State(replace(state.layout, dim, lengths), axes, state.unaligned)
+    return state
+
+
+@lru_cache(maxsize=4096)
+def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
+    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees
+    something."""
+    if a == b:
+        return 0, 0
+    a, b = a or Index(0), b or Index(0)
+    linear = len(a.first) == len(b.first) == 1 and not (a.is_table or b.is_table)
+    pairs = [(a.span(i), b.span(i)) for i in ((0, length - 1) if linear else range(length))]
+    pairs = [(x, y) for x, y in pairs if x != NOWHERE]
+    return (min((x[0] - y[0] for x, y in pairs), default=math.inf),
+            min((y[1] - x[1] for x, y in pairs), default=math.inf))
+
+
+def _inside(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
+    """Whether the field of every unit by `a` lies inside its field by `b`."""
+    left, right = a.first - b.first, b.last - a.last
+    for x, y, length in zip(a.indices, b.indices, lengths):
+        if x is not y and x != y:
+            more = _difference(x, y, length)
+            if more[0] == -math.inf:
+                return False
+            left, right = left + more[0], right + more[1]
+    return left >= 0 and right >= 0
+
+
+def outermost(branches: Sequence[Branch], lengths: Sequence[int]) -> tuple[Branch, ...]:
+    """The branches whose fields do not lie inside those of another; paths that see everything are kept apart."""
+    if len(branches) < 2:
+        return tuple(branches)
+    kept = []
+    for branch in branches:
+        if not any(other.everywhere == branch.everywhere and _inside(branch, other, lengths) for other in kept):
+            kept = [other for other in kept
+                    if other.everywhere != branch.everywhere or not _inside(other, branch, lengths)]
+            kept.append(branch)
+    return tuple(kept)
+
+
+def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
+    """Whether every unit's fields by `a` and by `b` have the same centre."""
+    def centre(index, i):
+        return 0 if index is None or index.is_table else sum(index.span(i))
+
+    start = a.first + a.last - b.first - b.last + sum(centre(x, 0) - centre(y, 0) for x, y in zip(a.indices, b.indices))
+    if start:
+        return False
+    for x, y, length in zip(a.indices, b.indices, lengths):
+        if x is not y and x != y:
+            if any(z is not None and z.is_table for z in (x, y)):
+                continue  # parts of a whole: they need not agree
+            indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
+            if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
+                return False
+    return True
+
+
+def union(states: Sequence[State], where: str) -> State:
+    """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins
+    them."""
+    states = list({id(state): state for state in states}.values())
+    if len(states) == 1:
+        return states[0]
+    states = _aligned_layouts(states)
+    lengths = states[0].factors
+    axes, unaligned = [], []
+    for i in range(len(states[0].axes)):
+        names = dict.fromkeys(name for state in states for name in state.unaligned[i])
+        branches = [branch for state in states for branch in state.axes[i]]
+        local = [branch for branch in branches if not branch.everywhere]
+        if not all(_same_centres(branch, local[0], lengths) for branch in local[1:]):
+            names[where] = None
+        axes.append(outermost(branches, lengths))
+        unaligned.append(tuple(names))
+    return State(states[0].layout, tuple(axes), tuple(unaligned))
+
+

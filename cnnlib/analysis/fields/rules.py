@@ -1,0 +1,707 @@
+"""How receptive fields pass through each operation: rules by the name that the table of operators (`ops.py`) gives."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+
+from .. import ops
+from ..trace import Missing, Node, Step, Trace, Value
+from ..watch import AnalysisError
+from .algebra import (
+    NOWHERE, Branch, Index, State, Unfollowed, add_spans, cover, gathered, replace, slide, split_two, spread, table, union,
+    windows_along,
+)
+
+
+# From the node and the states of its inputs to the states of its outputs
+
+RULES = {}
+
+
+def _rule(name):
+    def add(function):
+        RULES[name] = function
+        return function
+
+    return add
+
+
+_TAKES_PARTS = {"slice", "split", "select", "flip", "index"}  # rules
+
+
+class Follower:
+    """Carries the fields from an input of a traced graph to all its values.
+
+    By default the image and every feature map go on without end, so that fields have a size and a stride. `bounded`
+    ends them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image. Without `strict`,
+    what cannot be followed is listed in `missing`, and nothing is known of what comes out of it.
+    """
+
+    def __init__(self, record: Trace, source: int, bounded: bool = False, strict: bool = True):
+        self.states = {}
+        self.makers = {}  # indices -> the pooling that made them
+        self.missing = list(record.missing)
+        self.strict = strict
+        value = record.inputs[source]
+        axes = []
+        for dim in spatial_dims(value):
+            pixels = table((i, i) for i in range(value.shape[dim])) if bounded else Index(1)
+            axes.append((Branch(0, 0, tuple(pixels if i == dim else None for i in range(len(value.shape)))),))
+        layout = tuple((length,) for length in value.shape)
+        self.states[value] = State(layout, tuple(axes), ((),) * len(axes))
+        self.keeps_parts = any(ops.of(node.op).field in _TAKES_PARTS for node in record.nodes())
+        self.unknown = set()  # values of which nothing is known
+        for step in record.steps:
+            if isinstance(step, Step):
+                self.where = step.call.name if step.call else ""
+                self.step = step
+                for node in step.nodes:
+                    self.follow(node)
+
+    def of(self, thing) -> State | None:
+        """The state of a value, or None for what does not depend on the input."""
+        return self.states.get(thing) if isinstance(thing, Value) else None
+
+    def follow(self, node: Node) -> None:
+        if self.unknown and not self.unknown.isdisjoint(node.inputs):
+            self.unknown.update(node.outputs)
+            return
+        if not any([value in self.states for value in node.inputs]):
+            return
+        name = ops.of(node.op).field
+        try:
+            if not name:
+                raise Unfollowed("no rule says which inputs its outputs depend on")
+            results = RULES[name](self, node)
+        except Unfollowed as reason:
+            if self.strict:
+                kind = self.step.call.kind if self.step.call else ""
+                raise AnalysisError(
+                    f"receptive field: cannot follow the operation {node.op!r} ({self.step.kind}) in module {self.where!r} "
+                    f"({kind}): {reason}. Analyse the parts of the network before and after it by themselves, or pass "
+                    "strict=False to leave out what comes behind it.") from None
+            self.missing.append(Missing(self.where, node.op, str(reason)))
+            self.unknown.update(node.outputs)
+            return
+        if isinstance(results, State) or results is None:
+            results = [results] * len(node.outputs)
+        for value, state in zip(node.outputs, results):
+            if state is not None and (state := state.seeing()) is not None:
+                self.states[value] = state
+        if name == "pool":
+            self.makers[node.outputs[-1]] = node
+
+    def union(self, states: Sequence[State | None]) -> State | None:
+        states = [state for state in states if state is not None]
+        return union(states, self.where) if states else None
+
+
+def spatial_dims(value: Value) -> tuple[int, ...]:
+    """The dimensions of an input that are spatial: all after batch and channels."""
+    return tuple(range(2, len(value.shape)))
+
+
+@_rule("elementwise")
+def _elementwise(follower, node):
+    """Each unit sees what the same unit of any operand sees."""
+    shape = node.outputs[0].shape
+    states = [follower.of(value) for value in node.inputs]
+    return follower.union([state and state.expanded(shape) for state in states])
+
+
+@_rule("batch_norm")
+def _batch_norm(follower, node):
+    """Each unit sees itself, since statistics count as given; those of one channel of a sample (instance norm) depend on all of it."""
+    state = _elementwise(follower, node)
+    if follower.step.kind == "instance_norm" and node.arg("training"):
+        return follower.union([state, state.contracted(range(2, len(state.layout)))])
+    return state
+
+
+@_rule("written")
+def _copy(follower, node):
+    state = follower.of(node.args[1])
+    return state and state.expanded(node.outputs[0].shape)
+
+
+@_rule("constant")
+def _constant(follower, node):
+    return None
+
+
+@_rule("reshape")
+def _view(follower, node):
+    return follower.of(node.args[0]).reshaped(node.outputs[0].shape)
+
+
+@_rule("as_strided")
+def _as_strided(follower, node):
+    state = follower.of(node.args[0])
+    if any(index is not None for axis in state.axes for branch in axis for index in branch.indices):
+        raise Unfollowed("it addresses memory directly; use a view that names dimensions")
+    return state.reshaped_away(node.outputs[0].shape)
+
+
+@_rule("permute")
+def _permute(follower, node):
+    state = follower.of(node.args[0])
+    order = list(range(len(state.layout)))
+    if node.op == "permute":
+        order = [dim % len(order) for dim in node.args[1]]
+    else:
+        a, b = node.args[1:3] if node.op == "transpose" else (0, -1)
+        order[a], order[b] = order[b], order[a]
+    return state.permuted(order)
+
+
+# Parts and wholes
+
+
+def _taken(state: State, dim: int, start: int, step: int, length: int) -> State:
+    """The fields of the elements start, start + step, ... along `dim`."""
+    return state.on_dim(dim, lambda index: slide(index, length, 1, step, -start, 1), length)
+
+
+@_rule("slice")
+def _slice_of(follower, node):
+    value, dim = node.args[0], node.arg("dim", 0) % len(node.args[0].shape)
+    start, step = node.arg("start", 0), node.arg("step", 1)
+    length = value.shape[dim]
+    start = min(max(start + length if start < 0 else start, 0), length)
+    return _taken(follower.of(value), dim, start, step, node.outputs[0].shape[dim])
+
+
+@_rule("split")
+def _split_parts(follower, node):
+    value = node.args[0]
+    dim = node.arg("dim", 0) % len(value.shape)
+    starts = itertools.accumulate((out.shape[dim] for out in node.outputs), initial=0)
+    return [_taken(follower.of(value), dim, start, 1, out.shape[dim]) for start, out in zip(starts, node.outputs)]
+
+
+@_rule("select")
+def _select(follower, node):
+    value = node.args[0]
+    dim = node.arg("dim", 0) % len(value.shape)
+    positions = [node.args[2] % value.shape[dim]] if node.op == "select" else range(value.shape[dim])
+    return [_taken(follower.of(value), dim, i, 1, 1).contracted((dim,)).without((dim,)) for i in positions]
+
+
+@_rule("cat")
+def _cat(follower, node):
+    values = node.args[0]
+    shape = node.outputs[0].shape
+    dim = node.arg("dim", 0) % len(shape)
+    states = [follower.of(value) for value in values]
+    if node.op == "stack":
+        states = [state and state.with_new(dim) for state in states]
+        lengths = [1] * len(values)
+    else:
+        values = [value for value in values if value.shape != (0,)]
+        states = [follower.of(value) for value in values]
+        lengths = [value.shape[dim] for value in values]
+    starts = itertools.accumulate(lengths, initial=0)
+    moved = [state and _placed(state, dim, start, length, shape[dim], follower.keeps_parts)
+             for start, state, length in zip(starts, states, lengths)]
+    return follower.union(moved)
+
+
+def _placed(state: State, dim: int, start: int, length: int, total: int, always: bool) -> State:
+    """The fields as a part of a longer dimension, and nothing outside the part; where no field depends on the dimension
+    this matters only if the whole may be taken apart again (`always`)."""
+    if length == total:
+        return state
+    state = state.merged(dim)
+    if always or any(branch.indices[state.place(dim)][0] is not None for axis in state.axes for branch in axis):
+        def place(indices):
+            index = indices[0] or Index(0, moves=False)
+            spans = (index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total))
+            return [table(spans, index.moves)]
+
+        return state.map(state.place(dim), place, replace(state.layout, dim, (total,)))
+    return state.resized(dim, total)
+
+
+@_rule("pad")
+def _pad(follower, node):
+    """The border that is added counts as a continuation of the image; what it repeats lies inside the same fields."""
+    value, pads = node.args[:2]
+    state = follower.of(value)
+    for i in range(len(pads) // 2):
+        dim = len(value.shape) - 1 - i
+        if pads[2 * i] or pads[2 * i + 1]:
+            state = _taken(state, dim, -pads[2 * i], 1, node.outputs[0].shape[dim])
+    return state
+
+
+@_rule("flip")
+def _rearranged(follower, node):
+    """The same elements in another order."""
+    value = node.args[0]
+    state = follower.of(value)
+    shifts, dims = ((0,), node.args[1]) if node.op == "flip" else (node.args[1], node.arg("dims", ()))
+    if not dims:
+        raise Unfollowed("it moves elements across dimensions; name the dimensions")
+    for dim, shift in zip(dims, itertools.cycle(shifts)):
+        n = value.shape[dim]
+        order = [n - 1 - i if node.op == "flip" else (i - shift) % n for i in range(n)]
+        state = state.on_dim(dim % len(value.shape), lambda index: table(map(index.span, order), index.moves), n)
+    return state
+
+
+@_rule("repeat")
+def _repeat(follower, node):
+    state = follower.of(node.args[0])
+    repeats = node.args[1]
+    while len(state.layout) < len(repeats):
+        state = state.with_new(0)
+    for dim, times in enumerate(repeats):
+        if times > 1:
+            state = state.with_new(dim, times).joined(dim)
+    return state
+
+
+@_rule("index")
+def _index(follower, node):
+    """Elements by constant indices: those along one dimension, or tuples of them along several, which become one."""
+    value = node.args[0]
+    if node.op == "index_select":
+        dim = node.arg("dim", 0) % len(value.shape)
+        indices = (None,) * dim + (node.arg("index"),)
+    else:
+        indices = node.arg("indices")
+    dims = [dim for dim, one in enumerate(indices) if one is not None]
+    if any(indices[dim].data is None for dim in dims):
+        raise Unfollowed("the values of its indices are not known; they must be constants, and not on the meta device")
+    tensors = [torch.atleast_1d(indices[dim].data.cpu()) for dim in dims]
+    shape = tuple(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+    along = []  # for each tensor the result's dimension along which it varies, or all of them as one
+    for tensor in tensors:
+        varying = [i - tensor.dim() for i, length in enumerate(tensor.shape) if length > 1]
+        along.append(len(shape) + varying[0] if len(varying) == 1 else 0 if not varying else None)
+    if None in along:
+        made, along = (math.prod(shape),), [0] * len(dims)
+        tensors = [tensor.expand(shape) for tensor in tensors]
+    else:
+        made = shape
+    picked = []
+    for dim, tensor, target in zip(dims, tensors, along):
+        numbers = [int(i) % value.shape[dim] for i in tensor.flatten()]
+        picked.append(numbers * made[target] if len(numbers) == 1 else numbers)
+    state = follower.of(value)
+    start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    others = [dim for dim in range(len(value.shape)) if dim not in dims]
+    state = state.permuted([*others[:start], *dims, *others[start:]])
+    for dim in range(start, start + len(dims)):
+        state = state.merged(dim)
+    place = slice(state.place(start).start, state.place(start + len(dims) - 1).stop)
+
+    def pick(old):
+        new = []
+        for target, length in enumerate(made):
+            parts = [(index, numbers) for index, numbers, own in zip(old, picked, along) if own == target and index is not None]
+            new.append(table((add_spans(index.span(numbers[n]) for index, numbers in parts) for n in range(length)),
+                             any(index.moves for index, _ in parts)) if parts else None)
+        return new
+
+    layout = (*state.layout[:start], *((length,) for length in made), *state.layout[start + len(dims):])
+    state = state.map(place, pick, layout)
+    if state.factors and tuple(math.prod(dim) for dim in state.layout) != node.outputs[0].shape:
+        if len(node.outputs[0].shape) < len(state.layout):  # numbers for indices: no dimension is left
+            return state.contracted((start,)).without((start,))
+        state = state.reshaped(node.outputs[0].shape)
+    return state
+
+
+@_rule("pixel_shuffle")
+def _pixel_shuffle(follower, node):
+    value, r = node.args[:2]
+    n, c, h, w = value.shape
+    state = follower.of(value).reshaped((n, c // r**2, r, r, h, w)).permuted((0, 1, 4, 2, 5, 3))
+    return state.reshaped(node.outputs[0].shape)
+
+
+@_rule("pixel_unshuffle")
+def _pixel_unshuffle(follower, node):
+    value, r = node.args[:2]
+    n, c, h, w = value.shape
+    state = follower.of(value).reshaped((n, c, h // r, r, w // r, r)).permuted((0, 1, 3, 5, 2, 4))
+    return state.reshaped(node.outputs[0].shape)
+
+
+@_rule("channel_shuffle")
+def _channel_shuffle(follower, node):
+    value, groups = node.args[:2]
+    n, c, *rest = value.shape
+    state = follower.of(value).reshaped((n, groups, c // groups, *rest))
+    return state.permuted((0, 2, 1, *range(3, len(rest) + 3))).reshaped(value.shape)
+
+
+# Windows
+
+
+def _whole(state: State, dim: int) -> State:
+    """The same, with paths marked that see everything there is along `dim`."""
+    place = state.place(dim)
+    return state.with_axes(state.layout, lambda branch: Branch(
+        branch.first, branch.last, branch.indices,
+        branch.everywhere or any(index is not None for index in branch.indices[place])))
+
+
+def _tuple(value, n) -> tuple[int, ...]:
+    value = (value,) if isinstance(value, int) else tuple(value)
+    return value * n if len(value) == 1 else value
+
+
+def _window(node) -> list[tuple[int, int, int, int]]:
+    """(kernel, stride, padding, dilation) of a pooling along each of its dimensions."""
+    n = int(node.op.partition("d")[0][-1])
+    kernel = _tuple(node.arg("kernel_size"), n)
+    return list(zip(kernel, _tuple(node.arg("stride") or kernel, n), _tuple(node.arg("padding", 0), n),
+                    _tuple(node.arg("dilation", 1), n)))
+
+
+@_rule("pool")
+def _pool(follower, node):
+    """Sliding windows over the last dimensions; one window over a whole dimension is a global operation."""
+    value = node.args[0]
+    state = follower.of(value)
+    out = node.outputs[0].shape
+    window = _window(node)
+    for dim, (k, s, p, d) in enumerate(window, len(out) - len(window)):
+        state = state.on_dim(dim, lambda index: slide(index, out[dim], k, s, p, d), out[dim])
+        if out[dim] == 1 and 1 < value.shape[dim] <= k and d == 1:
+            state = _whole(state, dim)
+    return state
+
+
+@_rule("max_unpool")
+def _max_unpool(follower, node):
+    """A maximum goes back to its place, which is any place of its window: known from the pooling that found it."""
+    value, indices = node.args[:2]
+    maker = follower.makers.get(indices)
+    if maker is None:
+        raise Unfollowed("its indices are not those of a pooling layer of the network")
+    state = follower.union([follower.of(value), follower.of(indices)])
+    out = node.outputs[0].shape
+    window = _window(maker)
+    for dim, (k, s, p, d) in enumerate(window, len(out) - len(window)):
+        state = state.on_dim(dim, lambda index: spread(index, out[dim], k, s, p, d), out[dim])
+    return state
+
+
+@_rule("adaptive_pool")
+def _adaptive_pool(follower, node):
+    """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
+    value, sizes = node.args[:2]
+    state = follower.of(value)
+    sizes = _tuple(sizes, 1)
+    for i, out in enumerate(sizes):
+        dim = len(value.shape) - len(sizes) + i
+        length = value.shape[dim]
+        repeats = math.gcd(length, out)
+        windows = [(j * length // out, -(-(j + 1) * length // out) - 1) for j in range(out // repeats)]
+        state = state.on_dim(dim, lambda index: gathered(index, out, windows, length // repeats), out)
+        if out == 1 < length:
+            state = _whole(state, dim)
+    return state
+
+
+
+
+@_rule("convolution")
+def _convolution(follower, node):
+    value, weight, bias, stride, padding, dilation, transposed, _, groups = node.args[:9]
+    out = node.outputs[0].shape
+    given = [follower.of(extra) for extra in (weight, bias)]  # a kernel computed from the input: all of it counts
+    given = [state and state.contracted(range(len(state.layout))).reshaped_away(out) for state in given]
+    state = follower.of(value)
+    if state is None:
+        return follower.union(given)
+    if groups > 1 and any(branch.indices[state.place(1)] != (None,) for axis in state.axes for branch in axis):
+        per_group, made = value.shape[1] // groups, out[1] // groups
+        groups_of = [[o // made * per_group + i for i in range(per_group)] for o in range(out[1])]
+        state = state.on_dim(1, lambda index: table(
+            (cover(map(index.span, group)) for group in groups_of), index.moves), out[1])
+    else:
+        state = state.contracted((1,)).resized(1, out[1])
+    n = len(out) - 2
+    kernel = weight.shape[2:]
+    stride, padding, dilation = _tuple(stride, n), _tuple(padding, n), _tuple(dilation, n)
+    for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation)):
+        if transposed:
+            state = state.on_dim(2 + i, lambda index: spread(index, out[2 + i], k, s, p, d), out[2 + i])
+        else:
+            state = state.on_dim(2 + i, lambda index: slide(index, out[2 + i], k, s, p, d), out[2 + i])
+    return follower.union([state, *given])
+
+
+
+
+@_rule("upsample")
+def _upsample(follower, node):
+    """Output o lies at a place between the inputs: the nearest one counts, or those on both sides, or a filter's whole width."""
+    value, nearest = node.args[0], "nearest" in node.op
+    corners = not nearest and node.args[2]
+    scales = node.args[2 if nearest else 3:]
+    state = follower.of(value)
+    for dim in range(2, len(value.shape)):
+        length, out = value.shape[dim], node.outputs[0].shape[dim]
+        scale = scales[dim - 2] if dim - 2 < len(scales) else None
+        if nearest:
+            places = [(i, i) for i in _nearest(node.op, value.dtype, length, out, scale)]
+            state = state.on_dim(dim, lambda index: gathered(index, out, places, length), out)
+            continue
+        if corners:
+            advance = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
+        else:
+            advance = 1 / Fraction(scale) if scale else Fraction(length, out)
+        windows = [_sources(node.op, o, advance, corners, length) for o in range(min(advance.denominator, out))]
+        if advance.denominator > out:  # no pattern that repeats
+            state = state.on_dim(dim, lambda index: table(
+                (cover(index.span(i) for i in range(low, high + 1)) for low, high in windows), index.moves), out)
+        else:
+            state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance.numerator), out)
+    return state
+
+
+@lru_cache(maxsize=1024)
+def _nearest(op: str, dtype: torch.dtype, length: int, out: int, scale: float | None) -> list[int]:
+    """The input that each output of an interpolation by nearest neighbours takes: where two are as near, rounding decides, so the
+    kernel itself is asked."""
+    n = int(op[-2])
+    numbers = torch.arange(length, dtype=dtype if dtype in (torch.float32, torch.float64) else torch.float32, device="cpu")
+    kernel, rest = getattr(torch.ops.aten, op), (1,) * (n - 1)
+    return kernel(numbers.view(1, 1, length, *rest), [out, *rest], scale, *(None,) * (n - 1)).flatten().int().tolist()
+
+
+def _sources(op: str, o: int, advance: Fraction, corners: bool, length: int) -> tuple[int, int]:
+    """First and last input that output `o` of an interpolation takes."""
+    half = Fraction(1, 2)
+    if op.endswith("_aa"):  # the filter is as wide as the advance, around the middle of the output
+        wide = max(advance, 1)
+        reach, weight = (2, _cubic) if "cubic" in op else (1, lambda x: 1 - abs(x))
+        middle = (o + half) * advance
+        used = [i for i in range(math.floor(middle - reach * wide), math.ceil(middle + reach * wide) + 1)
+                if abs(x := (i + half - middle) / wide) < reach and weight(x)]
+        return used[0], used[-1]
+    place = o * advance if corners else (o + half) * advance - half
+    low, high = math.floor(place), math.ceil(place)
+    wide = op == "upsample_bicubic2d" and low < high
+    return low - wide, high + wide
+
+
+def _cubic(x: Fraction) -> Fraction:
+    """The cubic filter with a = -1/2 that antialiased interpolation uses."""
+    x = abs(x)
+    return (3 * x - 5) * x * x / 2 + 1 if x < 1 else ((5 - x) * x - 8) * x / 2 + 2
+
+
+def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> State:
+    """The fields after `dim` was replaced by two: the place in a window, and `out` windows."""
+    def split(index):
+        if index is None:
+            return [(None, None)]
+        if len(index.first) == 1 and not index.is_table:
+            shift = index.step * padding
+            start = Index(index.step * stride, (index.first[0] - shift,), (index.last[0] - shift,))
+            return [(Index(index.step * dilation), start)]
+        both = table((index.span(o * stride - padding + t * dilation) for t in range(kernel) for o in range(out)),
+                       index.moves)
+        return split_two(both, kernel, out)
+
+    state = state.merged(dim)
+    place = state.place(dim)
+    axes = tuple(tuple(
+        Branch(branch.first, branch.last, (*branch.indices[:place.start], *way, *branch.indices[place.stop:]),
+               branch.everywhere)
+        for branch in axis for way in split(branch.indices[place.start])) for axis in state.axes)
+    return State((*state.layout[:dim], (kernel,), (out,), *state.layout[dim + 1:]), axes, state.unaligned)
+
+
+@_rule("im2col")
+def _im2col(follower, node):
+    """Windows side by side: F.unfold and nn.Unfold, (N, C * kernel positions, window positions)."""
+    value, kernel, dilation, padding, stride = node.args[:5]
+    state = follower.of(value)
+    out = [windows_along(*one) for one in zip(value.shape[2:], kernel, stride, padding, dilation)]
+    for i in (1, 0):
+        state = _windows(state, 2 + i, out[i], kernel[i], stride[i], padding[i], dilation[i])
+    return state.permuted((0, 1, 2, 4, 3, 5)).reshaped(node.outputs[0].shape)
+
+
+@_rule("col2im")
+def _col2im(follower, node):
+    """F.fold and nn.Fold: each place sums the values of the windows that cover it."""
+    value, size, kernel, dilation, padding, stride = node.args[:6]
+    out = [windows_along(*one) for one in zip(size, kernel, stride, padding, dilation)]
+    channels = value.shape[1] // math.prod(kernel)
+    state = follower.of(value).reshaped((value.shape[0], channels, *kernel, *out)).permuted((0, 1, 2, 4, 3, 5))
+    for i in (1, 0):
+        state = _folded(state, 2 + 2 * i, size[i], kernel[i], stride[i], padding[i], dilation[i])
+    return state
+
+
+def _folded(state: State, dim: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> State:
+    """The fields after `dim`, the place in a window, and the dimension behind it, the windows, became one."""
+    state = state.merged(dim).merged(dim + 1)
+    place = slice(state.place(dim).start, state.place(dim + 1).stop)
+
+    count = math.prod(state.layout[dim + 1])
+
+    def fold(indices):
+        taps, windows = indices
+        if taps is None and windows is None:
+            return [None]
+        return [spread(windows or table([(0, 0)] * count, False), out, kernel, stride, padding, dilation, taps)]
+
+    return state.map(place, fold, (*state.layout[:dim], (out,), *state.layout[dim + 2:]))
+
+
+@_rule("unfold")
+def _unfold(follower, node):
+    """Tensor.unfold: windows along one dimension, the place in a window last."""
+    value, dim, size, step = node.args
+    rank = len(value.shape)
+    dim %= rank
+    state = _windows(follower.of(value), dim, node.outputs[0].shape[dim], size, step, 0, 1)
+    return state.permuted((*range(dim), *range(dim + 1, rank + 1), dim))
+
+
+# Sums over dimensions
+
+
+@_rule("reduce")
+def _reduce(follower, node):
+    value = node.args[0]
+    rank = len(value.shape)
+    if len(node.inputs) > 1:  # max and min of two tensors
+        return _elementwise(follower, node)
+    dims = node.arg("dim")
+    if dims is None or dims == ():
+        dims = range(rank)
+    dims = sorted({dim % max(rank, 1) for dim in ((dims,) if isinstance(dims, int) else dims)})
+    state = follower.of(value).contracted(dims)
+    if len(node.outputs[0].shape) == rank:
+        for dim in dims:
+            state = state.resized(dim, 1)
+        return state
+    return state.without(dims)
+
+
+@_rule("softmax")
+def _softmax(follower, node):
+    state = follower.of(node.args[0])
+    return follower.union([state, state.contracted((node.args[1] % len(state.layout),))])
+
+
+@_rule("layer_norm")
+def _layer_norm(follower, node):
+    """Over channels alone this is elementwise; statistics over the image make every unit see everything."""
+    state = follower.of(node.args[0])
+    rank = len(state.layout)
+    return follower.union([state, state.contracted(range(rank - len(node.args[1]), rank))])
+
+
+@_rule("group_norm")
+def _group_norm(follower, node):
+    state = follower.of(node.args[0])
+    return follower.union([state, state.contracted(range(1, len(state.layout)))])
+
+
+@_rule("cumulative")
+def _cumulative(follower, node):
+    """A unit sees all before it along the dimension; all of the dimension counts."""
+    state = follower.of(node.args[0])
+    return follower.union([state, state.contracted((node.arg("dim", 0) % len(state.layout),))])
+
+
+@_rule("attention")
+def _attention(follower, node):
+    """A token sees itself and, through keys and values, all tokens."""
+    shape = node.outputs[0].shape
+    rank = len(shape)
+    query, *others = map(follower.of, node.args[:3])
+    states = [query and query.contracted((rank - 1,)).resized(rank - 1, shape[-1])]
+    for state in others:
+        if state is not None:
+            state = state.contracted((*range(1, rank - 2), rank - 2, rank - 1))
+            for dim in range(1, rank):
+                state = state.resized(dim, shape[dim])
+            states.append(state)
+    return follower.union(states)
+
+
+@_rule("product")
+def _product(follower, node):
+    """A matrix product: an output sees a row of the left and a column of the right operand."""
+    out = node.outputs[0].shape
+    added = None
+    left, right = node.args[:2]
+    if node.op in ("addmm", "baddbmm", "addmv"):
+        added = follower.of(left)
+        left, right = node.args[1:3]
+    elif node.op == "linear":
+        added = follower.of(node.args[2])
+    states = [added and added.expanded(out)]
+    state = follower.of(left)
+    if state is not None:
+        dim = len(state.layout) - 1
+        state = state.contracted((dim,))
+        vector = len(right.shape) == 1
+        states.append(state.without((dim,)) if vector else state.resized(dim, out[-1]))
+    state = follower.of(right)
+    if state is not None:
+        if node.op == "linear":
+            state = state.permuted((1, 0))
+        dim = max(len(state.layout) - 2, 0)
+        state = state.contracted((dim,)).without((dim,))
+        states.append(state.with_new(dim).expanded(out) if len(out) > len(state.layout) else state.expanded(out))
+    return follower.union(states)
+
+
+@_rule("written_through")
+def _written_through(follower, node):
+    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there
+    before."""
+    before, written, shared = node.args
+    old, new = follower.of(before), follower.of(written)
+    if shared is None:
+        if written.numel != before.numel:
+            raise Unfollowed(
+                "a part of a tensor is written by way of a view of other dimensions; use torch.cat instead")
+        return new and new.reshaped(before.shape)
+    states = []
+    if new is not None and all(any(j is not None for j in indices) for indices in shared):
+        for dim, indices in enumerate(shared):
+            new = _picked(new, dim, indices)
+        states.append(new)
+    if old is not None:
+        for dim, indices in enumerate(shared):  # outside in at least one dimension
+            outside = [i if j is None else None for i, j in enumerate(indices)]
+            if any(i is not None for i in outside):
+                states.append(_picked(old, dim, outside))
+    return follower.union(states)
+
+
+def _picked(state: State, dim: int, indices: Sequence[int | None]) -> State:
+    """The fields along `dim` of the elements with these indices, and nothing where there is None."""
+    length = math.prod(state.layout[dim])
+    if list(indices) == list(range(length)):
+        return state
+    if None not in indices and len({b - a for a, b in zip(indices, indices[1:])}) < 2:
+        step = indices[1] - indices[0] if len(indices) > 1 else 1
+        return _taken(state, dim, indices[0], step, len(indices))
+    state = state.merged(dim)
+
+    def pick(old):
+        index = old[0] or Index(0, moves=False)
+        return [table((NOWHERE if i is None else index.span(i) for i in indices), index.moves)]
+
+    return state.map(state.place(dim), pick, replace(state.layout, dim, (len(indices),)))
+
+

@@ -1,0 +1,247 @@
+"""Watching a network without changing it: what it holds is put back, its outputs are caught, its live memory is counted."""
+
+import dataclasses
+import gc
+import operator
+import random
+import sys
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class AnalysisError(ValueError):
+    """What a network does cannot be followed; the message names the operation and the module."""
+
+
+_DATA_DEPENDENT = ("meta tensor", "data-dependent", "DataDependent", "DynamicOutputShape", "_local_scalar_dense", "aten::nonzero",
+                   "aten::item", "aten::equal", "register_meta", "aten::_unique", "aten::unique", "masked_select", "bincount",
+                   "meta device type tensor to numpy", ".numpy() is not supported")
+
+
+def explained(error: Exception, what: str, failed: str) -> str:
+    """What went wrong when tensors without values were computed with: that `what` needs values, or `what`, `failed`, the error."""
+    text = " ".join(str(error).split())[:300]
+    if any(sign in type(error).__name__ + text for sign in _DATA_DEPENDENT):
+        return (f"{what} needs the values of a tensor, and an analysis has shapes alone. Let the control flow depend on shapes, or "
+                "analyse the part of the network before and after this module by itself.")
+    if "no fake impl or Meta kernel" in text:
+        return (f"{what} calls an operation that says nothing of its shapes: it has no meta kernel. Give it one "
+                "(torch.library.register_fake), or analyse the part of the network before and after it by itself.")
+    return what + failed + text
+
+
+def tensors_in(thing) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples, mappings and data classes, in order."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, (list, tuple)):
+        for item in thing:
+            yield from tensors_in(item)
+    elif isinstance(thing, Mapping):
+        for item in thing.values():
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        for field in dataclasses.fields(thing):
+            yield from tensors_in(getattr(thing, field.name, None))
+
+
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What `model.named_modules()` yields, each module once, in one quick walk."""
+    found = {}
+    left = [("", model)]
+    while left:
+        name, module = left.pop()
+        if id(module) not in found:
+            found[id(module)] = (name, module)
+            for key in () if isinstance(module, torch.jit.ScriptModule) else reversed(module._modules):
+                child = module._modules[key]
+                if child is not None:
+                    left.append((f"{name}.{key}" if name else key, child))
+    return list(found.values())
+
+
+# State
+
+
+@contextmanager
+def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Iterator[list[Tensor]]:
+    """Give the modules back what their attributes held, containers in them included, and the process its random states.
+
+    With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in attributes that are
+    neither parameters nor buffers.
+    """
+    before, empty, tensors, seen = [], [], [], set()
+    for _, module in modules:
+        attributes = module.__dict__
+        before.append((attributes, attributes.copy()))
+        for name, item in attributes.items():
+            kind = type(item)
+            if kind in _PLAIN:
+                continue
+            if kind in _CONTAINERS:
+                if not item:
+                    empty.append(item)
+                    continue
+                if name in _OWN:
+                    before.append((item, item.copy()))
+                    continue
+            elif kind is tuple and all([type(part) in _PLAIN for part in item]):
+                continue
+            _keep(item, before, tensors, seen)
+    buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
+    buffers += [tensor for tensor in tensors if values and not tensor.is_meta]
+    contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
+    random_states = _random_states()
+    try:
+        yield tensors
+    finally:
+        for restore, state in random_states:
+            restore(state)
+        for now in empty:
+            if now:
+                now.clear()
+        for now, then in before:
+            if isinstance(now, list):
+                now[:] = then
+            elif not isinstance(now, dict):  # a set or a deque
+                now.clear()
+                (now.update if isinstance(now, set) else now.extend)(then)
+            elif len(now) != len(then) or not all(map(operator.is_, now.values(), then.values())):
+                now.clear()
+                now.update(then)
+        for buffer, content in contents:
+            buffer.data.copy_(content)
+
+
+_PLAIN = {bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size, type(len), type(tensors_in)}
+_CONTAINERS = {dict, list, set, OrderedDict}
+_OWN = {name for name, item in nn.Module().__dict__.items() if isinstance(item, (dict, set))}
+
+
+def _keep(item, before, tensors, seen) -> None:
+    """Note a container, what lies in it, and the tensors of an attribute."""
+    if type(item) in _PLAIN or isinstance(item, (nn.Module, type)):
+        return
+    if isinstance(item, Tensor):
+        tensors.append(item)
+        return
+    inner = ()
+    if isinstance(item, (dict, list, set, deque)):
+        if id(item) in seen:
+            return
+        before.append((item, item.copy()))
+        inner = item.values() if isinstance(item, dict) else item
+    elif isinstance(item, tuple):
+        inner = item
+    elif hasattr(item, "__dict__") and not callable(item) and not type(item).__module__.startswith("torch"):
+        if id(item) in seen:
+            return
+        before.append((item.__dict__, item.__dict__.copy()))
+        inner = list(item.__dict__.values())
+    else:
+        return
+    seen.add(id(item))
+    for part in inner:
+        if type(part) not in _PLAIN:
+            _keep(part, before, tensors, seen)
+
+
+def _random_states() -> list[tuple]:
+    """Pairs of a function and the state that it sets: of Python, NumPy where it is loaded, PyTorch and its devices."""
+    states = [(random.setstate, random.getstate()), (torch.set_rng_state, torch.get_rng_state())]
+    if (numpy := sys.modules.get("numpy")) is not None and hasattr(numpy, "random"):
+        states.append((numpy.random.set_state, numpy.random.get_state()))
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    return states
+
+
+def eager():
+    """A context in which compiled functions run as they were written, where any can be: their compiler sees no tensor of an analysis."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def no_collection():
+    """Hold the garbage collector: a trace makes many small objects, all of them kept, and each search costs more than it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
+    """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
+
+    The tensors are copies, which no later operation overwrites, and carry gradients as usual. The model's attributes, buffers and
+    the random states are afterwards what they were. Raises `AttributeError` for a name that the model does not have, and
+    `AnalysisError` for a module that is not called or gives out no tensor.
+    """
+    caught = {}
+
+    def catch(layer, output):
+        caught[layer] = next((tensor.clone() for tensor in tensors_in(output)), None)
+
+    modules = [(layer, model.get_submodule(layer)) for layer in layers]
+    with unchanged(named_modules(model), values=True):
+        hooks = []
+        try:
+            for layer, module in modules:
+                hooks.append(module.register_forward_hook(lambda module, args, output, layer=layer: catch(layer, output)))
+            model(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    for layer, _ in modules:
+        if caught.get(layer) is None:
+            what = "gives out no tensor" if layer in caught else "is not called in a forward pass"
+            raise AnalysisError(f"module {layer!r} {what}")
+    return caught
+
+
+# Memory
+
+
+class LiveBytes(TorchDispatchMode):
+    """The peak of the sizes of the storages that live: of tensors that are given to `add`, and as a mode of all that operations make."""
+
+    def __init__(self, given: Iterable[Tensor] = ()):
+        super().__init__()
+        self.now = self.peak = 0
+        self.where = ""  # for whoever adds
+        self.peak_where = ""
+        self.seen = {}  # address of a storage -> a reference to it, until it dies
+        for tensor in given:
+            self.add(tensor)
+
+    def add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.seen:
+            return
+        size = storage.nbytes()
+
+        def freed(_):
+            del self.seen[key]
+            self.now -= size
+
+        self.seen[key] = weakref.ref(storage, freed)
+        self.now += size
+        if self.now > self.peak:
+            self.peak = self.now
+            self.peak_where = self.where
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(result):
+            self.add(tensor)
+        return result

@@ -1,0 +1,76 @@
+"""Tables of text: the one place that writes cells as lines for a terminal, Markdown, HTML or CSV.
+
+A table is a list of rows of texts, the heads first; `left` says for each column whether it is aligned to the left. `total` is one
+more row below a rule, `note` a line below everything.
+"""
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+
+Cells = Sequence[Sequence[str]]
+UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
+
+
+def short(number: float) -> str:
+    """A number with three digits and a letter for thousands: 25.6M, 4.09G, 512."""
+    for unit, letter in UNITS:
+        if abs(number) >= 0.9995 * unit:
+            return f"{number / unit:.3g}{letter}" if abs(number) < 999.5 * unit else f"{number / unit:,.0f}{letter}"
+    return f"{number:.3g}" if isinstance(number, float) else str(number)
+
+
+def full(value: object) -> str:
+    """A value as a cell shows it: shapes as 3x224x224, counts with separators."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def as_text(rows: Cells, left: Sequence[bool], *, total: Sequence[str] | None = None, note: str = "",
+            most: int | None = None) -> str:
+    """Lines of aligned columns; of more than `most` rows the first and the last."""
+    every = [*rows, total] if total else list(rows)
+    widths = [max(map(len, column)) for column in zip(*every)]
+    head, *lines = ["  ".join(cell.ljust(width) if is_left else cell.rjust(width)
+                              for cell, width, is_left in zip(row, widths, left)).rstrip() for row in every]
+    rule = "-" * max(map(len, (head, *lines)))
+    foot = [rule, lines.pop()] if total else []
+    if most is not None and len(lines) > most:
+        half = most // 2
+        lines = [*lines[:half], f"... {len(lines) - 2 * half} more rows ...", *lines[-half:]]
+    return "\n".join([head, rule, *lines, *foot, *([note] if note else [])])
+
+
+def as_markdown(rows: Cells, left: Sequence[bool], *, total: Sequence[str] | None = None, note: str = "") -> str:
+    """A table of GitHub's Markdown; bars inside of cells are escaped."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    marks = [":--" if is_left else "--:" for is_left in left]
+    foot = [[f"**{cell}**" if cell else "" for cell in total]] if total else []
+    lines = ["| " + " | ".join(line) + " |" for line in (head, marks, *body, *foot)]
+    return "\n".join(lines) + (f"\n\n{note}" if note else "")
+
+
+def as_html(rows: Cells, left: Sequence[bool], *, total: Sequence[str] | None = None, note: str = "") -> str:
+    """A table element, and the note as a paragraph."""
+    def line(cells, tag):
+        inner = "".join(f'<{tag} style="text-align: {"left" if is_left else "right"}">{html.escape(cell)}</{tag}>'
+                        for cell, is_left in zip(cells, left))
+        return f"<tr>{inner}</tr>"
+
+    head, *body = rows
+    inner = "\n".join(line(cells, "td") for cells in body)
+    foot = f"<tfoot>{line(total, 'th')}</tfoot>\n" if total else ""
+    return (f"<table>\n<thead>{line(head, 'th')}</thead>\n<tbody>\n{inner}\n</tbody>\n{foot}</table>"
+            + (f"\n<p>{html.escape(note)}</p>" if note else ""))
+
+
+def as_csv(records: Sequence[dict]) -> str:
+    """Comma-separated lines, the keys of the first record as heads."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: full(value) if isinstance(value, tuple) else value for key, value in record.items()}
+                     for record in records)
+    return out.getvalue()
