@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from analysis_graphs import Wrapped
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlib.analysis import AnalysisError, Input, cost_table, ops, receptive_field, training_memory
