@@ -352,6 +352,7 @@ REFUSED = {
     "an ambiguous buffer": (lambda module, x: x * module.held, r"tensors that are no parameter, here one of shape \(4, 1, 1\)"),
     "statistics of the sample": (lambda module, x: F.batch_norm(x, None, None, training=True), "batch normalization without running statistics"),
     "gelu by tanh": (nn.GELU(approximate="tanh"), "gelu with approximate='tanh'"),
+    "gelu by tanh, as a function": (lambda module, x: F.gelu(x, approximate="tanh"), "gelu with approximate='tanh'"),
     "softmax over channels": (lambda module, x: x.softmax(1), "softmax over axis 1"),
 }
 
