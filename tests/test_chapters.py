@@ -226,6 +226,8 @@ def replace(old, new):
     (replace("Objectives", "Aims"), "must name its objectives"),
     (replace("## Summary", "## In short"), "must have a section '## Summary'"),
     (replace("## Summary", "## References"), "must have a section '## Summary'"),
+    (lambda notebook: [replace(*pair)(notebook) for pair in (("## Summary", "## x"), ("## References", "## Summary"), ("## x", "## References"))],
+     "must have '## References' further down"),
     (markdown("```{note}\nx\n```"), "a MyST directive"),
     (markdown("{doc}`x`"), "a MyST role"),
     (markdown("(here)=\n## Here"), "a MyST target"),

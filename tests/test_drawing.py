@@ -264,6 +264,9 @@ def test_two_networks_side_by_side_mark_what_differs():
     picture = draw(one, zoom="block", beside=other)
     assert "plain beside dense" in picture.svg and 'class="k-join new"' in picture.svg
     assert differences(one, one, "", "block") == (frozenset(), frozenset())
+    deep = diagram(Residual(depth=3), (3, 16, 16))
+    new, missing = differences(one, deep, "", "block")
+    assert len(missing) > len(new) and any(deep.parts[id].name.startswith("more") for id in missing)
     strided = diagram(Residual(stride=2), (3, 16, 16))
     assert {"conv"} <= {strided.parts[id].kind for id in differences(one, strided, "", "block")[1]}
     assert faults_of(picture.wide) == []

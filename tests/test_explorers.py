@@ -1,7 +1,6 @@
 """What explorers do in a browser beyond answering: alone and beside others, by touch, in forced colours; networks alive, questions."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, FollowPhoto
 from cnnlib.widgets import follow
 from cnnlib.widgets.base import STATIC
 from explorers import EXAMPLES
-from test_pages import NARROW, ROOT, Watched, bare_page, browser, picture, serve, show, type_into  # noqa: F401 (fixtures)
+from test_pages import NARROW, Watched, bare_page, browser, picture, serve, show, type_into  # noqa: F401 (fixtures)
 
 # Computed styles of everything in an explorer, as one text; sizes in pixels are left out, they follow from the rest.
 STYLES = """(node) => [node, ...node.querySelectorAll('*')].map((one) => {

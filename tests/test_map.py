@@ -227,5 +227,5 @@ def test_what_has_an_order_keeps_it_in_a_notebooks_file():
     """Jupyter writes the names of an object in alphabetical order; groups and axes must not depend on that."""
     explorer = ArchitectureMap()
     stored = json.loads(json.dumps(explorer.data, sort_keys=True))
-    assert [title for title, _ in stored["groups"]][:4] == list(GROUPS)
-    assert [name for name, _ in stored["quantities"]] == [name for name in QUANTITIES if name in dict(stored["quantities"])]
+    assert [title for title, _ in stored["groups"]][:4] == list(module_of_map.GROUPS)
+    assert [name for name, _ in stored["quantities"]] == [name for name in module_of_map.QUANTITIES if name in dict(stored["quantities"])]

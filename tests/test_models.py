@@ -228,6 +228,8 @@ def test_a_family_registers_by_existing(family_file):
     assert list_models(family="tiny_family") == ["tiny_a", "tiny_b"]
     assert set(list_models()) == {*NAMES, "tiny_a", "tiny_b"}
     assert create_model("tiny_b", num_classes=5)(torch.zeros(1, 3, 8, 8)).shape == (1, 5)
+    assert create_model("tiny_b", width=2).stem.out_channels == 2
+    assert (describe("tiny_b").year, describe("tiny_b").summary) == (2026, "eight")
     assert describe("tiny_b").params == 8 * 27 + 8 + 8 * 1000 + 1000
     with pytest.raises(ValueError, match="tiny_a"):
         create_model("tiny_aa")

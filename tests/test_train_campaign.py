@@ -31,6 +31,7 @@ lr = 0.01
 runs = ["*, seed 0", "*, seed 1"]
 [budgets.gpu]
 epochs = 5
+lr = 0.03
 train_images = 0
 [runs."plain, seed 0"]
 [runs."plain, seed 1"]
@@ -59,6 +60,7 @@ def test_budgets_stand_above_defaults_and_below_a_runs_own(folder):
     assert list(cpu.recipes) == ["plain, seed 0", "plain, seed 1"] and len(gpu.recipes) == 3
     assert cpu.recipes["plain, seed 1"] == Recipe(model="alexnet_cifar", epochs=2, batch_size=32, train_images=64, lr=0.01, seed=1)
     assert gpu.recipes["plain, seed 2"] == Recipe(model="alexnet_cifar", epochs=5, batch_size=32, lr=0.02, seed=2)
+    assert gpu.recipes["plain, seed 0"].lr == 0.03
     assert list(cpu.ensembles) == ["first two"] and list(gpu.ensembles) == ["first two", "all"] and cpu.priority == 2
     assert cpu.record.name == "seeds.json" and gpu.record.name == "seeds_gpu.json" and cpu.record.parent == folder / "results"
     assert cpu.checkpoint("x", "work") == Path("work/seeds/x.pt") and gpu.checkpoint("x") == Path("runs/seeds_gpu/x.pt")

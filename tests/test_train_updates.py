@@ -332,8 +332,9 @@ def test_plateau_counts_epochs_without_a_better_one():
 # running mean of the weights
 
 
-def test_mean_of_the_weights_after_every_step(tmp_path):
-    small, weights, recipe = data.shapes(64, 10, image_size=16), [], Recipe(epochs=3, batch_size=16, lr=0.05, average=0.35)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_mean_of_the_weights_after_every_step(tmp_path, epochs):
+    small, weights, recipe = data.shapes(64, 10, image_size=16), [], Recipe(epochs=epochs, batch_size=16, lr=0.05, average=0.35)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
     first = model[1].weight.detach().clone()
 
@@ -349,7 +350,7 @@ def test_mean_of_the_weights_after_every_step(tmp_path):
         mean = keep * mean + (1 - keep) * weight
     state = torch.load(tmp_path / "run.pt")
     torch.testing.assert_close(state["average"]["1.weight"], mean, atol=1e-6, rtol=1e-5)
-    assert len(weights) == 12 and not torch.equal(state["average"]["1.weight"], state["model"]["1.weight"])
+    assert len(weights) == 4 * epochs and not torch.equal(state["average"]["1.weight"], state["model"]["1.weight"])
 
 
 def test_mean_of_statistics_is_kept_and_counters_are_copied():

@@ -121,7 +121,7 @@ def whole_zoo():
     for name in cnnlib.list_models():
         kept = []
         with torch.device("meta"):
-            taken = timed(lambda: kept.append(cnnlib.create_model(name)))
+            taken = timed(lambda: kept.append(cnnlib.create_model(name).eval()))
         building = tuple(map(sum, zip(building, taken)))
         tables = tuple(map(sum, zip(tables, timed(cost_table, kept[0], find_variant(name).input_size))))
     zoo = {"networks": len(cnnlib.list_models()), "build_cpu_s": building[0], "build_wall_s": building[1],

@@ -348,8 +348,8 @@ def outputs_are_compared(chapter: Chapter) -> Iterator[str]:
 
 def in_the_contents(chapter: Chapter) -> Iterator[str]:
     contents = yaml.safe_load((notebooks.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    listed = {entry["file"].removesuffix(".ipynb")
-              for part in contents.get("parts", [contents]) for entry in part.get("chapters", [])}
+    chapters = [entry for part in contents.get("parts", [contents]) for entry in part.get("chapters", [])]
+    listed = {page["file"].removesuffix(".ipynb") for entry in chapters for page in (entry, *entry.get("sections", []))}
     if f"chapters/{chapter.path.stem}" not in listed:
         yield "must be listed in _toc.yml"
 

@@ -115,7 +115,10 @@ def _activation(op):
 
 
 def _gelu(tracer, input, approximate="none"):
-    return _unary("gelu")(tracer, input)
+    if type(input) is not Tensor or not input.is_meta:
+        return NotImplemented
+    x = tracer.value(input)
+    return _emit_like(tracer, "gelu", (x, approximate), (x,), input)
 
 
 def _binary(op, inplace=False):

@@ -20,7 +20,7 @@ from cnnlib import tables
 
 from . import ops
 from .inputs import InputSize
-from .trace import Call, Node, Trace, Value, trace
+from .trace import Call, Trace, Value, trace
 from .watch import no_collection
 
 

@@ -19,11 +19,8 @@ from itertools import groupby
 
 from torch import nn
 
-from . import ops
-from .inputs import InputSize
 from .ops import macs
 from .trace import Call, Step, Trace, trace
-from .watch import no_collection
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
@@ -50,7 +47,7 @@ class Part:
         label: in the words of papers, such as "3x3 conv, 64, /2"; of a group, the class of its module or its role.
         code: the line that makes the module, or the function's name.
         input_shape, output_shape: without the batch dimension.
-        params, macs, other, activations: as in `cost_table`; a shared parameter counts once.
+        params, macs, activations: as in `cost_table`; a shared parameter counts once.
         children: ids, in forward order; empty for layers.
     """
 
@@ -63,7 +60,6 @@ class Part:
     output_shape: tuple[int, ...] = ()
     params: int = 0
     macs: int = 0
-    other: int = 0
     activations: int = 0
     parent: int | None = None
     children: list[int] = field(default_factory=list)
@@ -142,15 +138,14 @@ class Diagram:
         return "network" if part.parent is None else "stage" if part.details.get("stage") else "block"
 
 
-def diagram(model: nn.Module, input_size: InputSize, *, title: str = "") -> Diagram:
+def diagram(model: nn.Module, input_size: Sequence[int], *, title: str = "") -> Diagram:
     """What is to be drawn of `model` for inputs of `input_size`, (C, H, W) for images, in evaluation mode.
 
     Nothing is computed and the model is left as it was. Raises what `cnnlib.analysis.trace.trace` raises.
     """
-    with no_collection():
-        with evaluation(model):
-            record = trace(model, input_size)
-        return _Builder(record, title or type(model).__name__).build()
+    with evaluation(model):
+        record = trace(model, input_size)
+    return _Builder(record, title or type(model).__name__).build()
 
 
 @contextmanager
@@ -460,7 +455,7 @@ class _Builder:
                     part.details["block"] = True
                 part.children = [add(child, part.id) for child in thing.children]
                 inside = [parts[child] for child in part.children]
-                for key in ("params", "macs", "other", "activations"):
+                for key in ("params", "macs", "activations"):
                     setattr(part, key, sum(getattr(child, key) for child in inside))
                 if inside:
                     part.input_shape, part.output_shape = inside[0].input_shape, inside[-1].output_shape
@@ -489,7 +484,6 @@ class _Builder:
                         part.params += self.sizes[name]
             if not node.is_view:
                 part.macs += macs(node)
-                part.other += ops.of(node.op).other(node)
         if layer.nodes and not all(node.is_view for node in layer.nodes):
             part.activations = math.prod(layer.output_shape)
 
@@ -609,6 +603,10 @@ def _describe_view(layer, ops, name):
         layer.kind = "pass"
 
 
+def _lengths(value, dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
+
+
 def _describe_single(layer, op, node, name):
     inputs = [value for value in node.inputs if not value.parameters and value.role in ("result", "input")]
     shape = node.outputs[0].shape if node.outputs else ()
@@ -629,12 +627,11 @@ def _describe_single(layer, op, node, name):
         layer.kind, layer.label = "act", ACTIVATIONS[op]
     elif op.startswith(("max_pool", "avg_pool", "fractional_max_pool", "lp_pool")):
         word = "max" if op.startswith("max") else "average"
-        sizes = [arg for arg in node.args[1:] if isinstance(arg, (tuple, list))]
-        kernel = sizes[0] if sizes else (node.args[1],) * (len(shape) - 2)
-        stride = sizes[1] if len(sizes) > 1 and sizes[1] else kernel
+        kernel = _lengths(node.arg("kernel_size", 1), len(shape) - 2)
+        stride = _lengths(node.arg("stride") or kernel, len(shape) - 2)
         layer.kind, layer.label = "pool", f"{by(kernel)} {word} pool{_stride(stride)}"
         layer.details = {"kernel": list(kernel), "stride": list(stride),
-                         "padding": list(sizes[2]) if len(sizes) > 2 and sizes[2] else [0] * len(kernel)}
+                         "padding": list(_lengths(node.arg("padding", 0), len(shape) - 2))}
     elif "adaptive" in op:
         word = "max" if "max" in op else "average"
         space = shape[2:]

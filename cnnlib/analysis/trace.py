@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -232,7 +232,7 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return modules
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warm_up() -> None:
     """PyTorch imports much when it first dispatches to Python, and what it imports holds the frames above, and the tensors in them."""
     with LiveBytes():
@@ -432,8 +432,7 @@ class _Tracer(TorchFunctionMode):
             storage = value.storage
             if storage is None:
                 storage = value.storage = Storage(value.nbytes)
-            self.live.add(tensor)
-            self.storages[tensor.untyped_storage()._cdata] = storage
+            self.storages[self.live.add(tensor)] = storage
             place = None if tensor.is_contiguous() else (0, tensor.stride())
         else:
             place = tensor.storage_offset(), tensor.stride()
@@ -757,8 +756,6 @@ def remembered(tracer: _Tracer, func, args, kwargs):
 
 def _key(thing, places):
     if isinstance(thing, Tensor):
-        if thing._cnnlib_handle.value.data is not None:
-            raise TypeError("depends on the values of indices")
         return thing.shape, thing.stride(), thing.dtype, places[id(thing)]
     kind = type(thing)
     if kind is tuple or kind is list:

@@ -223,11 +223,12 @@ class LiveBytes(TorchDispatchMode):
         for tensor in given:
             self.add(tensor)
 
-    def add(self, tensor: Tensor) -> None:
+    def add(self, tensor: Tensor) -> int:
+        """Count the tensor's storage while it lives, and return its address."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.seen:
-            return
+            return key
         size = storage.nbytes()
 
         def freed(_):
@@ -239,6 +240,7 @@ class LiveBytes(TorchDispatchMode):
         if self.now > self.peak:
             self.peak = self.now
             self.peak_where = self.where
+        return key
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))

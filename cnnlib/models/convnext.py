@@ -17,26 +17,14 @@ of the paper's Table 10 (Figure 2): `convnext_step00_resnet50`, ..., whose next 
   convolution and pooling. No layer scale: its first value of 1e-6 takes more steps to grow than a short training has.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from cnnlib.layers import ConvNormAct, DropPath, pooled_classifier
+from cnnlib.layers import ConvNormAct, DropPath, LayerNorm2d, linear_rates, pooled_classifier
 from cnnlib.registry import Variant, register
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Normalize the channels of each pixel: (N, C, H, W) -> the same."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -64,11 +52,6 @@ class ConvNeXtBlock(nn.Module):
         return x + self.drop_path(out)
 
 
-def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
-    """The probability of dropping each block: 0 for the first, `last` for the last, linear between them."""
-    return iter([last * index / max(blocks - 1, 1) for index in range(blocks)])
-
-
 class ConvNeXt(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
@@ -88,7 +71,7 @@ class ConvNeXt(nn.Module):
         layer_scale: float | None = 1e-6,
     ):
         super().__init__()
-        rates = drop_path_rates(drop_path_rate, sum(depths))
+        rates = iter(linear_rates(drop_path_rate, depths))
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], patch_size, patch_size), LayerNorm2d(widths[0]))
         self.stages = nn.Sequential()
         for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -217,7 +200,7 @@ class ConvNeXtStep(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        rates = drop_path_rates(drop_path_rate, sum(depths))
+        rates = iter(linear_rates(drop_path_rate, depths))
         around_stem = {"norm": None if few_norms else norm, "activation": None if few_activations else activation}
         if patchify:
             self.stem = ConvNormAct(in_channels, widths[0], patch_size, patch_size, padding=0, **around_stem)

@@ -133,13 +133,13 @@ class _Graph:
 
     def add(self, node) -> None:
         op = node.op.removesuffix("_")
-        args, out = node.args, node.outputs
+        args, arg, out = node.args, node.arg, node.outputs
         if node.inputs and not any(id(value) in self.place for value in node.inputs):
             self.constants.update(zip(map(id, out), self.computed(node)))
             return
         x = node.inputs[0]
         if op == "convolution":
-            self.convolution(args, x, out[0])
+            self.convolution(node, x, out[0])
         elif op == "linear" or op == "addmm":
             weight, bias = args[1], args[2] if len(args) > 2 else None
             if op == "addmm":
@@ -152,54 +152,57 @@ class _Graph:
         elif op in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
             self.batch_norm(node)
         elif op == "native_layer_norm":
-            if len(args[1]) != 1:
+            if len(arg("normalized_shape")) != 1:
                 raise self.refuse("layer normalization over more than the last axis")
-            settings = {kind: self.keep(self.constant(value), kind) for kind, value in zip(("weight", "bias"), args[2:4]) if value is not None}
-            self.put(out[0], "layer_norm", [x], eps=args[4], **settings)
+            settings = {kind: self.keep(self.constant(arg(kind)), kind) for kind in ("weight", "bias") if arg(kind) is not None}
+            self.put(out[0], "layer_norm", [x], eps=arg("eps"), **settings)
         elif op == "max_pool2d_with_indices" or op == "max_pool2d":
-            kernel, stride, padding, dilation = (_pair(value) for value in (*args[1:2], args[2] or args[1], *args[3:5]))
+            kernel, padding, dilation = _pair(arg("kernel_size")), _pair(arg("padding", 0)), _pair(arg("dilation", 1))
+            stride = _pair(arg("stride") or kernel)
             self.put(out[0], "maxpool", [x], kernel=kernel, stride=stride, padding=padding, dilation=dilation)
         elif op == "avg_pool2d":
-            kernel, stride, padding = _pair(args[1]), _pair(args[2] or args[1]), _pair(args[3])
-            self.put(out[0], "avgpool", [x], kernel=kernel, stride=stride, padding=padding, pad=bool(args[5]),
-                     **({"divisor": args[6]} if args[6] else {}))
+            kernel, padding = _pair(arg("kernel_size")), _pair(arg("padding", 0))
+            self.put(out[0], "avgpool", [x], kernel=kernel, stride=_pair(arg("stride") or kernel), padding=padding,
+                     pad=bool(arg("count_include_pad", True)),
+                     **({"divisor": arg("divisor_override")} if arg("divisor_override") else {}))
         elif op in ("_adaptive_avg_pool2d", "adaptive_avg_pool2d"):
             self.put(out[0], "adaptive", [x])
         elif op == "mean":
-            axes = list(range(len(x.shape))) if len(args) < 2 or args[1] is None else [args[1]] if isinstance(args[1], int) else list(args[1])
+            axes = arg("dim")
+            axes = list(range(len(x.shape))) if axes is None else [axes] if isinstance(axes, int) else list(axes)
             self.put(out[0], "mean", [x], axes=axes)
         elif op in ACTIVATIONS:
-            self.activation(op, args, x, out[0])
+            self.activation(op, node, x, out[0])
         elif op in BINARY:
-            self.binary(op, args, x, out[0])
+            self.binary(op, node, x, out[0])
         elif op == "cat":
-            self.put(out[0], "cat", args[0], axis=args[1] or 0)
+            self.put(out[0], "cat", args[0], axis=arg("dim", 0))
         elif op == "stack":
-            axis = (args[1] or 0) % len(out[0].shape)
+            axis = arg("dim", 0) % len(out[0].shape)
             one = [*out[0].shape[:axis], 1, *out[0].shape[axis + 1:]]
             places = [self.node("reshape", [self.place[id(value)]], one) for value in args[0]]
             self.place[id(out[0])] = self.node("cat", places, out[0].shape, axis=axis)
         elif op == "permute":
-            self.put(out[0], "permute", [x], order=[axis % len(x.shape) for axis in args[1]])
+            self.put(out[0], "permute", [x], order=[axis % len(x.shape) for axis in arg("dims")])
         elif op in ("transpose", "t"):
             order = list(range(len(x.shape)))
             one, other = args[1:3] if op == "transpose" else (0, 1)
             order[one], order[other] = order[other], order[one]
             self.put(out[0], "permute", [x], order=order)
         elif op == "slice":
-            axis, start, step = args[1], args[2] or 0, args[4] or 1
+            axis, start, step = arg("dim", 0), arg("start", 0), arg("step", 1)
             self.put(out[0], "slice", [x], axis=axis, start=start + (x.shape[axis] if start < 0 else 0), step=step)
         elif op in ("split", "split_with_sizes", "chunk"):
             start = 0
             for value in out:
-                axis = args[2] or 0
+                axis = arg("dim", 0)
                 self.put(value, "slice", [x], axis=axis, start=start, step=1)
                 start += value.shape[axis]
         elif op == "constant_pad_nd":
-            self.pad(args[1], float(args[2] or 0), x, out[0])
+            self.pad(arg("pad"), float(arg("value", 0)), x, out[0])
         elif op == "_softmax" or op == "softmax":
-            if args[1] % len(x.shape) != len(x.shape) - 1:
-                raise self.refuse(f"softmax over axis {args[1]}; it takes the last")
+            if arg("dim") % len(x.shape) != len(x.shape) - 1:
+                raise self.refuse(f"softmax over axis {arg('dim')}; it takes the last")
             self.put(out[0], "softmax", [x])
         elif op in SAME and math.prod(x.shape) == math.prod(out[0].shape):
             self.put(out[0], "reshape", [x])
@@ -240,16 +243,19 @@ class _Graph:
                               fill=fill if math.isfinite(fill) else "-Infinity" if fill < 0 else "Infinity")
         self.place[id(out)] = place
 
-    def convolution(self, args, x, out) -> None:
-        weight, bias = self.constant(args[1]), None if args[2] is None else self.constant(args[2])
-        if args[6] or weight is None or weight.dim() not in (3, 4):
-            raise self.refuse("transposed convolution" if args[6] else f"convolution by a weight of shape {tuple(args[1].shape)}")
+    def convolution(self, node, x, out) -> None:
+        weight, bias = self.constant(node.arg("weight")), None if node.arg("bias") is None else self.constant(node.arg("bias"))
+        transposed = node.arg("transposed", False)
+        if transposed or weight is None or weight.dim() not in (3, 4):
+            raise self.refuse("transposed convolution" if transposed else
+                              f"convolution by a weight of shape {tuple(node.arg('weight').shape)}")
         flat = weight.dim() == 3  # along one axis: a picture of one row
-        stride, padding, dilation = ([neutral, *values] if flat else _pair(values) for neutral, values in zip((1, 0, 1), args[3:6]))
+        stride, padding, dilation = ([neutral, *values] if flat else _pair(values) for neutral, values in
+                                     ((1, node.arg("stride")), (0, node.arg("padding")), (1, node.arg("dilation"))))
         weight, (batch, channels, *sides) = weight.unsqueeze(2) if flat else weight, out.shape
         place = self.node("reshape", [self.place[id(x)]], [*x.shape[:2], 1, *x.shape[2:]]) if flat else self.place[id(x)]
         place = self.node("conv", [place], [batch, channels, *([1] if flat else []), *sides], weight=self.keep(weight, "weight"),
-                          kernel=list(weight.shape[2:]), stride=stride, padding=padding, dilation=dilation, groups=args[8])
+                          kernel=list(weight.shape[2:]), stride=stride, padding=padding, dilation=dilation, groups=node.arg("groups", 1))
         if bias is not None:
             self.nodes[-1]["bias"] = self.keep(bias, "bias", place)
         self.place[id(out)] = self.node("reshape", [place], out.shape) if flat else place
@@ -276,9 +282,9 @@ class _Graph:
         else:
             self.put(out, "affine", [x], weight=self.keep(scale, "weight"), bias=self.keep(shift, "bias"))
 
-    def activation(self, op, args, x, out) -> None:
+    def activation(self, op, node, x, out) -> None:
         """The record of an activation may lack its settings; then they are those of the module, or of the function's name."""
-        module, settings = self.step.call.module, {}
+        module, settings, args = self.step.call.module, {}, node.args
         if op in ("hardtanh", "leaky_relu"):
             if len(args) > 1 and args[1] is not None:
                 numbers = args[1:]
@@ -291,15 +297,14 @@ class _Graph:
             else:
                 raise self.refuse(f"{op} as a function; call it as a module")
             settings = {"settings": list(map(float, numbers))}
-        approximate = args[1] if len(args) > 1 else getattr(module, "approximate", "none")
-        if op == "gelu" and approximate not in (None, "none"):
-            raise self.refuse(f"gelu with approximate={approximate!r}")
+        if op == "gelu" and node.arg("approximate", "none") != "none":
+            raise self.refuse(f"gelu with approximate={node.arg('approximate')!r}")
         self.put(out, "act", [x], kind=op, **settings)
 
-    def binary(self, op, args, x, out) -> None:
-        one, other = args[:2]
-        alpha = {"alpha": args[2]} if len(args) > 2 and args[2] not in (None, 1) else {}
-        if op == "div" and len(args) > 2:
+    def binary(self, op, node, x, out) -> None:
+        one, other = node.args[:2]
+        alpha = {} if node.arg("alpha", 1) == 1 else {"alpha": node.arg("alpha")}
+        if op == "div" and node.arg("rounding_mode") is not None:
             raise self.refuse("division with rounding")
         if isinstance(other, (int, float)):
             self.put(out, "binary", [one], kind=op, scalar=other, **alpha)
@@ -318,7 +323,7 @@ class _Graph:
         by_op = {}
         for node in nodes:
             by_op.setdefault(node.op, []).append(node)
-        size = by_op.get("avg_pool3d", by_op.get("avg_pool2d"))[0].args[1][0]
+        size = by_op.get("avg_pool3d", by_op.get("avg_pool2d"))[0].arg("kernel_size")[0]
         alpha = next(node.args[1] for node in by_op["mul"] if isinstance(node.args[1], float))
         self.put(nodes[-1].outputs[0], "lrn", [nodes[-1].inputs[0]], size=size, alpha=alpha, k=float(by_op["add"][0].args[1]),
                  beta=float(by_op["pow"][0].args[1]))
