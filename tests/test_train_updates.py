@@ -309,7 +309,7 @@ def run_accuracy(epoch):
     ({"schedule": "linear", "warmup_epochs": 1.5}, lambda t: t / 1.5 if t < 1.5 else 1 - (t - 1.5) / 6.5),
     ({"schedule": "constant", "warmup_epochs": 8.0}, lambda t: t / 8),
     ({"schedule": "plateau", "patience": 2}, lambda t: 1.0 if t < 4 else 0.1 if t < 7 else 0.01),
-], ids=str)
+], ids=lambda value: str(value) if isinstance(value, dict) else "rate")
 def test_rate_at_every_step(changes, expected):
     recipe = Recipe(**{**PLAIN, "epochs": 8, "lr": 1e-2, **changes})
     felt = rates(recipe, 4)
