@@ -38,6 +38,7 @@ chapters: $(INSTALLED)  ## execute and tidy all chapters, then make pages
 pages: $(INSTALLED)  ## renew what is generated, without running a chapter
 	$(BIN)/python tools/zoo_table.py
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/gallery.py
 
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)

@@ -17,7 +17,7 @@ from test_pages import NARROW, Watched, bare_page, browser, picture, serve, show
 # Computed styles of everything in an explorer, as one text; sizes in pixels are left out, they follow from the rest.
 STYLES = """(node) => [node, ...node.querySelectorAll('*')].map((one) => {
   const style = getComputedStyle(one);
-  return one.tagName + [...style].filter((name) => !/^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/.test(name))
+  return one.tagName + [...style].sort().filter((name) => !/^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/.test(name))
     .map((name) => name + '=' + style.getPropertyValue(name)).join(';');
 }).join('|').replace(/cx-[0-9a-z]+-[0-9]+/g, '')"""
 

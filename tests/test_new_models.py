@@ -390,3 +390,9 @@ def test_half_of_the_channels_go_round_the_blocks():
     assert [len(stage[1].blocks) - 1 for stage in on_meta("cspdarknet53").stages] == [1, 2, 8, 8, 4]
     with pytest.raises(ValueError, match=r"depths=\(1, 0\) must give"):
         create_model("cspdarknet53", depths=(1, 0))
+
+
+@pytest.mark.parametrize("name, momentum", [("efficientnet_lite0", 1 - 0.99), ("mnasnet_a1", 1 - 0.9997), ("mnasnet_b1", 1 - 0.9997)])
+def test_running_statistics_move_as_the_authors_have_it(name, momentum):
+    found = {module.momentum for module in on_meta(name).modules() if isinstance(module, nn.BatchNorm2d)}
+    assert sorted(found) == [pytest.approx(momentum)]

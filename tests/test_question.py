@@ -79,7 +79,7 @@ def test_right_in_any_form():
 @given(truth=strategies.one_of(strategies.integers(1, 99_999), strategies.integers(100_000, 10**12)), digits=strategies.integers(1, 6))
 def test_whole_numbers_and_their_roundings(truth, digits):
     rounded = float(f"{truth:.{digits - 1}e}")
-    right = rounded == truth or truth >= RULES["exact_below"] and abs(rounded - truth) <= 0.5 * 10 ** (len(str(truth)) - max(digits, 3))
+    right = rounded == truth or truth >= RULES["exact_below"] and abs(rounded - truth) <= 0.5 * 10 ** (len(str(int(rounded))) - max(digits, 3))
     assert same_number(rounded, truth) is right
     assert same_number(truth, truth) and not same_number(-truth, truth) and not same_number(2 * truth, truth)
     assert not same_number(truth + 1, truth) if truth < 99_999 else True

@@ -33,7 +33,7 @@ def test_every_kind_of_network_trains_and_predicts_there(name, small):
     recipe = Recipe(model=name, epochs=1, batch_size=4, train_images=4, lr=1e-3, crop=2, flip=True, cutout=4, mixup=0.5, cutmix=0.5,
                     accumulate=2, average=0.9, clip=1.0, label_smoothing=0.1)
     with OtherDevice() as other:
-        model = create_model(name)
+        model = create_model(name, in_channels=3)
         [row] = fit(recipe, model=model, data=(small[0], small[1].first(2)), device=other.device)
         assert other.has(model) and math.isfinite(row["train_loss"])
 

@@ -53,7 +53,7 @@ def one_step(recipe, model, small):
     recipe = named(recipe, model=model, data="shapes", epochs=1, batch_size=4, train_images=4, warmup_epochs=0.0,
                    compile=False, seed=3)  # compiling takes a minute; a step of warm-up has size 0
     torch.manual_seed(0)
-    network = create_model(model, **({} if find_variant(model).config.get("num_classes") == 10 else {"num_classes": 10}))
+    network = create_model(model, in_channels=3, **({} if find_variant(model).config.get("num_classes") == 10 else {"num_classes": 10}))
     before = [parameter.clone() for parameter in network.parameters()]
     [row] = fit(recipe, model=network, data=(small[0], small[1].first(4)))
     assert math.isfinite(row["train_loss"])

@@ -134,14 +134,15 @@ def report(options: argparse.Namespace):
         return sizes[0] if len(sizes) == 1 else sizes
 
     if options.compare:
-        rows = []
+        rows, note = [], ""
         for name in (options.network, *options.compare):
             model, own = load(name)
             size = size_of(name, own)
             table = cost_table(model, size, batch_size=options.batch, strict=not options.partial)
             total = table.total
             rows.append(Compared(name, size, total.params, total.macs, total.activations, table.peak_bytes))
-        return Comparison(rows, table.note)
+            note = table.note
+        return Comparison(rows, note)
     model, own = load(options.network)
     size = size_of(options.network, own)
     if options.field:

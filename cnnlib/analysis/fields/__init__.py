@@ -128,7 +128,7 @@ def _units(state: State) -> _Units:
     moving = {i for branches in state.axes for branch in branches for i in flat
               if (index := branch.indices[i]) is not None and index.moves}
     used = {i for branches in state.axes for branch in branches for i in flat if branch.indices[i] is not None}
-    shared = {}  # still factor -> the moving one that it goes with
+    shared: dict[int, int] = {}  # still factor -> the moving one that it goes with
     if used != moving or len(factors) > rank:
         dims = [range(place.start, place.stop) for place in map(state.place, range(rank))]
         state = state.contracted([dim for dim, places in enumerate(dims) if moving.isdisjoint(places)], marks=False)
@@ -141,8 +141,8 @@ def _units(state: State) -> _Units:
     carryings, counting = [], []
     for branches in state.axes:
         local = [branch for branch in branches if not branch.everywhere] or list(branches)
-        carrying = {i for branch in local for i in flat if (index := branch.indices[i]) is not None and index.moves}
-        carrying = sorted(carrying.union(i for i, place in shared.items() if place in carrying))
+        itself: set[int] = {i for branch in local for i in flat if (index := branch.indices[i]) is not None and index.moves}
+        carrying = sorted(itself | {i for i, place in shared.items() if place in itself})
         local = [_unmasked(branch, carrying, factors) for branch in local]
         carryings.append(tuple(carrying))
         counting.append(tuple(branch for branch in local if branch.first != math.inf))
