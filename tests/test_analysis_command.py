@@ -61,6 +61,15 @@ def test_errors_take_one_line(capsys, arguments, message):
     assert code == 1 and not out and err.startswith("error: ") and len(err.splitlines()) == 1 and message in err
 
 
+def test_draws_a_network(capsys, tmp_path):
+    path = tmp_path / "drawn.svg"
+    assert main(["resnet20", "--draw", str(path)]) == 0
+    assert capsys.readouterr().out == f"drawn in {path}\n" and "<svg" in path.read_text() and "resnet20" in path.read_text()
+    assert main(["resnet20", "--draw", str(tmp_path / "nowhere" / "drawn.svg")]) == 1
+    assert main(["resnet20", "--compare", "resnet32", "--draw", str(path)]) == 1
+    assert "--compare" in capsys.readouterr().err
+
+
 def test_usage_teaches(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

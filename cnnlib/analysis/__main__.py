@@ -8,6 +8,7 @@
     python -m cnnlib.analysis resnet50 --memory --batch 128             what a training step keeps in memory
     python -m cnnlib.analysis resnet50 --compare resnet18 timm:resnet26t        several networks, a line each
     python -m cnnlib.analysis resnet50 --format csv > resnet50.csv      for a spreadsheet; also markdown, html
+    python -m cnnlib.analysis resnet50 --draw resnet50.svg              a drawing, from the image to the answer
 
 A multiply-add is one multiplication with its addition: half a FLOP count that counts both. `--input` is the shape of one sample,
 channels first, without the batch; several inputs are several shapes.
@@ -24,6 +25,7 @@ from torch import nn
 from cnnlib import tables
 
 from .cost import Rows, cost_table
+from .drawing import draw_file
 from .fields import receptive_field
 from .memory import OPTIMIZER_STATES, training_memory
 
@@ -121,18 +123,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--columns", metavar="A,B", help="columns and their order, such as name,macs,macs%%,params")
     parser.add_argument("--compare", nargs="+", default=[], metavar="NETWORK", help="a line for each of these networks too")
     parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--draw", metavar="FILE.svg", help="draw the network into this file instead")
     parser.add_argument("--partial", action="store_true", help="go as far as a network can be followed, and say where that ends")
     return parser.parse_args(arguments)
 
 
 def report(options: argparse.Namespace):
-    """The table that was asked for."""
+    """The table that was asked for, or the path of the drawing."""
     def size_of(name, own):
         if options.input is None and own is None:
             own = (3, 224, 224)
         sizes = options.input or [own]
         return sizes[0] if len(sizes) == 1 else sizes
 
+    if options.draw and options.compare:
+        raise ValueError("--draw draws one network; leave out --compare")
     if options.compare:
         rows, note = [], ""
         for name in (options.network, *options.compare):
@@ -145,6 +150,8 @@ def report(options: argparse.Namespace):
         return Comparison(rows, note)
     model, own = load(options.network)
     size = size_of(options.network, own)
+    if options.draw:
+        return draw_file(model, size, options.draw, title=options.network)
     if options.field:
         return receptive_field(model, size, batch_size=options.batch, strict=not options.partial)
     if options.memory:
@@ -163,8 +170,9 @@ def report(options: argparse.Namespace):
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        text = FORMATS[options.format](report(options))
-    except (ValueError, TypeError) as error:
+        result = report(options)
+        text = f"drawn in {result}" if options.draw else FORMATS[options.format](result)
+    except (ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     print(text)
