@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import faults
 import notebooks
 import pytest
 import yaml
@@ -196,3 +197,9 @@ def test_set_up_names_the_package_that_is_missing_and_leaves_nothing_half_made(s
     assert done.returncode != 0 and "apt-get install python3-venv" in done.stdout
     assert not (set_up.folder / ".venv").exists() and "--requirement" not in asked
     assert "python3-venv" in text("README.md")
+
+
+def test_deliberate_faults_fit_the_code():
+    """Each stands ready to be put in: the text that it changes is there, once."""
+    lists = sorted((ROOT / "tools" / "faults").glob("*.toml"))
+    assert sum(len(faults.read_faults(path)) for path in lists) >= 200

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("cnnlib", "tests", "tools", "data", "chapters", "pyproject.toml", "requirements.txt", "references.bib", "_toc.yml",
-          "_config.yml", "index.md", "README.md", "CITATION.cff")
+          "_config.yml", "_static", "index.md", "README.md", "CITATION.cff")
 
 
 def read_faults(path: Path) -> list[dict]:
