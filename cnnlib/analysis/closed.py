@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def _pair(value, n):
-    return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+from . import ops
 
 
 def _is_plain(tensor) -> bool:
@@ -45,7 +43,7 @@ def _convolution(n):
         if not _is_plain(input) or input.dim() != n + 2 or isinstance(padding, str):
             return NotImplemented
         x, w = tracer.value(input), tracer.value(weight)
-        stride, padding, dilation = _pair(stride, n), _pair(padding, n), _pair(dilation, n)
+        stride, padding, dilation = ops.lengths(stride, n), ops.lengths(padding, n), ops.lengths(dilation, n)
         if x.dtype != w.dtype or x.shape[1] != w.shape[1] * groups or len(w.shape) != n + 2:
             return NotImplemented
         out = [(length + 2 * p - d * (k - 1) - 1) // s + 1
@@ -180,7 +178,7 @@ def _cat(tracer, tensors, dim=0):
 def _adaptive_avg_pool2d(tracer, input, output_size):
     if not _is_plain(input) or input.dim() != 4:
         return NotImplemented
-    size = _pair(output_size, 2)
+    size = ops.lengths(output_size, 2)
     if any(not isinstance(length, int) or length < 1 for length in size):
         return NotImplemented
     x = tracer.value(input)

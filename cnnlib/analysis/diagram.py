@@ -19,7 +19,7 @@ from itertools import groupby
 
 from torch import nn
 
-from .ops import macs
+from .ops import lengths, macs
 from .trace import Call, Step, Trace, trace
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
@@ -603,10 +603,6 @@ def _describe_view(layer, ops, name):
         layer.kind = "pass"
 
 
-def _lengths(value, dims: int) -> tuple[int, ...]:
-    return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
-
-
 def _describe_single(layer, op, node, name):
     inputs = [value for value in node.inputs if not value.parameters and value.role in ("result", "input")]
     shape = node.outputs[0].shape if node.outputs else ()
@@ -627,11 +623,11 @@ def _describe_single(layer, op, node, name):
         layer.kind, layer.label = "act", ACTIVATIONS[op]
     elif op.startswith(("max_pool", "avg_pool", "fractional_max_pool", "lp_pool")):
         word = "max" if op.startswith("max") else "average"
-        kernel = _lengths(node.arg("kernel_size", 1), len(shape) - 2)
-        stride = _lengths(node.arg("stride") or kernel, len(shape) - 2)
+        kernel = lengths(node.arg("kernel_size", 1), len(shape) - 2)
+        stride = lengths(node.arg("stride") or kernel, len(shape) - 2)
         layer.kind, layer.label = "pool", f"{by(kernel)} {word} pool{_stride(stride)}"
         layer.details = {"kernel": list(kernel), "stride": list(stride),
-                         "padding": list(_lengths(node.arg("padding", 0), len(shape) - 2))}
+                         "padding": list(lengths(node.arg("padding", 0), len(shape) - 2))}
     elif "adaptive" in op:
         word = "max" if "max" in op else "average"
         space = shape[2:]

@@ -256,6 +256,11 @@ _add("var var_mean std std_mean", "self dim correction keepdim", other=_times(3)
 _add("cumsum", "self dim dtype", other=_each_input, field="cumulative")
 
 
+def lengths(value, dims: int) -> tuple[int, ...]:
+    """One length for each axis, as PyTorch reads what may be a number, one number in a tuple, or a tuple."""
+    return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
+
+
 # What one operation costs
 
 

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, DropPath, LayerNorm2d, linear_rates, pooled_classifier
+from cnnlib.layers import ConvNormAct, DropPath, LayerNorm2d, initialize_truncated, linear_rates, pooled_classifier
 from cnnlib.registry import Variant, register
 
 
@@ -88,7 +88,7 @@ class ConvNeXt(nn.Module):
             nn.Flatten(),
             nn.Linear(widths[-1], num_classes),
         )
-        initialize(self)
+        initialize_truncated(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(x)))
@@ -225,22 +225,10 @@ class ConvNeXtStep(nn.Module):
                 channels = out_channels
             self.stages.append(stage)
         self.head = pooled_classifier(channels, num_classes)
-        initialize(self)
+        initialize_truncated(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(x)))
-
-
-def initialize(model: nn.Module) -> None:
-    """Weights from a normal distribution of deviation 0.02 cut off at +-2, biases 0, as the authors' code has it.
-
-    It does not look at a layer's size: the habit comes from transformers, and normalization makes up for it.
-    """
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 IMAGENET = {"depths": (3, 3, 9, 3), "widths": (96, 192, 384, 768)}

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from cnnlib.analysis.ops import lengths
 from cnnlib.analysis.trace import Step, trace
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -330,5 +331,4 @@ class _Graph:
 
 
 def _pair(value) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
+    return list(lengths(value, 2))
