@@ -1,8 +1,19 @@
-"""No test can hang: pyproject.toml limits each, and here the slow ones get more."""
+"""Limits of time, the order of tests on several workers, and the fixtures of tests with a browser.
+
+No test can hang: pyproject.toml limits each, and here the slow ones get more. With `--dist loadfile` the longest files begin, and pages of
+the book go one by one to whichever worker is free, so that none waits at the end while another still has a long file.
+"""
+
+import os
+import shutil
 
 import pytest
 
+from browsing import Server, Watched, bare_page, launch
+
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
+LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")  # these begin, in this order
+ONE_BY_ONE = ("test_pages.py",)  # files whose tests share nothing that is costly to make again
 
 
 def pytest_collection_modifyitems(items):
@@ -12,3 +23,65 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.timeout(SLOW))
             elif "book" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.timeout(PAGES))
+    place = {f"{name}.py": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LongestFirst(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if nodeid.partition("::")[0].endswith(ONE_BY_ONE) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False  # in the order of the items, not of their number in a file
+    return LongestFirst(config, log)
+
+
+def give_up(message):
+    """Without a browser the page tests are skipped, except where CI is set."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if not path:
+        give_up("page tests need a browser: install one (Debian: apt-get install chromium), or set CHROMIUM to its path")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = launch(playwright, path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """`serve(folder)`: the address of a server of the folder."""
+    servers = []
+
+    def start(folder):
+        servers.append(Server(folder))
+        return servers[-1].address
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def show(browser, serve, tmp_path):
+    """`show(explorer)`: a page with it; afterwards, that nothing went wrong on any of them."""
+    watched = []
+
+    def open_one(explorer, theme="light", width=1280):
+        bare_page(tmp_path, explorer, theme=theme)
+        address = serve(tmp_path)
+        watched.append(Watched(browser, address, theme, width))
+        return watched[-1].open(f"{address}/index.html")
+
+    yield open_one
+    problems = [problem for one in watched for problem in one.close()]
+    assert problems == []

@@ -22,7 +22,7 @@ from cnnlib.models.squeezenet import FireModule
 from cnnlib.widgets import BlockDesigner, InceptionDesigner
 from cnnlib.widgets.block import KINDS, LIMITS, own_width
 from cnnlib.widgets.inception import PRESETS
-from test_pages import browser, integers, serve, show, type_into  # noqa: F401 (fixtures)
+from browsing import integers, type_into
 from test_widgets import node  # noqa: F401 (fixture)
 
 FIELDS = InceptionRow._fields

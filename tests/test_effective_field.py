@@ -12,7 +12,6 @@ from cnnlib.analysis import gradient_footprint, gradient_footprints
 from cnnlib.widgets import CostTableExplorer, ReceptiveFieldExplorer
 from cnnlib.widgets import receptive_field as module_of_field
 from cnnlib.widgets.base import MOST_DATA, named_model
-from test_pages import browser, serve, show  # noqa: F401 (fixtures)
 from test_widgets import node  # noqa: F401 (a fixture)
 
 

@@ -12,7 +12,7 @@ from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, FollowPhoto
 from cnnlib.widgets import follow
 from cnnlib.widgets.base import STATIC
 from explorers import EXAMPLES
-from test_pages import NARROW, Watched, bare_page, browser, picture, serve, show, type_into  # noqa: F401 (fixtures)
+from browsing import NARROW, Watched, bare_page, picture, type_into, violations
 
 # Computed styles of everything in an explorer, as one text; sizes in pixels are left out, they follow from the rest.
 STYLES = """(node) => [node, ...node.querySelectorAll('*')].map((one) => {
@@ -37,8 +37,7 @@ def test_style_sheets_do_not_touch_each_other(browser, serve, tmp_path):
                     one, other = next(pair for pair in zip(styles[name].split("|"), found.split("|")) if pair[0] != pair[1])
                     different = [pair for pair in zip(one.split(";"), other.split(";")) if pair[0] != pair[1]]
                     raise AssertionError(f"{name}, alone and beside others: {one.split('=')[0]}, {different}")
-            page.close()
-            assert watched.problems == []
+            assert watched.close() == []
 
 
 def test_own_style_sheets_are_nested_in_their_explorer():
@@ -57,7 +56,7 @@ def test_notebooks_that_sort_names_change_nothing(browser, serve, tmp_path, name
         watched = Watched(browser, address)
         text = picture(watched.open(f"{address}/index.html").locator("section.cx"))
         found.append(re.sub(r"cx-\w+-\d+", "", text))
-        watched.page.close()
+        assert watched.close() == []
     assert found[0] == found[1]
 
 
@@ -212,9 +211,8 @@ def live(browser, serve, tmp_path):
         return page
 
     yield open_one
-    for one in watched:
-        one.page.close()
-        assert one.problems == []
+    problems = [problem for one in watched for problem in one.close()]
+    assert problems == []
 
 
 def start(page):
@@ -351,13 +349,11 @@ def test_a_picture_that_is_none_and_a_file_that_is_missing(browser, serve, tmp_p
 
 @pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", NARROW)])
 def test_a_running_network_is_accessible_and_narrow(live, theme, width):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = live(EXAMPLES["follow"](), theme, width)
     start(page)
     page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = axe.Axe().run(page).response["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert violations(page) == []
 
 
 def test_a_kernel_answers_for_files():

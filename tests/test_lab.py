@@ -18,7 +18,6 @@ import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from test_pages import browser  # noqa: F401 (a fixture)
 
 CREATE = """
 import ipywidgets

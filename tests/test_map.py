@@ -15,7 +15,7 @@ from cnnlib.registry import find_variant
 from cnnlib.widgets import ArchitectureMap
 from cnnlib.widgets import map as module_of_map
 from cnnlib.widgets.base import MOST_DATA
-from test_pages import Watched, browser, serve, show  # noqa: F401 (fixtures)
+from browsing import Watched
 from test_widgets import node  # noqa: F401 (a fixture)
 
 ZOO = {row["name"]: row for row in load_table("zoo")}

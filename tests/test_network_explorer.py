@@ -9,7 +9,6 @@ from cnnlib import list_models
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.widgets import NetworkExplorer
 from cnnlib.widgets.base import MOST_DATA
-from test_pages import browser, serve, show  # noqa: F401
 from test_widgets import node  # noqa: F401
 from zoo import on_meta
 

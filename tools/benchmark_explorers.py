@@ -10,14 +10,11 @@ times are longer than a reader's.
 """
 
 import argparse
-import functools
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import threading
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import torch
@@ -28,7 +25,7 @@ from cnnlib.train.experiments import hardware, write_record
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from test_pages import Quiet, Watched, bare_page  # noqa: E402
+from browsing import Server, Watched, bare_page  # noqa: E402
 
 TARGET = ROOT / "data" / "results" / "benchmark_explorers.json"
 INPUTS = 7  # after which every control stands elsewhere than at the start
@@ -86,12 +83,10 @@ def measure(browser, explorer, action: str) -> tuple[list[float], list[float]]:
     """Milliseconds from each input to its frame, and the processor time of the page's thread for it."""
     with tempfile.TemporaryDirectory() as folder:
         bare_page(Path(folder), explorer)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        watched = Watched(browser, address)
+        server = Server(folder)
+        watched = Watched(browser, server.address)
         try:
-            page = watched.open(f"{address}/index.html")
+            page = watched.open(f"{server.address}/index.html")
             page.wait_for_timeout(500)
             before = page.locator(".cx").inner_html()
             session = page.context.new_cdp_session(page)
@@ -106,8 +101,8 @@ def measure(browser, explorer, action: str) -> tuple[list[float], list[float]]:
                 raise RuntimeError(f"{explorer!r} did not answer: {watched.problems}")
             return times, work
         finally:
-            watched.page.close()
-            server.shutdown()
+            watched.close()
+            server.close()
 
 
 def main() -> None:

@@ -1,0 +1,165 @@
+"""What tests with a browser share: a page that notes what goes wrong, a page made of explorers, a server that says nothing.
+
+The fixtures `browser`, `serve` and `show` stand in conftest.py.
+"""
+
+import functools
+import json
+import shutil
+import sys
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NARROW = 360  # pixels
+PATIENCE = 180_000  # ms that a page may take on a busy machine; every wait ends as soon as it can
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """A server of a folder, in threads of its own; a browser that hangs up in the middle of an answer is no error."""
+
+    def __init__(self, folder):
+        super().__init__(("127.0.0.1", 0), functools.partial(QuietHandler, directory=folder))
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+
+def launch(playwright, path):
+    """A browser that finds no host but this machine."""
+    return playwright.chromium.launch(executable_path=path, timeout=PATIENCE, args=[
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+
+
+WATCH_SHIFTS = """
+window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shift += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
+EXPLORERS_READY = """() => [...document.querySelectorAll('script[type$="widget-view+json"]')].every(
+  (place) => place.nextElementSibling?.dataset.ready !== undefined)"""
+
+
+class Watched:
+    """A page with one theme and width; `problems` collects console errors, failed requests and other hosts.
+
+    A request that the browser cancels because its page is left (a late icon, say) is no problem of the page; every other failure is one.
+    """
+
+    def __init__(self, browser, address, theme="light", width=1280):
+        self.problems = []
+        self._address = address
+        self._leaving, self._pending, self._left = False, set(), set()
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        self.page.set_default_timeout(PATIENCE)
+        self.page.add_init_script(WATCH_SHIFTS)
+        self.page.on("console", lambda message: message.type in ("error", "warning") and self._note(message.text))
+        self.page.on("pageerror", lambda error: self._note(str(error)))
+        self.page.on("request", self._begins)
+        self.page.on("requestfinished", lambda request: self._pending.discard(request))
+        self.page.on("requestfailed", self._fails)
+        self.page.on("response", lambda response: response.status >= 400 and self._note(f"missing: {response.url}"))
+        self.page.on("framenavigated", self._arrives)
+
+    def _note(self, text):
+        self.problems.append(f"{self.page.url}: {text}")
+
+    def _begins(self, request):
+        self._pending.add(request)
+        if not request.url.startswith((self._address, "data:", "blob:")):
+            self._note(f"another host: {request.url}")
+
+    def _fails(self, request):
+        self._pending.discard(request)
+        cancelled = request.failure == "net::ERR_ABORTED" and (self._leaving or request in self._left)
+        if not cancelled:
+            self._note(f"failed ({request.failure}): {request.url}")
+
+    def _arrives(self, frame):
+        if frame == self.page.main_frame:
+            self._leaving, self._left = False, set(self._pending)
+
+    def _leave(self):
+        """Gives what is still on its way a moment; from now on the page is being left."""
+        end = time.monotonic() + 2
+        while self._pending and time.monotonic() < end:
+            self.page.wait_for_timeout(10)
+        self._leaving = True
+
+    def open(self, url):
+        """The page at the address, loaded, its explorers ready."""
+        self._leave()
+        self.page.goto(url, wait_until="load")
+        self.page.wait_for_function(EXPLORERS_READY)
+        return self.page
+
+    def close(self):
+        """Closes the page and returns its problems."""
+        self._leave()
+        self.page.close()
+        return self.problems
+
+
+def bare_page(folder, *explorers, theme="light", sort_keys=False):
+    """A page as the book has it: the state in the head, the places in the body, the book's script."""
+    from ipywidgets.embed import embed_data
+
+    data = embed_data(views=explorers, drop_defaults=False)
+    state, *views = (json.dumps(part, sort_keys=sort_keys).replace("</script>", r"<\/script>") for part in (data["manager_state"], *data["view_specs"]))
+    places = "".join(f'<div><script type="application/vnd.jupyter.widget-view+json">{view}</script></div>' for view in views)
+    shutil.copy(ROOT / "_static" / "explorers.js", folder)
+    (folder / "index.html").write_text(f"""<!doctype html>
+<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>An explorer</title><link rel="icon" href="data:,">
+<style>html[data-theme="dark"] body {{ background: #121212; color: #eee; }}</style>
+<script type="application/vnd.jupyter.widget-state+json">{state}</script>
+<script src="explorers.js"></script></head><body><main><h1>An explorer</h1>
+{places}<p>Text after it.</p>
+</main></body></html>""", encoding="utf-8")
+
+
+def type_into(page, label, number):
+    page.get_by_label(label, exact=True).and_(page.locator("input[type=number]")).fill(str(number))
+
+
+def integers(texts):
+    return [int(text.replace(",", "")) for text in texts]
+
+
+def picture(explorer):
+    """What an explorer shows: its text, its drawing and its fields."""
+    return explorer.evaluate(PICTURE)
+
+
+PICTURE = "node => node.innerHTML + [...node.querySelectorAll('input, select')].map((input) => input.checked + input.value).join()"
+
+
+def wait_until_it_shows_another(explorer, before):
+    """What an explorer shows as soon as that is not `before`."""
+    place = explorer.element_handle()
+    explorer.page.wait_for_function(f"([node, before]) => ({PICTURE})(node) !== before", arg=[place, before], polling=20)
+    return picture(explorer)
+
+
+def violations(page, **options):
+    """What axe finds that is serious or critical, as (rule, nodes)."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(page, **options).response["violations"]
+    return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")]
