@@ -313,48 +313,95 @@ def shapes(train: int = 8_000, test: int = 2_000, *, seed: int = 0, image_size: 
     return tuple(sets)
 
 
-def _draw_shapes(labels: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
-    """Bytes (N, 3, size, size) of one noisy, cluttered picture for each label."""
-    count = len(labels)
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+def shape_scenes(count: int, *, per_image: int = 4, image_size: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Pictures for segmentation, with true masks: bytes (count, 3, size, size), and the class of every pixel (count, size, size).
 
-    def uniform(low: float, high: float, *shape: int) -> np.ndarray:
-        return (low + (high - low) * draw.random((count, *shape), dtype=np.float32)).reshape(count, *shape)
+    Class 0 is what is behind; 1 to 10 are the shapes of `shapes`, `per_image` of them in each picture, of any place,
+    size, turn and colour, the later ones over the earlier ones. The same bytes on every machine for a seed.
+    Raises `ValueError` for fewer than one picture or shape and sizes below 16.
+    """
+    if min(count, per_image) < 1 or image_size < 16:
+        raise ValueError(f"count={count}, per_image={per_image}, image_size={image_size}: at least 1, 1 and 16 are needed")
+    draw = np.random.Generator(np.random.PCG64(seed))
+    parts = [_draw_scenes(len(part), per_image, image_size, draw) for part in np.array_split(np.arange(count), count // 500 + 1)]
+    images, masks = map(np.concatenate, zip(*parts))
+    return torch.from_numpy(images), torch.from_numpy(masks)
 
-    def placed(centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+class _Painter:
+    """Draws `count` pictures at once; all that is random comes from `draw`, in the order of the calls."""
+
+    def __init__(self, count: int, size: int, draw: np.random.Generator):
+        self.count, self.size, self.random = count, size, draw
+        self.y, self.x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+
+    def uniform(self, low: float, high: float, *shape: int) -> np.ndarray:
+        return (low + (high - low) * self.random.random((self.count, *shape), dtype=np.float32)).reshape(self.count, *shape)
+
+    def placed(self, centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates (u, v) of all pixels, turned about the centre. A turn needs no sine: t -> (1-t^2, 2t)/(1+t^2)."""
-        t = uniform(-1, 1, 1, 1)
+        t = self.uniform(-1, 1, 1, 1)
         cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-        dx, dy = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
+        dx, dy = self.x - centre[:, 0, None, None], self.y - centre[:, 1, None, None]
         return (cosine * dx + sine * dy) / radius, (cosine * dy - sine * dx) / radius
 
-    def paint(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
-        canvas += (mask[:, None] * opacity) * (colour[:, :, None, None] - canvas)
+    def background(self) -> None:
+        """A gradient between two colours, and coarse blotches."""
+        slope = self.uniform(-1, 1, 2)
+        blend = 0.5 + slope[:, 0, None, None] * (self.x - 0.5) + slope[:, 1, None, None] * (self.y - 0.5)
+        first = self.uniform(0.05, 0.5, 3)
+        second = first + self.uniform(-0.3, 0.3, 3)
+        self.canvas = first[:, :, None, None] + blend[:, None] * (second - first)[:, :, None, None]
+        cell = -(-self.size // 8)
+        blotches = self.uniform(-0.1, 0.1, 3, 8, 8)
+        self.canvas += np.repeat(np.repeat(blotches, cell, axis=2), cell, axis=3)[:, :, :self.size, :self.size]
+        self.mean = (first + second) / 2
 
-    # Background: a gradient between two colours, and coarse blotches.
-    slope = uniform(-1, 1, 2)
-    blend = 0.5 + slope[:, 0, None, None] * (x - 0.5) + slope[:, 1, None, None] * (y - 0.5)
-    first = uniform(0.05, 0.5, 3)
-    second = first + uniform(-0.3, 0.3, 3)
-    canvas = first[:, :, None, None] + blend[:, None] * (second - first)[:, :, None, None]
-    cell = -(-size // 8)
-    blotches = uniform(-0.1, 0.1, 3, 8, 8)
-    canvas += np.repeat(np.repeat(blotches, cell, axis=2), cell, axis=3)[:, :, :size, :size]
+    def one_of_each(self, labels: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Where each picture's own shape is: booleans (count, size, size)."""
+        mask = np.empty((self.count, self.size, self.size), dtype=bool)
+        for label, region in enumerate(SHAPES.values()):
+            mask[labels == label] = region(u[labels == label], v[labels == label])
+        return mask
 
-    # The shape itself, in a colour lighter than the background's mean.
-    u, v = placed(uniform(0.38, 0.62, 2), uniform(0.25, 0.42, 1, 1))
-    mask = np.empty((count, size, size), dtype=bool)
-    for label, region in enumerate(SHAPES.values()):
-        mask[labels == label] = region(u[labels == label], v[labels == label])
-    paint(canvas, mask, (first + second) / 2 + uniform(0.12, 0.45, 3), uniform(0.75, 1.0, 1, 1, 1))
+    def paint(self, mask: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
+        self.canvas += (mask[:, None] * opacity) * (colour[:, :, None, None] - self.canvas)
 
-    # Clutter: small discs and bars of any colour, some of them over the shape.
-    for region in (SHAPES["disc"], SHAPES["bar"], SHAPES["bar"], SHAPES["disc"]):
-        u, v = placed(uniform(0, 1, 2), uniform(0.05, 0.14, 1, 1))
-        paint(canvas, region(u, v), uniform(0, 1, 3), uniform(0.5, 1.0, 1, 1, 1))
+    def clutter(self) -> None:
+        """Small discs and bars of any colour."""
+        for region in (SHAPES["disc"], SHAPES["bar"], SHAPES["bar"], SHAPES["disc"]):
+            u, v = self.placed(self.uniform(0, 1, 2), self.uniform(0.05, 0.14, 1, 1))
+            self.paint(region(u, v), self.uniform(0, 1, 3), self.uniform(0.5, 1.0, 1, 1, 1))
 
-    canvas += uniform(-0.12, 0.12, 3, size, size)
-    return (canvas.clip(0, 1) * 255).astype(np.uint8)
+    def bytes(self) -> np.ndarray:
+        self.canvas += self.uniform(-0.12, 0.12, 3, self.size, self.size)
+        return (self.canvas.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _draw_shapes(labels: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
+    """Bytes (N, 3, size, size) of one noisy, cluttered picture for each label, the shape lighter than the background's mean."""
+    painter = _Painter(len(labels), size, draw)
+    painter.background()
+    u, v = painter.placed(painter.uniform(0.38, 0.62, 2), painter.uniform(0.25, 0.42, 1, 1))
+    mask = painter.one_of_each(labels, u, v)
+    painter.paint(mask, painter.mean + painter.uniform(0.12, 0.45, 3), painter.uniform(0.75, 1.0, 1, 1, 1))
+    painter.clutter()  # some of it over the shape
+    return painter.bytes()
+
+
+def _draw_scenes(count: int, per_image: int, size: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes (count, 3, size, size) and classes (count, size, size), 0 for the background and what clutters it."""
+    painter = _Painter(count, size, draw)
+    painter.background()
+    painter.clutter()
+    classes = np.zeros((count, size, size), dtype=np.int64)
+    for _ in range(per_image):
+        labels = draw.integers(len(SHAPES), size=count)
+        u, v = painter.placed(painter.uniform(0.1, 0.9, 2), painter.uniform(0.14, 0.3, 1, 1))
+        mask = painter.one_of_each(labels, u, v)
+        painter.paint(mask, painter.uniform(0, 1, 3), painter.uniform(0.8, 1.0, 1, 1, 1))
+        classes = np.where(mask, 1 + labels[:, None, None], classes)
+    return painter.bytes(), classes
 
 
 # --- batches --------------------------------------------------------------------------------------------------------

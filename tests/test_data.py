@@ -171,6 +171,25 @@ def test_a_fifth_of_each_class_is_held_out_the_same_every_time(tmp_path):
         data.load(f"folder:{tmp_path}")
 
 
+def test_scenes_have_true_masks():
+    images, masks = data.shape_scenes(40, per_image=3, image_size=48)
+    assert images.shape == (40, 3, 48, 48) and images.dtype == torch.uint8
+    assert masks.shape == (40, 48, 48) and masks.dtype == torch.int64
+    assert set(masks.unique().tolist()) <= set(range(11)) and len(masks.unique()) > 8
+    assert all(len(mask.unique()) <= 4 for mask in masks)
+    again = data.shape_scenes(40, per_image=3, image_size=48)
+    assert torch.equal(images, again[0]) and torch.equal(masks, again[1])
+    # a shape is of one colour but for noise: inside a mask pixels vary less than over the whole picture
+    inside = [image[:, mask == label].float().std(1).mean() / image.float().std((1, 2)).mean()
+              for image, mask in zip(images, masks) for label in mask.unique() if label and (mask == label).sum() > 60]
+    assert torch.stack(inside).median() < 0.75
+    digest = hashlib.sha256(images[:5].numpy().tobytes() + masks[:5].numpy().tobytes()).hexdigest()
+    assert digest[:16] == "5c02b45c55739ff8"
+    for wrong in ({"count": 0}, {"count": 2, "per_image": 0}, {"count": 2, "image_size": 8}):
+        with pytest.raises(ValueError, match="are needed"):
+            data.shape_scenes(**wrong)
+
+
 def test_split_takes_a_share_of_each_class_by_seed():
     labels = torch.arange(40) % 4
     kept, away = data.split(labels, 0.3, "abcd", seed=1)

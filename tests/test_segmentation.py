@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cnnlib import create_model
 from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, map_channels
+from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union, map_channels
 from cnnlib.vision import torchvision
 from zoo import randomize
 
@@ -224,3 +224,14 @@ def test_what_cannot_be_dilated_is_named():
         dilated(create_model("efficientnet_lite0"), 8)
     with pytest.raises(ValueError, match="stride=12 is not a power of two"):
         dilated(create_model("resnet18"), 12)
+
+
+def test_intersection_over_union_by_hand():
+    masks = torch.tensor([[0, 0, 1, 1, 2]])
+    answers = torch.tensor([[0, 1, 1, 1, 0]])
+    values = intersection_over_union(answers, masks, 4)
+    assert values[:3].tolist() == pytest.approx([1 / 3, 2 / 3, 0.0]) and values[3].isnan()
+    with pytest.raises(ValueError, match="from 0 to 2; num_classes=2"):
+        intersection_over_union(masks, masks, 2)
+    with pytest.raises(ValueError, match="do not fit"):
+        intersection_over_union(masks[:, :3], masks, 4)

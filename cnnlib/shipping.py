@@ -1,0 +1,115 @@
+"""From a trained network to one that is smaller and faster and gives the same answers, or nearly.
+
+    folded = fold_batch_norm(model, (3, 224, 224))       # equal answers, fewer operations
+    int8 = quantized(folded, batches_of_images)          # whole numbers of 8 bits inside; answers differ a little
+    fast = torch.compile(int8)                           # runs them as such
+
+Export to ONNX and `torch.export` stands in `cnnlib.classify`; pruning and codes in `cnnlib.compression`.
+
+- Jacob et al. Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference. CVPR 2018,
+  arXiv:1712.05877.
+"""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fusion, parametrize
+
+from cnnlib.analysis.trace import Step, trace
+
+BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
+PRODUCTS = {"convolution", "_convolution", "linear", "addmm"}
+FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str]]:
+    """(layer, batch norm) names, in the order of the pass: the norm follows the layer directly, and alone has its output.
+
+    Not listed are norms that come first (pre-activation), that see a sum or a concatenation, whose layer is used
+    twice, and layers whose weights are computed (parametrized or shared).
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    record = trace(model, input_size)
+    steps = [(step, node) for step in record.steps if isinstance(step, Step) for node in step.nodes]
+    made = {id(value): (step, node) for step, node in steps for value in node.outputs}
+    uses: dict[int, int] = {}
+    calls: dict[int, int] = {}
+    for step, node in steps:
+        for value in node.inputs:
+            uses[id(value)] = uses.get(id(value), 0) + 1
+        if node.op in PRODUCTS | BATCH_NORMS:
+            calls[id(step.call.module)] = calls.get(id(step.call.module), 0) + 1
+    pairs = []
+    for step, node in steps:
+        if node.op not in BATCH_NORMS or id(node.inputs[0]) not in made:
+            continue
+        norm = step.call.module
+        before, product = made[id(node.inputs[0])]
+        layer = before.call.module
+        fits = (product.op in PRODUCTS and type(layer) in FOLDABLE and uses[id(node.inputs[0])] == 1
+                and calls[id(layer)] == calls[id(norm)] == 1 and not parametrize.is_parametrized(layer)
+                and isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is not None)
+        if fits:
+            pairs.append((names[id(layer)], names[id(norm)]))
+    return pairs
+
+
+def fold_batch_norm(model: nn.Module, input_size: Sequence[int]) -> nn.Module:
+    """A copy in evaluation mode in which every batch norm that follows a convolution or linear layer is part of its weights.
+
+    gamma (W x + b - mean) / sigma + beta = (gamma / sigma) W x + (gamma / sigma) (b - mean) + beta. Its place is taken
+    by `nn.Identity`. `input_size` is (C, H, W): one pass finds what follows what, see `foldable`. Norms that
+    follow something else stay.
+    """
+    copied = copy.deepcopy(model).eval()
+    for layer, norm in foldable(copied, input_size):
+        fuse = fusion.fuse_linear_bn_eval if isinstance(copied.get_submodule(layer), nn.Linear) else fusion.fuse_conv_bn_eval
+        copied.set_submodule(layer, fuse(copied.get_submodule(layer), copied.get_submodule(norm)))
+        copied.set_submodule(norm, nn.Identity())
+    return copied
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
+    """The network with weights and feature maps rounded to 8-bit whole numbers, after PyTorch 2 export quantization.
+
+    `calibration` gives normalized batches (N, C, H, W) of some hundred training images: from them each map gets its scale.
+    Weights have one scale for each output channel. What is returned takes batches of any size; run as it is it
+    computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86.
+    Needs the package `torchao`. Raises `ValueError` without a batch.
+    """
+    with _quiet("torchao"):  # it tells which of its libraries for GPUs do not load
+        from torchao.quantization.pt2e import move_exported_model_to_eval
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None or len(first) < 2:
+        raise ValueError("calibration has no batch of two images or more; give normalized batches of training images")
+    model = copy.deepcopy(model).eval()
+    any_size = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
+    with torch.no_grad():
+        graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
+        quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        prepared = prepare_pt2e(graph, quantizer)
+        for batch in (first, *batches):
+            prepared(batch)
+        return move_exported_model_to_eval(convert_pt2e(prepared))

@@ -1,0 +1,99 @@
+"""Folding and 8-bit whole numbers: equal answers where they must be equal, near ones where they may differ."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from cnnlib import create_model
+from cnnlib.shipping import foldable, fold_batch_norm, quantized
+
+SMALL = (3, 32, 32)
+
+
+def lived(model):
+    """Batch norms with statistics and weights as after some training."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module.track_running_stats:
+                nn.init.normal_(module.running_mean, std=0.3)
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.2)
+    return model.eval()
+
+
+def norms(model):
+    return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name, left", [("resnet20", 0), ("mobilenet_v2_cifar", 0), ("preresnet20", 9), ("densenet_cifar", 17),
+                                        ("seresnet20", 0), ("shufflenet_v2_cifar", 0), ("vgg11_cifar_bn", 0)])
+def test_folded_networks_answer_alike(name, left):
+    model = lived(create_model(name, num_classes=10))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    folded, images = fold_batch_norm(model, SMALL), torch.randn(3, *SMALL)
+    assert norms(folded) == left
+    torch.testing.assert_close(folded(images), model(images), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not folded.training
+
+
+def test_a_training_network_is_folded_for_evaluation_and_left_training():
+    model = lived(create_model("resnet20", num_classes=10)).train()
+    folded = fold_batch_norm(model, SMALL)
+    assert model.training and norms(folded) == 0
+
+
+class Odd(nn.Module):
+    """What must not be folded: a map that two read, a layer that runs twice, computed weights, statistics of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.shared_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.twice, self.twice_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.computed, self.computed_norm = parametrizations.weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
+        self.moving, self.moving_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)
+        self.plain, self.plain_norm = nn.Conv2d(3, 3, 3, groups=3, bias=False), nn.BatchNorm2d(3, affine=False)
+        self.flat, self.flat_norm = nn.Linear(3 * 36, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        seen = self.shared(x)
+        x = self.shared_norm(seen) + seen
+        x = self.twice_norm(self.twice(self.twice(x)))
+        x = self.computed_norm(self.computed(x))
+        x = self.moving_norm(self.moving(x))
+        x = self.plain_norm(self.plain(x))
+        return self.flat_norm(self.flat(x.flatten(1)))
+
+
+@torch.no_grad()
+def test_only_what_may_be_folded_is():
+    model = lived(Odd())
+    assert foldable(model, (3, 8, 8)) == [("plain", "plain_norm"), ("flat", "flat_norm")]
+    images = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(fold_batch_norm(model, (3, 8, 8))(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_eight_bits_answer_nearly_alike_at_any_batch_size():
+    pytest.importorskip("torchao")
+    model = fold_batch_norm(lived(create_model("resnet20", num_classes=10)), SMALL)
+    small = quantized(model, [torch.randn(16, *SMALL) for _ in range(2)])
+    images = torch.randn(12, *SMALL)
+    exact, near = model(images), small(images)
+    assert 0 < (near - exact).abs().mean() < 0.1 * exact.std()
+    assert small(images[:1]).shape == (1, 10)  # rounding may fall to the other side, so values are not compared
+    values = [node for node in small.graph.nodes if "quantize_per_tensor" in str(node.target)]
+    assert len(values) >= 2 * 20  # maps in and out of every convolution
+    assert all(tensor.dtype == torch.int8 for name, tensor in small.named_buffers() if name.startswith("_frozen"))
+
+
+def test_quantization_needs_images():
+    pytest.importorskip("torchao")
+    for nothing in ([], [torch.randn(1, *SMALL)]):
+        with pytest.raises(ValueError, match="two images"):
+            quantized(create_model("resnet20", num_classes=10), nothing)
