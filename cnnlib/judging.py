@@ -26,15 +26,18 @@ UNREADABLE = {
 }
 
 
-def same_number(answer: float, truth: float, tolerance: float | None = None) -> bool:
-    """Whether `answer` is `truth` by `RULES`; a `tolerance` (relative) replaces them."""
+def same_number(answer: float, truth: float, tolerance: float | None = None, *, whole: bool | None = None) -> bool:
+    """Whether `answer` is `truth` by `RULES`; a `tolerance` (relative) replaces them.
+
+    `whole` says whether the truth is a count, which its value says where it is not given.
+    """
     if answer == truth:
         return True
     if not math.isfinite(answer):
         return False
     if tolerance is not None:
         return abs(answer - truth) <= tolerance * abs(truth)
-    whole = float(truth).is_integer()
+    whole = float(truth).is_integer() if whole is None else whole
     if whole and abs(truth) < RULES["exact_below"]:
         return False
     if not whole and abs(answer - truth) <= RULES["relative"] * abs(truth):
