@@ -189,6 +189,7 @@ def test_checkpoint_is_never_half_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("field, value", [
     ("optimizer", "lion"), ("schedule", "sine"), ("precision", "float8"), ("epochs", 0), ("lr", -1.0), ("momentum", 1.0),
     ("label_smoothing", -0.1), ("clip", -1.0), ("batch_size", 0), ("lr", float("nan")),
+    ("epochs", True), ("batch_size", 2.0), ("lr", "0.1"),
 ])
 def test_bad_recipe_names_field_and_value(field, value):
     with pytest.raises(ValueError, match=f"{field}={value!r}"):
