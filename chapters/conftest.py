@@ -16,7 +16,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 
 collect_ignore_glob = ["_*.ipynb"]
 
-START, CELL, OUTPUT = 300.0, 300.0, 120.0  # seconds: until a kernel answers, for one cell, between two of its outputs
+START, CELL, OUTPUT = 300.0, 500.0, 500.0  # seconds: until a kernel answers, for one cell, between two of its outputs
 NBVAL_DEFAULTS = {"nbval_kernel_startup_timeout": (60, START), "nbval_cell_timeout": (2000, CELL)}
 
 

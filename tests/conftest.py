@@ -4,6 +4,7 @@ No test can hang: pyproject.toml limits each, and here the slow ones get more. W
 the book go one by one to whichever worker is free, so that none waits at the end while another still has a long file.
 """
 
+import contextlib
 import os
 import shutil
 
@@ -14,6 +15,16 @@ from browsing import Server, Watched, bare_page, launch
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
 LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")  # these begin, in this order
 ONE_BY_ONE = ("test_pages.py",)  # files whose tests share nothing that is costly to make again
+
+
+def pytest_configure(config):
+    """hypothesis tries the same examples everywhere, and measures no time."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        with contextlib.suppress(ImportError):
+            from hypothesis import HealthCheck, settings
+
+            settings.register_profile("any machine", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+            settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):

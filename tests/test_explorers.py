@@ -69,7 +69,6 @@ def swipe(page, box, dx, dy):
         client.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x + dx * i / 10, "y": y + dy * i / 10}]})
         page.wait_for_timeout(20)
     client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    page.wait_for_timeout(200)
 
 
 def test_a_swipe_scrolls_and_turns_no_slider(browser, serve, tmp_path):
@@ -81,10 +80,11 @@ def test_a_swipe_scrolls_and_turns_no_slider(browser, serve, tmp_path):
     slider = page.get_by_role("slider", name="Kernel F")
     slider.wait_for()
     swipe(page, slider.bounding_box(), 3, -150)
-    assert page.evaluate("window.scrollY") > 50
+    page.wait_for_function("window.scrollY > 50")
+    page.wait_for_timeout(200)  # in which a slider could still turn
     assert slider.input_value() == "3" and page.get_by_label("Kernel F").first.input_value() == "3"
     swipe(page, slider.bounding_box(), 60, 0)  # along the slider it turns
-    assert int(slider.input_value()) > 10
+    page.wait_for_function("node => Number(node.value) > 10", arg=slider.element_handle())
     context.close()
 
 
