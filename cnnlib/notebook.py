@@ -150,7 +150,7 @@ def _same(answer: object, truth: object, tolerance: float | None) -> bool:
     if isinstance(truth, bool) or isinstance(answer, bool):
         return answer is truth
     if isinstance(truth, (int, float)):
-        count = isinstance(truth, int)  # a float that happens to be whole was computed, as one that misses zero by its rounding
+        count = isinstance(truth, int)  # a float was computed: whole by chance, or off zero by its rounding
         return isinstance(answer, (int, float)) and (
             same_number(answer, truth, tolerance, whole=count) or not count and abs(answer - truth) <= 1e-12)
     if isinstance(truth, str):

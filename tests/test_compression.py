@@ -13,9 +13,8 @@ from other_device import OtherDevice
 from torch import nn
 
 from cnnlib.compression import (
-    GAP_BITS, LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack, prune,
-                                prune_mask,
-    share, share_values, sizes, unpack,
+    GAP_BITS, LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack,
+    prune, prune_mask, share, share_values, sizes, unpack,
 )
 
 COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=60).filter(any)
