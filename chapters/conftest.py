@@ -1,7 +1,7 @@
 """`pytest --nbval chapters/`: the code of the hidden solutions runs after its chapter, in the same kernel.
 
-A kernel gets time to start, however busy the machine; one that does not start, dies or does not answer is killed, and its
-cells fail at once. (nbval by itself waits a minute, and then asks the dead kernel to shut down, for ever.)
+A kernel gets time to start, however busy the machine; one that does not start, dies or does not answer is killed, and
+its cells fail at once. (nbval by itself waits a minute, and then asks the dead kernel to shut down, for ever.)
 """
 
 import time

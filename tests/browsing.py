@@ -61,8 +61,8 @@ EXPLORERS_READY = """() => [...document.querySelectorAll('script[type$="widget-v
 class Watched:
     """A page with one theme and width; `problems` collects console errors, failed requests and other hosts.
 
-    A request that the browser cancels because its page is left (a late icon, say) is no problem of the page; every other
-    failure is one.
+    A request that the browser cancels because its page is left (a late icon, say) is no problem of the page; every
+    other failure is one.
     """
 
     def __init__(self, browser, address, theme="light", width=1280):
@@ -130,8 +130,8 @@ def bare_page(folder, *explorers, theme="light", sort_keys=False):
     places = "".join(f'<div><script type="{kind}">{view}</script></div>' for view in views)
     shutil.copy(ROOT / "_static" / "explorers.js", folder)
     (folder / "index.html").write_text(f"""<!doctype html>
-<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>An explorer</title><link rel="icon" href="data:,">
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>An explorer</title>
+<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width, initial-scale=1">
 <style>html[data-theme="dark"] body {{ background: #121212; color: #eee; }}</style>
 <script type="application/vnd.jupyter.widget-state+json">{state}</script>
 <script src="explorers.js"></script></head><body><main><h1>An explorer</h1>

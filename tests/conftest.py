@@ -1,8 +1,8 @@
 """Limits of time, the order of tests on several workers, and the fixtures of tests with a browser.
 
 No test can hang: pyproject.toml limits each, and here the slow ones get more. With `--dist loadfile` the longest files
-begin, and pages of the book go one by one to whichever worker is free, so that none waits at the end while another still
-has a long file.
+begin, and pages of the book go one by one to whichever worker is free, so that none waits at the end while another
+still has a long file.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 from browsing import Server, Watched, bare_page, launch
 
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
-LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")  # begin so
+LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")
 ONE_BY_ONE = ("test_pages.py",)  # files whose tests share nothing that is costly to make again
 
 

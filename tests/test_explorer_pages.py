@@ -1,4 +1,4 @@
-"""Each explorer alone on a page, in a real browser, every other host blocked: keyboard, mouse, themes, narrow screens."""
+"""Each explorer alone on a page, in a real browser, other hosts blocked: keyboard, mouse, themes, narrow screens."""
 
 import csv
 import io

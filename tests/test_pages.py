@@ -1,4 +1,4 @@
-"""The built book in a real browser, every other host blocked: each page is opened wide and light, then narrow and dark."""
+"""The built book in a real browser, every other host blocked: each page wide and light, then narrow and dark."""
 
 import fcntl
 import re
@@ -15,7 +15,8 @@ NAMES = sorted([*CONTENTS, "genindex", "search"])
 
 def newest_source():
     files = [ROOT / name for name in ("_config.yml", "_toc.yml", "index.md", "references.bib")]
-    files += [file for pattern in ("_static/*", "_ext/*.py", "chapters/*.ipynb", "chapters/*.md") for file in ROOT.glob(pattern)]
+    for pattern in ("_static/*", "_ext/*.py", "chapters/*.ipynb", "chapters/*.md"):
+        files += ROOT.glob(pattern)
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
@@ -33,8 +34,9 @@ def book(browser, tmp_path_factory):
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_new(folder / "_build" / "html"):
-            build = ("from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--path-output", str(folder), "-q")
-            done = subprocess.run([sys.executable, "-c", *build], cwd=ROOT, capture_output=True, text=True, timeout=1500)
+            code = "from jupyter_book.cli.main import main; main()"
+            done = subprocess.run([sys.executable, "-c", code, "build", str(ROOT), "--path-output", str(folder), "-q"],
+                                  cwd=ROOT, capture_output=True, text=True, timeout=1500)
             assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder / "_build" / "html"
 
@@ -87,7 +89,7 @@ def answers(page, explorer):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_page(views, name):
-    """Quiet, typeset, still while it loads; its explorers answer and are accessible; fits a narrow screen in both themes."""
+    """Quiet, typeset, still while it loads; its explorers answer and are accessible; fits a narrow screen."""
     address, views = views
     url = f"{address}/{name}.html"
     for view in views.values():

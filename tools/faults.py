@@ -26,8 +26,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("cnnlib", "tests", "tools", "data", "chapters", "_static", "pyproject.toml", "requirements.txt", "references.bib",
-          "_toc.yml", "_config.yml", "index.md", "README.md", "CITATION.cff")
+COPIED = ("cnnlib", "tests", "tools", "data", "chapters", "_static", "pyproject.toml", "requirements.txt",
+          "references.bib", "_toc.yml", "_config.yml", "index.md", "README.md", "CITATION.cff")
 LIBRARIES = ("pytest", "hypothesis", "numpy", "torch", "torch.utils.flop_counter", "matplotlib.pyplot", "pandas",
              "ipywidgets", "anywidget", "nbformat", "scipy.stats", "PIL.Image")
 
