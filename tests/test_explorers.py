@@ -15,11 +15,14 @@ from explorers import EXAMPLES
 from browsing import NARROW, Watched, bare_page, picture, type_into, violations
 
 # Computed styles of everything in an explorer, as one text; sizes in pixels are left out, they follow from the rest.
-STYLES = """(node) => [node, ...node.querySelectorAll('*')].map((one) => {
-  const style = getComputedStyle(one);
-  return one.tagName + [...style].sort().filter((name) => !/^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/.test(name))
-    .map((name) => name + '=' + style.getPropertyValue(name)).join(';');
-}).join('|').replace(/cx-[0-9a-z]+-[0-9]+/g, '')"""
+STYLES = """(node) => {
+  const left = /^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/;
+  const names = [...getComputedStyle(node)].filter((name) => !left.test(name)).sort();
+  return [node, ...node.querySelectorAll('*')].map((one) => {
+    const style = getComputedStyle(one);
+    return one.tagName + names.map((name) => name + '=' + style.getPropertyValue(name)).join(';');
+  }).join('|').replace(/cx-[0-9a-z]+-[0-9]+/g, '');
+}"""
 
 
 def test_style_sheets_do_not_touch_each_other(browser, serve, tmp_path):
