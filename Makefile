@@ -15,6 +15,8 @@ SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(
 
 # One thread a process: chapters run side by side, and sums come out the same on every machine.
 export OMP_NUM_THREADS ?= 1
+# Tests are compiled once, not by each worker each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help book serve test chapters pages lint bounds clean
 
