@@ -13,12 +13,13 @@ import notebooks
 from cnnlib.analysis.drawing import text_width
 
 SOURCE, TARGET = notebooks.ROOT / "data" / "family_tree.csv", notebooks.ROOT / "_static" / "family_tree.html"
-WIDE, NARROW = 860, 336  # pixels; letters are 12 and 10.5 pixels in both
+WIDE, NARROW = 770, 336  # pixels; letters are 12 and 10.5 pixels in both
 COLUMNS = {"lanes": 4, "box": 150, "height": 42, "row": 74, "left": 52}
 RAILS = {"gap": 15, "row": 42, "left": 12}
 
 STYLE = """<style>
-.family-tree{max-width:100%;height:auto;font-family:inherit}
+.family-tree{display:block;max-width:100%;height:auto;margin:1rem 0 1.5rem;font-family:inherit}
+.family-tree a,.family-tree a:hover{text-decoration:none}
 .family-tree text{font-size:12px;fill:var(--pst-color-text-base,#222)}
 .family-tree .idea,.family-tree .year{font-size:10.5px;fill:var(--pst-color-text-muted,#555)}
 .family-tree .name{font-weight:bold;fill:var(--pst-color-link,#0055aa)}
