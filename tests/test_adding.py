@@ -86,7 +86,7 @@ def added(tmp_path_factory):
     chapter = book.folder / "chapters" / "16_meannet.ipynb"
     chapter.write_text(template.replace("alexnet", "meannet"), encoding="utf-8")
     contents, bibliography = book.folder / "_toc.yml", book.folder / "references.bib"
-    line = "      - file: chapters/15_training_fast\n"
+    line = "          - file: chapters/15_training_fast_depth\n"
     assert contents.read_text().count(line) == 1
     contents.write_text(contents.read_text().replace(line, line + "      - file: chapters/16_meannet\n"))
     bibliography.write_text(bibliography.read_text(encoding="utf-8") + ENTRY, encoding="utf-8")
