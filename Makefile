@@ -15,6 +15,8 @@ SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(
 
 # One thread a process: chapters run side by side, and sums come out the same on every machine.
 export OMP_NUM_THREADS ?= 1
+# Tests are compiled once, not by each worker each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help book serve test chapters pages lint bounds clean
 
@@ -39,6 +41,7 @@ pages: $(INSTALLED)  ## renew what is generated, without running a chapter
 	$(BIN)/python tools/zoo_table.py
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/gallery.py
+	$(BIN)/python tools/family_tree.py
 
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)

@@ -1,7 +1,7 @@
 """`pytest --nbval chapters/`: the code of the hidden solutions runs after its chapter, in the same kernel.
 
-A kernel gets time to start, however busy the machine; one that does not start, dies or does not answer is killed, and its cells
-fail at once. (nbval by itself waits a minute, and then asks the dead kernel to shut down, for ever.)
+A kernel gets time to start, however busy the machine; one that does not start, dies or does not answer is killed, and
+its cells fail at once. (nbval by itself waits a minute, and then asks the dead kernel to shut down, for ever.)
 """
 
 import time
@@ -16,7 +16,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 
 collect_ignore_glob = ["_*.ipynb"]
 
-START, CELL, OUTPUT = 300.0, 300.0, 120.0  # seconds: until a kernel answers, for one cell, between two of its outputs
+START, CELL, OUTPUT = 300.0, 500.0, 500.0  # seconds: until a kernel answers, for one cell, between two of its outputs
 NBVAL_DEFAULTS = {"nbval_kernel_startup_timeout": (60, START), "nbval_cell_timeout": (2000, CELL)}
 
 
@@ -62,7 +62,7 @@ class ChapterFile(IPyNbFile):
     def setup(self):
         options = self.config.option
         name = options.nbval_kernel_name or self.nb.metadata.get("kernelspec", {}).get("name", "python3")
-        self.kernel = ChapterKernel(name, cwd=str(self.path.parent), startup_timeout=options.nbval_kernel_startup_timeout)
+        self.kernel = ChapterKernel(name, str(self.path.parent), options.nbval_kernel_startup_timeout)
         self.setup_sanitize_files()
         execute = self.kernel.kc.execute  # with history, as notebooks run: else IPython overlooks a closing semicolon
         self.kernel.kc.execute = lambda code, **options: execute(code, **{**options, "store_history": True})

@@ -43,7 +43,8 @@ def book_file(name: str) -> Path:
     """Path of a file below the book's `data/` folder, such as `"results/alexnet_cifar.json"`.
 
     The folder is the one that the environment variable CNNLIB_DATA names; else the `data/` beside the package, or
-    beside the working directory or one above it; else what was installed with the package. Raises `FileNotFoundError` with every place that was searched.
+    beside the working directory or one above it; else what was installed with the package. Raises
+    `FileNotFoundError` with every place that was searched.
     """
     above = [Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents]
     places = [*(folder / "data" for folder in dict.fromkeys(above)), Path(__file__).with_name("book")]

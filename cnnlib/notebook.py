@@ -3,11 +3,9 @@
 import inspect
 import io
 import itertools
-import math
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 import cnnlib
+from cnnlib.judging import same_number
 from cnnlib.plots import curves
 from cnnlib.train import Recipe, fit
 
@@ -110,8 +109,8 @@ def check(
 ) -> Check:
     """Compare a reader's answer with the computed truth, in whatever form it comes: a number, a tensor, a list.
 
-    Without a `tolerance` (relative) whole numbers must be exact, others agree to 0.1%; a number of three digits or
-    more is right, too, if the truth rounds to it (whole numbers: from 100,000 on). Shapes and order count. `usual`
+    Numbers are compared by `cnnlib.judging`: without a `tolerance` (relative) whole ones must be exact, others agree to
+    0.1%, and a rounded one is right where its rules say so. Shapes and order count. `usual`
     holds wrong answers that are often given, by the sentence that says what they are: `usual={"these are FLOPs": 2 *
     macs}`. `None` means that there is no answer yet; nothing that a reader writes raises an error.
     """
@@ -151,7 +150,9 @@ def _same(answer: object, truth: object, tolerance: float | None) -> bool:
     if isinstance(truth, bool) or isinstance(answer, bool):
         return answer is truth
     if isinstance(truth, (int, float)):
-        return isinstance(answer, (int, float)) and _same_number(answer, truth, tolerance)
+        count = isinstance(truth, int)  # a float was computed: whole by chance, or off zero by its rounding
+        return isinstance(answer, (int, float)) and (
+            same_number(answer, truth, tolerance, whole=count) or not count and abs(answer - truth) <= 1e-12)
     if isinstance(truth, str):
         return isinstance(answer, str) and answer.strip() == truth
     return bool(answer == truth)
@@ -169,21 +170,6 @@ def _same_tensor(answer: object, truth: torch.Tensor, tolerance: float) -> bool:
         return torch.equal(answer.double(), truth.double())
     size = truth.double().abs().max().item() if truth.numel() else 0.0
     return torch.allclose(answer.double(), truth.double(), rtol=tolerance, atol=1e-5 * size)
-
-
-def _same_number(answer: float, truth: float, tolerance: float | None) -> bool:
-    if answer == truth:
-        return True
-    if not math.isfinite(answer):
-        return False
-    if tolerance is not None or isinstance(truth, float):
-        if math.isclose(answer, truth, rel_tol=1e-3 if tolerance is None else tolerance, abs_tol=1e-12):
-            return True
-    elif abs(truth) < 100_000:
-        return False
-    given = Decimal(str(answer)).normalize()
-    unit = 10.0 ** (given.adjusted() + 1 - max(3, len(given.as_tuple().digits)))  # of the answer's last digit
-    return tolerance is None and answer != 0 and abs(answer - truth) <= 0.5 * unit * (1 + 1e-9)
 
 
 def _difference(answer: object, truth: object, tolerance: float | None) -> str:

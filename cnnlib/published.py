@@ -147,7 +147,7 @@ def load_published(model: nn.Module, twin: str | None, weights: str, *, name: st
             theirs = torchvision.models.get_model(row.twin, weights=_entry(row), **arguments)
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise FileNotFoundError(
-            f"cannot download the weights {weights!r} of {name!r}: {error}. Fetch {row.url} on a machine with a network "
+            f"cannot download the weights {weights!r} of {name!r}: {error}. Fetch {row.url} on a machine with a "
             f"connection and put it at {row.path}; a file that lies there is used as it is."
         ) from error
     transfer(theirs, model)

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from cnnlib import tables
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -128,26 +130,24 @@ class Description:
     twin: str | None
     weights: tuple  # of cnnlib.published.PublishedWeights
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def _rows(self, name: str) -> list[tuple[str, str]]:
         return [
+            (name, ""),
             ("summary", self.summary),
             ("family", f"cnnlib.models.{self.family}"),
             ("paper", f"{self.cite} ({self.year})"),
-            ("input (C, H, W)", " x ".join(map(str, self.input_size))),
-            ("parameters", f"{self.params:,}"),
+            ("input (C, H, W)", tables.full(self.input_size)),
+            ("parameters", tables.full(self.params)),
             ("arguments", ", ".join(f"{key}={_shown(value)}" for key, value in self.arguments.items())),
             ("same network in", self.twin or "no other library that we know of"),
             *((f"weights {row.name}", str(row)) for row in self.weights),
         ]
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        width = max(len(label) for label, _ in rows)
-        return "\n".join([self.name, *(f"  {label:{width}}  {text}" for label, text in rows)])
+        return tables.as_text(self._rows(self.name), (True, True))
 
     def _repr_markdown_(self) -> str:
-        lines = [f"| `{self.name}` | |", "|---|---|", *(f"| {label} | {text} |" for label, text in self._rows())]
-        return "\n".join(lines)
+        return tables.as_markdown(self._rows(f"`{self.name}`"), (True, True))
 
 
 def describe(name: str) -> Description:

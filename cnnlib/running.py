@@ -1,4 +1,4 @@
-"""Running a network: on which device, in which precision, batch after batch in evaluation mode; and which weights decay.
+"""Running a network: its device, its precision, batch after batch in evaluation mode; and which weights decay.
 
 Whatever trains, tests, probes or classifies shares these. A batch is `(images, labels)`, on the device of the network.
 """

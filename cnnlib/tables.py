@@ -1,7 +1,7 @@
 """Tables of text: the one place that writes cells as lines for a terminal, Markdown, HTML or CSV.
 
-A table is a list of rows of texts, the heads first; `left` says for each column whether it is aligned to the left. `total` is one
-more row below a rule, `note` a line below everything.
+A table is a list of rows of texts, the heads first; `left` says for each column whether it is aligned to the left.
+`total` is one more row below a rule, `note` a line below everything.
 """
 
 import csv

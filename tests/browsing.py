@@ -1,4 +1,4 @@
-"""What tests with a browser share: a page that notes what goes wrong, a page made of explorers, a server that says nothing.
+"""What tests with a browser share: a page that notes what goes wrong, a page of explorers, a server that says nothing.
 
 The fixtures `browser`, `serve` and `show` stand in conftest.py.
 """
@@ -61,7 +61,8 @@ EXPLORERS_READY = """() => [...document.querySelectorAll('script[type$="widget-v
 class Watched:
     """A page with one theme and width; `problems` collects console errors, failed requests and other hosts.
 
-    A request that the browser cancels because its page is left (a late icon, say) is no problem of the page; every other failure is one.
+    A request that the browser cancels because its page is left (a late icon, say) is no problem of the page; every
+    other failure is one.
     """
 
     def __init__(self, browser, address, theme="light", width=1280):
@@ -123,11 +124,14 @@ def bare_page(folder, *explorers, theme="light", sort_keys=False):
     from ipywidgets.embed import embed_data
 
     data = embed_data(views=explorers, drop_defaults=False)
-    state, *views = (json.dumps(part, sort_keys=sort_keys).replace("</script>", r"<\/script>") for part in (data["manager_state"], *data["view_specs"]))
-    places = "".join(f'<div><script type="application/vnd.jupyter.widget-view+json">{view}</script></div>' for view in views)
+    state, *views = (json.dumps(part, sort_keys=sort_keys).replace("</script>", r"<\/script>")
+                     for part in (data["manager_state"], *data["view_specs"]))
+    kind = "application/vnd.jupyter.widget-view+json"
+    places = "".join(f'<div><script type="{kind}">{view}</script></div>' for view in views)
     shutil.copy(ROOT / "_static" / "explorers.js", folder)
     (folder / "index.html").write_text(f"""<!doctype html>
-<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>An explorer</title><link rel="icon" href="data:,">
+<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>An explorer</title>
+<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width, initial-scale=1">
 <style>html[data-theme="dark"] body {{ background: #121212; color: #eee; }}</style>
 <script type="application/vnd.jupyter.widget-state+json">{state}</script>
 <script src="explorers.js"></script></head><body><main><h1>An explorer</h1>
@@ -148,13 +152,15 @@ def picture(explorer):
     return explorer.evaluate(PICTURE)
 
 
-PICTURE = "node => node.innerHTML + [...node.querySelectorAll('input, select')].map((input) => input.checked + input.value).join()"
+PICTURE = """node => node.innerHTML + [...node.querySelectorAll('input, select')].map(
+  (input) => input.checked + input.value).join()"""
 
 
 def wait_until_it_shows_another(explorer, before):
     """What an explorer shows as soon as that is not `before`."""
     place = explorer.element_handle()
-    explorer.page.wait_for_function(f"([node, before]) => ({PICTURE})(node) !== before", arg=[place, before], polling=20)
+    changed = f"([node, before]) => ({PICTURE})(node) !== before"
+    explorer.page.wait_for_function(changed, arg=[place, before], polling=20)
     return picture(explorer)
 
 
@@ -162,4 +168,5 @@ def violations(page, **options):
     """What axe finds that is serious or critical, as (rule, nodes)."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     found = axe.Axe().run(page, **options).response["violations"]
-    return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found
+            if one["impact"] in ("serious", "critical")]

@@ -1,9 +1,11 @@
 """Limits of time, the order of tests on several workers, and the fixtures of tests with a browser.
 
-No test can hang: pyproject.toml limits each, and here the slow ones get more. With `--dist loadfile` the longest files begin, and pages of
-the book go one by one to whichever worker is free, so that none waits at the end while another still has a long file.
+No test can hang: pyproject.toml limits each, and here the slow ones get more. With `--dist loadfile` the longest files
+begin, and pages of the book go one by one to whichever worker is free, so that none waits at the end while another
+still has a long file.
 """
 
+import contextlib
 import os
 import shutil
 
@@ -12,8 +14,19 @@ import pytest
 from browsing import Server, Watched, bare_page, launch
 
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
-LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")  # these begin, in this order
+LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")
 ONE_BY_ONE = ("test_pages.py",)  # files whose tests share nothing that is costly to make again
+
+
+def pytest_configure(config):
+    """hypothesis tries the same examples everywhere, and measures no time."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        with contextlib.suppress(ImportError):
+            from hypothesis import HealthCheck, settings
+
+            patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+            settings.register_profile("any machine", derandomize=True, **patient)
+            settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):
@@ -49,7 +62,7 @@ def give_up(message):
 def browser():
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if not path:
-        give_up("page tests need a browser: install one (Debian: apt-get install chromium), or set CHROMIUM to its path")
+        give_up("page tests need a browser: install one (Debian: apt-get install chromium), or set CHROMIUM to it")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = launch(playwright, path)

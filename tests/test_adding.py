@@ -42,7 +42,7 @@ def family_file():
 
 def test_the_example_is_a_family_file_that_works(tmp_path):
     (tmp_path / "meannet.py").write_text(family_file(), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", USE, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", USE, str(tmp_path)], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
 
 
@@ -67,7 +67,7 @@ class Copy:
         shutil.copytree(notebooks.ROOT, folder, ignore=unwanted)
         (folder / ".venv").symlink_to(sys.prefix, target_is_directory=True)  # this Python's environment in place of one of its own
 
-    def run(self, *command, seconds=500):
+    def run(self, *command, seconds=1500):
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=seconds)
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-5000:]}{done.stderr[-3000:]}"
@@ -99,6 +99,7 @@ def added(tmp_path_factory):
     return book
 
 
+@pytest.mark.timeout(1800)  # with the fixture, which does what a contributor does
 def test_an_added_family_passes_what_would_notice_it(added):
     """Of what a contributor runs, the tests that look at all families, at what is generated, or at the new one."""
     files = "models reference analysis_cost analysis_fields zoo_table chapters train_scale published records reference_page map gallery".split()
@@ -112,5 +113,5 @@ def test_an_added_family_passes_what_would_notice_it(added):
 @pytest.mark.slow
 def test_an_added_family_passes_make_test(added):
     """All of it: unit tests, chapters with their outputs compared, pages built anew."""
-    added.make("book", seconds=1500)
+    added.make("book")
     added.make("test", seconds=3000)

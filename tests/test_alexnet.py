@@ -13,7 +13,7 @@ def convolutions(model):
     return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
 
 
-def test_first_layers_of_the_lectures_network():
+def test_first_layers_of_the_customary_tower():
     table = cost_table(create_model("alexnet_227"), (3, 227, 227))
     conv1, _, pool1 = table[:3]
     assert (conv1.output_shape, conv1.params) == ((96, 55, 55), 34_944)  # (11*11*3 + 1) * 96

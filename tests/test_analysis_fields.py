@@ -207,6 +207,20 @@ def test_by_hand():
     assert first.units_seeing((3, 10)) == ((1, 2), (6, 7, 8, 9, 10))
 
 
+@pytest.mark.parametrize("join", [lambda a, b: a + b, lambda a, b: torch.cat([a, b], 1), lambda a, b: torch.stack([a, b]).amax(0)])
+def test_of_two_branches_the_wider_counts_in_either_order(join):
+    class Block(nn.Module):
+        def __init__(self, skip_first):
+            super().__init__()
+            self.conv, self.skip_first = nn.Conv2d(2, 2, 5, padding=2), skip_first
+
+        def forward(self, x):
+            return join(x, self.conv(x)) if self.skip_first else join(self.conv(x), x)
+
+    for skip_first in (True, False):
+        assert receptive_field(Block(skip_first), (2, 16, 16)).output.size == (5, 5)
+
+
 def test_branches_that_are_not_aligned_are_reported_and_their_union_counts():
     class Crooked(nn.Module):
         def __init__(self):

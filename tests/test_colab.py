@@ -39,13 +39,13 @@ RUN = """
 import sys
 import nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
-nbclient.execute(notebook, timeout=600, startup_timeout=300)
+nbclient.execute(notebook, timeout=600, startup_timeout=500)
 nbformat.write(notebook, sys.argv[1])
 """
 
 
 def git(*arguments, cwd):
-    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, timeout=500).stdout
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def colab(tmp_path_factory):
     (stub / "__init__.py").write_text("from google.colab import output\n")  # there from the start of a kernel
     (stub / "output.py").write_text(STUB)
 
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=500)
     python = folder / "env" / "bin" / "python"
     own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-                         check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+                         check=True, capture_output=True, text=True, timeout=500).stdout.strip()
     Path(own, "colab.pth").write_text(f"{packages}\n")
     return python
 
@@ -91,7 +91,7 @@ def versions(python, folder, environment):
     code = ("import importlib.metadata as m, json; "
             f"print(json.dumps([[name, m.version(name), str(m.distribution(name)._path)] for name in {KEPT!r}]))")
     run = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True,
-                         timeout=120)
+                         timeout=500)
     return json.loads(run.stdout)
 
 
@@ -127,5 +127,5 @@ def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
 
 def test_explorers_ask_colab_for_its_widget_manager(colab, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(notebooks.ROOT)}
-    done = subprocess.run([colab, "-c", EXPLORER], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([colab, "-c", EXPLORER], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

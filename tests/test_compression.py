@@ -13,9 +13,8 @@ from other_device import OtherDevice
 from torch import nn
 
 from cnnlib.compression import (
-    LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack, prune,
-                                prune_mask,
-    share, share_values, sizes, unpack,
+    GAP_BITS, LONG_GAP, canonical_codes, cluster, code_lengths, compressible, decode, encode, gaps_of, mask_of, pack,
+    prune, prune_mask, share, share_values, sizes, unpack,
 )
 
 COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=60).filter(any)
@@ -71,6 +70,18 @@ def test_tensors_come_back_bit_for_bit(shape, keep, bits):
     data = pack(shared)
     assert torch.equal(unpack(data), shared)
     assert sizes(weight * prune_mask(weight, keep), bits)["coded"] == len(data)
+
+
+def test_sizes_by_hand():
+    weight = torch.zeros(40)
+    weight[[0, 3, 39]] = torch.tensor([1.0, -2.0, 1.0])
+    # gaps of 0, 2 and 35 zeros, each in GAP_BITS bits; the last is too long for one, and takes a second
+    gaps = 4
+    assert len(gaps_of(weight != 0)) == gaps
+    positions = math.ceil(GAP_BITS * gaps / 8)
+    found = sizes(weight, bits=2)
+    assert found["dense"] == 4 * 40 and found["sparse"] == 4 * 3 + positions
+    assert found["shared"] == 1 + 4 * 4 + positions  # three numbers of two bits, four shared values
 
 
 def test_pruning_keeps_the_largest_and_exactly_as_many():

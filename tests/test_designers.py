@@ -79,8 +79,8 @@ def test_presets_are_the_modules_of_googlenet(node):
         assert sum(row.macs for row in rows) == form["reduced"]["macs"]
 
 
-def test_lecture_example_of_inception(node):
-    forms, = node("inception", [["inceptionForms", PRESETS["lecture"]]])
+def test_worked_example_of_inception(node):
+    forms, = node("inception", [["inceptionForms", PRESETS["example"]]])
     area = 28 * 28
     naive = area * (128 * 256 + 192 * 9 * 256 + 96 * 25 * 256)
     reduced = area * (3 * 64 * 256 + 128 * 256 + 192 * 9 * 64 + 96 * 25 * 64)
@@ -263,7 +263,7 @@ def test_equal_cost_is_as_equal_as_can_be(node, channels):
 
 
 WRONG = {
-    "unknown module": (lambda: InceptionDesigner("6a"), "row='6a'.*'lecture', '3a'"),
+    "unknown module": (lambda: InceptionDesigner("6a"), "row='6a'.*'example', '3a'"),
     "five channel counts": (lambda: InceptionDesigner((1, 2, 3, 4, 5)), r"row=\(1, 2, 3, 4, 5\).*six channel counts: conv1x1"),
     "no row": (lambda: InceptionDesigner(3), "row=3"),
     "no channels": (lambda: InceptionDesigner((64, 0, 128, 16, 32, 32)), "reduce3x3=0"),
@@ -330,8 +330,8 @@ def test_inception_designer_by_keyboard_and_mouse(show):
             assert total == [table.total.macs]
             assert f"= {shape[0]:,} channels" in page.locator(".cx-picture").nth(int(form == "reduced")).inner_text()
 
-    lecture = (256, 28, 128, 64, 192, 64, 96, 64)
-    check(*lecture)
+    example = (256, 28, 128, 64, 192, 64, 96, 64)
+    check(*example)
     page.get_by_role("slider", name="3\u00d73", exact=True).focus()
     page.keyboard.press("ArrowRight")
     check(256, 28, 128, 64, 193, 64, 96, 64)
@@ -343,9 +343,9 @@ def test_inception_designer_by_keyboard_and_mouse(show):
     check(480, 14, *TABLE["4a"])
     assert "192 + 208 + 48 + 64 = 512" in page.locator(".cx-picture").nth(1).inner_text()
     page.get_by_role("button", name="Back to the example").press("Enter")
-    check(*lecture)
+    check(*example)
     assert "3.15 times fewer multiply-adds" in page.get_by_role("status").inner_text()
-    assert page.get_by_label("Module", exact=True).input_value() == "lecture"
+    assert page.get_by_label("Module", exact=True).input_value() == "example"
 
 
 def test_block_designer_by_keyboard_and_mouse(show):

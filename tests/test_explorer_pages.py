@@ -1,4 +1,4 @@
-"""Each explorer alone on a page, in a real browser, every other host blocked: answers, keyboard, mouse, themes, narrow screens."""
+"""Each explorer alone on a page, in a real browser, other hosts blocked: keyboard, mouse, themes, narrow screens."""
 
 import csv
 import io
@@ -23,7 +23,8 @@ def on_meta(name):
 def test_convolution_by_number_keyboard_and_mouse(show):
     page = show(ConvolutionArithmetic(7, 3, 1))
     answer = page.locator(".cx-formula strong")
-    for length, kernel, stride, padding, dilation in [(7, 3, 1, 0, 1), (227, 11, 4, 0, 1), (224, 11, 4, 2, 1), (32, 5, 3, 4, 2)]:
+    settings = [(7, 3, 1, 0, 1), (227, 11, 4, 0, 1), (224, 11, 4, 2, 1), (32, 5, 3, 4, 2)]
+    for length, kernel, stride, padding, dilation in settings:
         for label, number in zip(("Input W", "Kernel F", "Stride S", "Padding P", "Dilation D"),
                                  (length, kernel, stride, padding, dilation)):
             type_into(page, label, number)
@@ -141,7 +142,8 @@ def test_stack_designer_by_keyboard_and_mouse(show):
         assert f"sees {size}\u00d7{size}" in page.get_by_role("status").inner_text()
         channels, height, width = table[-1].output_shape
         large = nn.Conv2d(3, channels, size, device="meta")
-        assert integers([page.locator("[data-versus=params-one]").inner_text()]) == [sum(p.numel() for p in large.parameters())]
+        one = integers([page.locator("[data-versus=params-one]").inner_text()])
+        assert one == [sum(p.numel() for p in large.parameters())]
 
     with torch.device("meta"):
         stack = [nn.Conv2d(3, 96, 11, 4), nn.MaxPool2d(3, 2), nn.Conv2d(96, 256, 5, padding=2), nn.MaxPool2d(3, 2)]

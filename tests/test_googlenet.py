@@ -82,7 +82,7 @@ def test_table_1():
 
 
 def test_naive_and_bottlenecked_module():
-    """The lectures' example at 28x28x256: 854M operations and 672 channels, against 271M and 480."""
+    """The worked example at 28x28x256: 854M operations and 672 channels, against 271M and 480."""
     with torch.device("meta"):
         naive = NaiveInception(256, 128, 192, 96)
         slim = Inception(256, InceptionRow(128, 64, 192, 64, 96, 64))

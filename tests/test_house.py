@@ -22,7 +22,7 @@ def text(name):
 
 
 def tracked():
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=300).stdout
     return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -43,16 +43,17 @@ def test_python_of_the_readme_runs():
 
 def test_help_lists_every_target():
     shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True,
-                           timeout=60)
+                           timeout=300)
     assert set(re.findall(r"make ([a-z]+)", shown.stdout)) == TARGETS == {
         "help", "book", "serve", "test", "chapters", "pages", "lint", "bounds", "clean"}
 
 
-@pytest.mark.parametrize("tool", [("ruff", "check", "--no-cache"), ("mypy",)], ids=lambda tool: tool[0])
-def test_linter_and_type_checker_find_nothing(tool, tmp_path):
-    cache = ("--cache-dir", str(tmp_path)) if tool == ("mypy",) else ()
-    done = subprocess.run([sys.executable, "-m", *tool, *cache, *(() if cache else (".",))], cwd=ROOT, capture_output=True,
-                          text=True, timeout=500)
+TYPES = ROOT / "_build" / "mypy"  # what the type checker remembers of PyTorch and of files that have not changed
+
+
+@pytest.mark.parametrize("tool", [("ruff", "check", "--no-cache", "."), ("mypy", "--cache-dir", TYPES)], ids=lambda tool: tool[0])
+def test_linter_and_type_checker_find_nothing(tool):
+    done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -63,10 +64,10 @@ def test_linter_and_type_checker_would_find_it(tmp_path):
     wrong.write_text("def f(a: int) -> int:\n    return b\n\n\nf(1, 2)\n# " + 120 * "x" + "\n")
     config = ROOT / "pyproject.toml"
     ruff = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--config", config, "."], cwd=tmp_path,
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=300)
     assert "F821" in ruff.stdout and "E501" in ruff.stdout, ruff.stdout + ruff.stderr
-    mypy = subprocess.run([sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache", wrong],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    mypy = subprocess.run([sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", f"{TYPES}-wrong", wrong],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert "[name-defined]" in mypy.stdout and "[call-arg]" in mypy.stdout, mypy.stdout + mypy.stderr
 
 
@@ -117,7 +118,7 @@ def test_workflows_test_publish_and_come_back_weekly():
 def test_continuous_integration_is_a_script_that_runs_make_test():
     run = ROOT / ".ci" / "run"
     assert run.stat().st_mode & 0o111 and "make test" in run.read_text() and "export CI=1" in run.read_text()
-    subprocess.run(["bash", "-n", run], check=True, timeout=60)
+    subprocess.run(["bash", "-n", run], check=True, timeout=300)
 
 
 def test_importing_the_package_loads_the_networks_only():
@@ -165,7 +166,7 @@ def set_up(tmp_path):
 
     def make():
         done = subprocess.run(["make", ".venv/.installed", "PYTHON=./python"], cwd=folder, capture_output=True, text=True,
-                              timeout=60)
+                              timeout=300)
         return done, (folder / "log").read_text()
 
     make.folder = folder

@@ -1,4 +1,4 @@
-"""A first visit is light: icons without a script, formulas' script only where there are formulas, late images, descriptions."""
+"""A first visit is light: icons without a script, formulas' script only where there are formulas, late images."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""The built book in a real browser, every other host blocked: each page is opened twice, wide and light, then narrow and dark."""
+"""The built book in a real browser, every other host blocked: each page wide and light, then narrow and dark."""
 
 import fcntl
 import re
@@ -15,7 +15,8 @@ NAMES = sorted([*CONTENTS, "genindex", "search"])
 
 def newest_source():
     files = [ROOT / name for name in ("_config.yml", "_toc.yml", "index.md", "references.bib")]
-    files += [*(ROOT / "_static").glob("*"), *(ROOT / "_ext").glob("*.py"), *(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "chapters").glob("*.md")]
+    for pattern in ("_static/*", "_ext/*.py", "chapters/*.ipynb", "chapters/*.md"):
+        files += ROOT.glob(pattern)
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
@@ -25,7 +26,7 @@ def is_new(built):
 
 @pytest.fixture(scope="module")
 def book(browser, tmp_path_factory):
-    """The built book: the one in `_build`, if it is newer than its sources, else one that the first worker builds for all."""
+    """The built book: the one in `_build`, if newer than its sources, else one that the first worker builds for all."""
     if is_new(ROOT / "_build" / "html"):
         return ROOT / "_build" / "html"
     folder = tmp_path_factory.getbasetemp().parent / "book"
@@ -33,8 +34,9 @@ def book(browser, tmp_path_factory):
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_new(folder / "_build" / "html"):
-            command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--path-output", str(folder), "-q"]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+            code = "from jupyter_book.cli.main import main; main()"
+            done = subprocess.run([sys.executable, "-c", code, "build", str(ROOT), "--path-output", str(folder), "-q"],
+                                  cwd=ROOT, capture_output=True, text=True, timeout=1500)
             assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder / "_build" / "html"
 
@@ -50,8 +52,8 @@ def views(browser, book, serve):
 
 
 def test_every_page_is_in_the_table_of_contents(book):
-    pages = {path.relative_to(book).with_suffix("").as_posix() for path in book.rglob("*.html") if not path.relative_to(book).parts[0].startswith("_")}
-    assert pages == set(NAMES)
+    pages = (path.relative_to(book).with_suffix("") for path in book.rglob("*.html"))
+    assert {page.as_posix() for page in pages if not page.parts[0].startswith("_")} == set(NAMES)
 
 
 # What every explorer has first of all: a slider, a number or a choice, each of which the arrow keys change.
@@ -87,7 +89,7 @@ def answers(page, explorer):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_page(views, name):
-    """Quiet, typeset, still while it loads; its explorers answer and are accessible; no wider than a narrow screen in either theme."""
+    """Quiet, typeset, still while it loads; its explorers answer and are accessible; fits a narrow screen."""
     address, views = views
     url = f"{address}/{name}.html"
     for view in views.values():
@@ -106,7 +108,7 @@ def test_page(views, name):
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     assert views["wide"].problems == []
     if page.locator(".explorer").count():
-        assert violations(page, context=".explorer") == []  # its own requests for style sheets are no problem of the page
+        assert violations(page, context=".explorer") == []  # what it asks for itself is no problem of the page
 
     page = views["narrow"].open(url)
     for theme in ("dark", "light"):

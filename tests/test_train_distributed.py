@@ -39,7 +39,18 @@ def free_port():
 
 
 def start(task, options, processes, seconds=500, **environment):
-    """Start processes as a scheduler does, with nothing but RANK, WORLD_SIZE and MASTER_*; returns (status, output) of each."""
+    """Start processes as a scheduler does, with nothing but RANK, WORLD_SIZE and MASTER_*; returns (status, output) of each.
+
+    Once more where another process of the machine has taken the port in between.
+    """
+    for _ in range(3):
+        ended = start_once(task, options, processes, seconds, **environment)
+        if not any(status and "address already in use" in output.lower() for status, output in ended):
+            break
+    return ended
+
+
+def start_once(task, options, processes, seconds, **environment):
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
               **environment}
     started = [subprocess.Popen([sys.executable, "-c", WORKER, os.path.dirname(__file__), task, json.dumps(options)],

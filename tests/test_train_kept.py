@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -203,6 +204,17 @@ def test_saved_within_an_epoch(small, tmp_path, monkeypatch):
     saved.clear()
     run(RECIPE, small, checkpoint=tmp_path / "other.pt")
     assert not [place for place in saved if place[1]], "ten minutes have not passed"
+    saved.clear()
+    clock = [0.0]  # seconds; 25 pass with every batch
+
+    def progress(batches, row):
+        for batch in batches:
+            clock[0] += 25
+            yield batch
+
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=lambda: clock[0]))
+    run(RECIPE, small, checkpoint=tmp_path / "minutes.pt", save_minutes=1, progress=progress)
+    assert [place for place in saved if place[1]] == [(epoch, 3) for epoch in range(3)], "after 75 seconds; then at the epoch's end"
     with pytest.raises(ValueError, match="save_minutes=0"):
         run(RECIPE, small, checkpoint=tmp_path / "other.pt", save_minutes=0)
 
@@ -321,6 +333,9 @@ def test_a_run_may_grow(small, tmp_path):
     assert state["history"][-1]["epoch"] == 3
     with pytest.raises(ValueError, match="6 epochs behind it; epochs=2 is too few"):
         run(Recipe.from_dict({**RECIPE.to_dict(), "epochs": 2}), small, checkpoint=path, allow=["epochs"])
+    other = Recipe.from_dict({**RECIPE.to_dict(), "epochs": 7, "lr": 0.5})
+    with pytest.raises(ValueError, match=r"these fields differ: lr \("):
+        run(other, small, checkpoint=path, allow=["epochs"])
     with pytest.raises(ValueError, match="lr cannot change within a run; only accumulate, compile, data, epochs, precision can"):
         run(RECIPE, small, checkpoint=path, allow=["lr"])
 

@@ -382,7 +382,7 @@ def test_stacks_equal_the_analysis(node):
     assert fitting > 20
 
 
-def test_kernel_stacks_of_the_lectures(node):
+def test_kernel_stacks_of_courses(node):
     width = 64
     three, two = node("stack", [["compareWithOne", [conv(width, 3, padding=1)] * count, [width, 56], False] for count in (3, 2)])
     assert (three["stack"]["size"], two["stack"]["size"]) == (7, 5)

@@ -3,12 +3,13 @@
     python tools/faults.py                      # every fault of tools/faults/*.toml
     python tools/faults.py train layers -k lr   # two files, of these the faults whose name holds "lr"
 
-Each file lists faults: `name`, `file`, the text to `find` (it must stand there exactly once) and to `replace`, and `tests`,
-the arguments of pytest that should notice; a table [defaults] gives `file` and `tests` where a fault has none. Each fault is put
-into a copy of the tree by itself. It is caught if a test fails, and survives if all pass; `why` says of a known survivor why no test
-can or should see it.
+Each file lists faults: `name`, `file`, the text to `find` (it must stand there exactly once) and to `replace`, and
+`tests`, the arguments of pytest that should notice; a table [defaults] gives `file` and `tests` where a fault has none.
+Each fault is put into a copy of the tree by itself. It is caught if a test fails, and survives if all pass; `why` says
+of a known survivor why no test can or should see it.
 
-The libraries are imported once: each fault's tests run in a copy of this process (`os.fork`), which imports the tree's own modules anew.
+The libraries are imported once: each fault's tests run in a copy of this process (`os.fork`), which imports the tree's
+own modules anew.
 """
 
 import argparse
@@ -25,12 +26,14 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("cnnlib", "tests", "tools", "data", "chapters", "pyproject.toml", "requirements.txt", "references.bib", "_toc.yml",
-          "_config.yml", "_static", "index.md", "README.md", "CITATION.cff")
+COPIED = ("cnnlib", "tests", "tools", "data", "chapters", "_static", "pyproject.toml", "requirements.txt",
+          "references.bib", "_toc.yml", "_config.yml", "index.md", "README.md", "CITATION.cff")
+LIBRARIES = ("pytest", "hypothesis", "numpy", "torch", "torch.utils.flop_counter", "matplotlib.pyplot", "pandas",
+             "ipywidgets", "anywidget", "nbformat", "scipy.stats", "PIL.Image")
 
 
 def read_faults(path: Path) -> list[dict]:
-    """The faults of a file, each with name, file, find, replace, tests. Raises `ValueError` for one that does not fit."""
+    """The faults of a file. Raises `ValueError` for one that lacks something or does not fit the code."""
     plan = tomllib.loads(path.read_text(encoding="utf-8"))
     faults = [{**plan.get("defaults", {}), **fault} for fault in plan["faults"]]
     for fault in faults:
@@ -38,14 +41,14 @@ def read_faults(path: Path) -> list[dict]:
             raise ValueError(f"{path.name}, fault {fault.get('name')!r} lacks {', '.join(sorted(missing))}")
         count = (ROOT / fault["file"]).read_text(encoding="utf-8").count(fault["find"])
         if count != 1:
-            raise ValueError(f"{path.name}, fault {fault['name']!r}: {fault['find']!r} stands {count} times in {fault['file']}")
+            raise ValueError(f"{path.name}, fault {fault['name']!r}: {fault['find']!r} stands {count} times "
+                             f"in {fault['file']}")
     return faults
 
 
 def load_libraries() -> None:
     """Import once what every test would import again: the libraries, and nothing of the tree."""
-    for name in ("pytest", "hypothesis", "numpy", "torch", "torch.utils.flop_counter", "matplotlib.pyplot", "pandas", "ipywidgets",
-                 "anywidget", "nbformat", "scipy.stats", "PIL.Image"):
+    for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     left = [name for name in sys.modules if name.split(".")[0] in ("cnnlib", "conftest", "zoo")]
@@ -64,7 +67,8 @@ def run_tests(arguments: list[str], tree: Path, log: Path, seconds: float) -> in
             os.dup2(out, 2)
             os.chdir(tree)
             os.environ["PYTHONPATH"] = str(tree)
-            sys.path[:] = [str(tree), *(place for place in sys.path if Path(place or ".").resolve() not in (ROOT, ROOT / "tools"))]
+            ours = (ROOT, ROOT / "tools")
+            sys.path[:] = [str(tree), *(place for place in sys.path if Path(place or ".").resolve() not in ours)]
             status = int(sys.modules["pytest"].main(arguments))
             sys.stdout.flush()
         finally:
@@ -92,11 +96,13 @@ def is_caught(fault: dict, tree: Path, seconds: float) -> bool:
     path.write_text(right.replace(fault["find"], fault["replace"]), encoding="utf-8")
     log = tree.parent / "log.txt"
     try:
-        status = run_tests(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *shlex.split(fault["tests"])], tree, log, seconds)
+        arguments = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *shlex.split(fault["tests"])]
+        status = run_tests(arguments, tree, log, seconds)
     finally:
         path.write_text(right, encoding="utf-8")
     if status not in (0, 1, 2, None) and status > 0:
-        raise ValueError(f"fault {fault['name']!r}: pytest ended with {status}\n{log.read_text(encoding='utf-8', errors='replace')[-4000:]}")
+        said = log.read_text(encoding="utf-8", errors="replace")
+        raise ValueError(f"fault {fault['name']!r}: pytest ended with {status}\n{said[-4000:]}")
     return status != 0
 
 
@@ -104,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="stems of tools/faults/*.toml; none means all")
     parser.add_argument("-k", default="", help="only faults whose name holds this")
-    parser.add_argument("--sound", action="store_true", help="first run all these tests without a fault: they must pass")
+    parser.add_argument("--sound", action="store_true", help="first run the tests without a fault: they must pass")
     parser.add_argument("--seconds", type=float, default=300, help="a fault whose tests take longer counts as caught")
     options = parser.parse_args()
     sys.dont_write_bytecode = True
@@ -119,14 +125,17 @@ def main() -> None:
             tree.mkdir(exist_ok=True)
             copy(ROOT / name, tree / name)
         for stem in stems:
-            faults = [fault for fault in read_faults(ROOT / "tools" / "faults" / f"{stem}.toml") if options.k in fault["name"]]
+            every = read_faults(ROOT / "tools" / "faults" / f"{stem}.toml")
+            faults = [fault for fault in every if options.k in fault["name"]]
             for tests in dict.fromkeys(fault["tests"] for fault in faults) if options.sound else ():
-                assert not is_caught({**faults[0], "replace": faults[0]["find"], "tests": tests}, tree, options.seconds), f"without a fault: {tests}"
+                none = {**faults[0], "replace": faults[0]["find"], "tests": tests}
+                assert not is_caught(none, tree, options.seconds), f"without a fault: {tests}"
             caught = 0
             for fault in faults:
                 seen = is_caught(fault, tree, options.seconds)
                 caught += seen
-                print("caught  " if seen else "SURVIVES", stem, fault["name"], "" if seen else fault.get("why", ""), flush=True)
+                why = "" if seen else fault.get("why", "")
+                print("caught  " if seen else "SURVIVES", stem, fault["name"], why, flush=True)
             table[stem] = (caught, len(faults))
     for stem, (caught, count) in {**table, "all": tuple(map(sum, zip(*table.values())))}.items():
         print(f"{stem:12} {caught:4} of {count:4} caught")

@@ -2,7 +2,7 @@
 
 Large strided filters first, overlapping 3x3 max pooling three times, ReLU after every layer but the last, dropout
 before the two hidden fully connected layers. Three networks share the name, and all three are here: the one of 2012,
-split over two GPUs (`alexnet_two_tower`); the single tower of the lectures (`alexnet_227`); and the slimmer one of
+split over two GPUs (`alexnet_two_tower`); the single tower that courses teach (`alexnet_227`); and the slimmer one of
 2014 that libraries ship (`alexnet`).
 
 - Krizhevsky, Sutskever, Hinton. ImageNet Classification with Deep Convolutional Neural Networks. NeurIPS 2012.
@@ -14,7 +14,7 @@ split over two GPUs (`alexnet_two_tower`); the single tower of the lectures (`al
   227x227 does; the 2014 form pads 224x224 by 2 and reaches 55x55 too.
 - `alexnet`: the widths of the 2014 paper; no local response normalization; drops the inputs of FC6 and FC7 rather than
   their outputs; averages the last map to 6x6, so that other input sizes pass; initialized as PyTorch does.
-- `alexnet_227`: one tower without groups; pools before it normalizes, as the lectures print it.
+- `alexnet_227`: one tower without groups; pools before it normalizes, as courses print it.
 - `alexnet_two_tower`: nothing but the input size. The towers are the two groups of a grouped convolution.
 - `alexnet_cifar`: the widths of one tower of 2012, filters and strides for 32x32 images, 1024 hidden units, no
   normalization, PyTorch's initialization. The paper's own CIFAR-10 network is another one, of four layers.
@@ -180,7 +180,7 @@ VARIANTS = (
     ),
     Variant(
         "alexnet_227",
-        "the lectures' single tower: 227x227 input, 96 first filters, local response normalization",
+        "the customary single tower: 227x227 input, 96 first filters, local response normalization",
         {**FULL_WIDTH, "norm": "after pool"},
         input_size=(3, 227, 227),
     ),

@@ -12,8 +12,8 @@ LIMITS = {"in_channels": (1, 2048), "size": (1, 256), **dict.fromkeys(InceptionR
 
 
 def _presets() -> dict[str, dict]:
-    """The lecture's example, and the nine modules of GoogLeNet with the map that each of them gets."""
-    presets = {"lecture": {"in_channels": 256, "size": 28, **InceptionRow(128, 64, 192, 64, 96, 64)._asdict()}}
+    """A worked example of courses, and the nine modules of GoogLeNet with the map that each of them gets."""
+    presets = {"example": {"in_channels": 256, "size": 28, **InceptionRow(128, 64, 192, 64, 96, 64)._asdict()}}
     channels = 192
     for name, row in TABLE.items():
         presets[name] = {"in_channels": channels, "size": {"3": 28, "4": 14, "5": 7}[name[0]], **row._asdict()}
@@ -27,7 +27,7 @@ PRESETS = _presets()
 class InceptionDesigner(Explorer):
     """Set the channels of every layer of an Inception module; both of its forms and their costs follow.
 
-        InceptionDesigner()                                  # the lecture's module on a 28x28 map of 256 channels
+        InceptionDesigner()                                  # the example: a module on a 28x28 map of 256 channels
         InceptionDesigner("4a")                              # a module of GoogLeNet
         InceptionDesigner((64, 96, 128, 16, 32, 32), in_channels=192, size=28)
 
@@ -48,12 +48,12 @@ class InceptionDesigner(Explorer):
     conv5x5 = traitlets.Any().tag(sync=True)
     pool_proj = traitlets.Any().tag(sync=True)
 
-    def __init__(self, row: str | Sequence[int] = "lecture", *, in_channels: int | None = None,
+    def __init__(self, row: str | Sequence[int] = "example", *, in_channels: int | None = None,
                  size: int | None = None):
         if isinstance(row, str):
             setting = dict(PRESETS[check_choice("row", row, list(PRESETS))])
         elif isinstance(row, Sequence) and len(row) == len(InceptionRow._fields):
-            setting = {**PRESETS["lecture"], **InceptionRow(*row)._asdict()}
+            setting = {**PRESETS["example"], **InceptionRow(*row)._asdict()}
         else:
             raise ValueError(f"row={row!r}; it must be one of {', '.join(map(repr, PRESETS))}, or six channel counts: "
                              f"{', '.join(InceptionRow._fields)}")

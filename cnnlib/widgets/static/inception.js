@@ -35,7 +35,7 @@ function render({ model, el }) {
   const id = freshId();
   const select = html("select", { id, change: () => presets[select.value] && put(model, presets[select.value]) },
     html("option", { value: "" }, "your own"), Object.entries(presets).map(([name, { in_channels, size }]) => html("option",
-      { value: name }, `${name === "lecture" ? "the lecture's" : `GoogLeNet ${name}`}: ${in_channels} channels, ${size}\u00d7${size}`)));
+      { value: name }, `${/^\d/.test(name) ? `GoogLeNet ${name}` : "the example"}: ${in_channels} channels, ${size}\u00d7${size}`)));
   const preset = html("div", { class: "cx-select" }, html("label", { for: id }, "Module"), select);
   preset.sync = () => (select.value = Object.keys(presets).find((name) => same(presets[name])) ?? "");
   const controls = [preset, ...SETTINGS.map(([name, label]) => numberControl(model, name, label, () => limits[name]))];
