@@ -383,7 +383,7 @@ class _Painter:
 
 
 def _draw_shapes(labels: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
-    """Bytes (N, 3, size, size) of one noisy, cluttered picture for each label, the shape lighter than its background."""
+    """Bytes (N, 3, size, size) of one noisy, cluttered picture for each label, its shape lighter than the rest."""
     painter = _Painter(len(labels), size, draw)
     painter.background()
     u, v = painter.placed(painter.uniform(0.38, 0.62, 2), painter.uniform(0.25, 0.42, 1, 1))
