@@ -41,6 +41,7 @@ pages: $(INSTALLED)  ## renew what is generated, without running a chapter
 	$(BIN)/python tools/zoo_table.py
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/gallery.py
+	$(BIN)/python tools/experiments_page.py
 	$(BIN)/python tools/family_tree.py
 
 lint: $(INSTALLED)  ## check the chapter rules

@@ -315,16 +315,18 @@ def shapes(train: int = 8_000, test: int = 2_000, *, seed: int = 0, image_size: 
 
 
 def shape_scenes(count: int, *, per_image: int = 4, image_size: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Pictures for segmentation, with true masks: bytes (count, 3, size, size), and the class of every pixel (count, size, size).
+    """Pictures with true masks: bytes (count, 3, size, size), and the class of every pixel (count, size, size).
 
     Class 0 is what is behind; 1 to 10 are the shapes of `shapes`, `per_image` of them in each picture, of any place,
     size, turn and colour, the later ones over the earlier ones. The same bytes on every machine for a seed.
     Raises `ValueError` for fewer than one picture or shape and sizes below 16.
     """
     if min(count, per_image) < 1 or image_size < 16:
-        raise ValueError(f"count={count}, per_image={per_image}, image_size={image_size}: at least 1, 1 and 16 are needed")
+        raise ValueError(f"count={count}, per_image={per_image}, image_size={image_size}: at least 1, 1 and 16 are "
+                         f"needed")
     draw = np.random.Generator(np.random.PCG64(seed))
-    parts = [_draw_scenes(len(part), per_image, image_size, draw) for part in np.array_split(np.arange(count), count // 500 + 1)]
+    parts = [_draw_scenes(len(part), per_image, image_size, draw)
+             for part in np.array_split(np.arange(count), count // 500 + 1)]
     images, masks = map(np.concatenate, zip(*parts))
     return torch.from_numpy(images), torch.from_numpy(masks)
 
@@ -337,7 +339,8 @@ class _Painter:
         self.y, self.x = np.mgrid[0:size, 0:size].astype(np.float32) / size
 
     def uniform(self, low: float, high: float, *shape: int) -> np.ndarray:
-        return (low + (high - low) * self.random.random((self.count, *shape), dtype=np.float32)).reshape(self.count, *shape)
+        drawn = low + (high - low) * self.random.random((self.count, *shape), dtype=np.float32)
+        return drawn.reshape(self.count, *shape)
 
     def placed(self, centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates (u, v) of all pixels, turned about the centre. A turn needs no sine: t -> (1-t^2, 2t)/(1+t^2)."""
@@ -380,7 +383,7 @@ class _Painter:
 
 
 def _draw_shapes(labels: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
-    """Bytes (N, 3, size, size) of one noisy, cluttered picture for each label, the shape lighter than the background's mean."""
+    """Bytes (N, 3, size, size) of one noisy, cluttered picture for each label, its shape lighter than the rest."""
     painter = _Painter(len(labels), size, draw)
     painter.background()
     u, v = painter.placed(painter.uniform(0.38, 0.62, 2), painter.uniform(0.25, 0.42, 1, 1))

@@ -276,16 +276,19 @@ def _in_channels(model: nn.Module) -> int:
 
 
 def intersection_over_union(answers: Tensor, masks: Tensor, num_classes: int) -> Tensor:
-    """For each class: pixels that both say to be it, over pixels that either says to be it; (num_classes), NaN where neither does.
+    """For each class: pixels that both say to be it over pixels that either says to be it; NaN where neither does.
 
-    `answers` and `masks` are whole numbers of one shape; over a set of images all pixels count together, as in the
-    benchmarks. Its mean over classes is the mean IoU. Raises `ValueError` for unequal shapes and classes out of range.
+    Two tensors of whole numbers, of one shape -> (num_classes). Over a set of images all pixels count together, as in
+    the benchmarks; the mean over classes is the mean IoU. Raises `ValueError` for unequal shapes and for classes out
+    of range.
     """
     if answers.shape != masks.shape:
         raise ValueError(f"answers of shape {tuple(answers.shape)} do not fit masks of shape {tuple(masks.shape)}")
     for name, values in (("answers", answers), ("masks", masks)):
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
-            raise ValueError(f"{name} hold classes from {int(values.min())} to {int(values.max())}; num_classes={num_classes}")
-    pairs = torch.bincount((num_classes * masks + answers).flatten(), minlength=num_classes**2).view(num_classes, num_classes).double()
+            raise ValueError(f"{name} hold classes from {int(values.min())} to {int(values.max())}; "
+                             f"num_classes={num_classes}")
+    counts = torch.bincount((num_classes * masks + answers).flatten(), minlength=num_classes**2)
+    pairs = counts.view(num_classes, num_classes).double()
     both = pairs.diagonal()
     return both / (pairs.sum(0) + pairs.sum(1) - both)

@@ -75,16 +75,19 @@ def fold_batch_norm(model: nn.Module, input_size: Sequence[int]) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet(*names: str) -> Iterator[None]:
+    """No warnings, also of the loggers of these names."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
@@ -95,7 +98,7 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86.
     Needs the package `torchao`. Raises `ValueError` without a batch.
     """
-    with _quiet("torchao"):  # it tells which of its libraries for GPUs do not load
+    with _quiet("torchao", "torch.utils._pytree"):  # they tell which libraries for GPUs do not load, and of old names
         from torchao.quantization.pt2e import move_exported_model_to_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from cnnlib.data import book_file, load_result
+import experiments_page
+from cnnlib.data import book_file, load_result, load_table
 from cnnlib.registry import find_variant
 from cnnlib.train.experiments import read_experiment
 
@@ -59,3 +60,19 @@ def test_benchmark_has_three_seeds_of_every_network_in_it():
         seeds[model, arguments] += 1
     assert min(seeds.values()) >= 3
     assert len({find_variant(model).family for model, _ in seeds}) >= 19
+
+
+def test_every_training_has_a_verdict_on_the_page_of_experiments():
+    verdicts = {row["record"]: row for row in load_table("verdicts")}
+    assert set(verdicts) <= set(RECORDS) and all(row["verdict"] for row in verdicts.values())
+    trained = {name for name in RECORDS if isinstance(load_result(name).get("runs"), dict)}
+    assert trained <= set(verdicts)
+    assert experiments_page.is_current()
+
+
+def test_a_row_counts_runs_seeds_and_hours():
+    verdict = {"record": "alexnet_ensemble", "verdict": "clear", "published": "none", "chapter": "03_alexnet"}
+    cells = [cell.strip() for cell in experiments_page.row(verdict, experiments_page.plans()["alexnet_ensemble"]).split("|")]
+    runs = load_result("alexnet_ensemble")["runs"]
+    spent = sum(run.get("core_seconds", run["hardware"]["threads"] * sum(row["seconds"] for row in run["rows"])) for run in runs.values())
+    assert cells[1:7] == ["`alexnet_ensemble`", "1", "7", "6", "7", f"{spent / 3600:.2f}"]

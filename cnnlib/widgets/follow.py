@@ -43,6 +43,14 @@ def _vgg() -> tuple[nn.Module, dict]:
     return model, {**settings, "classes": ("bird", "cat", "deer", "dog", "frog", "horse")}
 
 
+def _small(name: str, **arguments) -> tuple[nn.Module, dict]:
+    """A network for CIFAR-10 by its name, with the weights `<name>_cifar` or `<name>` of `data/weights`."""
+    weights, settings = _committed(name if name.endswith("_cifar") else f"{name}_cifar")
+    model = create_model(name, num_classes=10, **arguments)
+    model.load_state_dict({key: weights.get(key, value) for key, value in model.state_dict().items()})
+    return model, {**settings, "classes": CIFAR10}
+
+
 def _efficientnet_lite0() -> tuple[nn.Module, dict]:
     from cnnlib.vision import torchvision
 
@@ -53,6 +61,9 @@ def _efficientnet_lite0() -> tuple[nn.Module, dict]:
 
 # Name -> what it is, and a function that gives the trained network and what `export` needs beside it.
 NETWORKS: dict[str, tuple[str, Callable]] = {
+    "alexnet_cifar": ("AlexNet for small images, trained on CIFAR-10", lambda: _small("alexnet_cifar", hidden=256)),
+    "plain20": ("20 plain layers, trained on CIFAR-10", lambda: _small("plain20")),
+    "resnet20": ("ResNet-20: the same layers with skip connections", lambda: _small("resnet20")),
     "zfnet_cifar": ("ZFNet for small images, trained on CIFAR-10", _zfnet),
     "vgg11_animals": ("a narrow VGG-11 with batch norm, trained on six animals", _vgg),
     "efficientnet_lite0": ("EfficientNet-Lite0, trained on ImageNet: 1,000 classes", _efficientnet_lite0),

@@ -1,0 +1,147 @@
+"""What spoilt photographs, an adversarial step and 8-bit numbers do to trained networks, and what their probabilities are worth.
+
+    python tools/experiments/stress.py cifar                                  ResNet-20 of `degradation_30`, some minutes
+    python tools/experiments/stress.py imagenet --photographs FOLDER          EfficientNet-Lite0, one photograph a class
+    python tools/experiments/stress.py times                                  needs a C++ compiler and an idle machine
+
+CIFAR-10's test images are halved by a seed: on one half the temperature is chosen, on the other all is measured. Calibration for
+8 bits takes 512 training images. FOLDER holds `<wnid>_<name>.JPEG` of 256x256, one for each of ImageNet's classes;
+they are training images of the network, so only the loss against unspoilt ones tells something. Times are medians of
+interleaved batches. Each part writes its own entry of `data/results/stress.json`.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cnnlib import create_model, stress
+from cnnlib.data import Batches, ImageSet, book_file, load
+from cnnlib.photographs import read_photograph
+from cnnlib.running import predict
+from cnnlib.shipping import fold_batch_norm, quantized
+from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
+
+RECORD = Path(__file__).parents[2] / "data" / "results" / "stress.json"
+CHANGES = {
+    "noise": (stress.noise, (4, 8, 16, 32)), "blur": (stress.blur, (0.5, 1.0, 1.5, 2.0)), "coarse": (stress.coarse, (1.5, 2, 3, 4)),
+    "jpeg": (stress.jpeg, (90, 70, 50, 30, 10)), "contrast": (stress.contrast, (0.7, 0.5, 0.3, 0.15)),
+    "brightness": (stress.brightness, (-80, -40, 40, 80)),
+}
+STEPS = (1, 2, 4, 8)  # of 255
+
+
+def resnet20() -> tuple[nn.Module, Tensor, Tensor]:
+    """The trained network in evaluation mode, mean and standard deviation."""
+    weights = {name: tensor.float() for name, tensor in load_file(book_file("weights/resnet20_cifar.safetensors")).items()}
+    mean, std = weights.pop("mean"), weights.pop("std")
+    model = create_model("resnet20", num_classes=10)
+    model.load_state_dict({name: weights.get(name, value) for name, value in model.state_dict().items()})
+    return model.eval(), mean, std
+
+
+def halves(count: int) -> tuple[Tensor, Tensor]:
+    return tuple(torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2))
+
+
+def cifar() -> dict[str, object]:
+    model, mean, std = resnet20()
+    training, test = load("cifar10")
+    chosen, rest = (test.rows(rows) for rows in halves(len(test)))
+
+    def scores(images: ImageSet, network: nn.Module = model) -> Tensor:
+        return predict(network, Batches(images, 250, mean=mean, std=std))[0]
+
+    def percent(images: Tensor, network: nn.Module = model) -> float:
+        return accuracy(scores(ImageSet(images, rest.labels, rest.classes, "spoilt"), network), rest.labels, 1)
+
+    warm = stress.temperature(scores(chosen), chosen.labels)
+    plain = scores(rest)
+    found = {"images": len(rest), "accuracy": accuracy(plain, rest.labels, 1), "temperature": warm}
+    for name, divisor in (("as trained", 1.0), ("after temperature", warm)):
+        probabilities = (plain / divisor).softmax(1)
+        found[name] = {"calibration_error": 100 * stress.calibration_error(probabilities, rest.labels),
+                       "mean_confidence": 100 * probabilities.amax(1).mean().item(),
+                       "log_loss": nn.functional.nll_loss(probabilities.log(), rest.labels).item(),
+                       "bins": stress.calibration(probabilities, rest.labels)}
+    found["changes"] = {name: {str(value): percent(change(rest.images, value)) for value in values} for name, (change, values) in CHANGES.items()}
+    found["adversarial"] = {}
+    for step in STEPS:
+        fooled = [stress.adversarial(model, images, labels, epsilon=step, mean=mean, std=std)
+                  for images, labels in zip(rest.images.split(250), rest.labels.split(250))]
+        found["adversarial"][str(step)] = percent(torch.cat(fooled))
+    noise = stress.noise(rest.images, 1.0).int() - rest.images.int()
+    found["random_signs"] = {str(step): percent((rest.images.int() + step * torch.where(noise >= 0, 1, -1)).clamp(0, 255).to(torch.uint8)) for step in STEPS}
+    folded = fold_batch_norm(model, (3, 32, 32))
+    small = quantized(folded, [images for images, _ in Batches(training.first(512), 128, mean=mean, std=std)])
+    found["folded"] = {"accuracy": percent(rest.images, folded), "largest_difference": (scores(rest, folded) - plain).abs().max().item()}
+    whole = predict_plain(small, rest, mean, std)
+    found["int8"] = {"accuracy": accuracy(whole, rest.labels, 1), "same_answer": 100 * (whole.argmax(1) == plain.argmax(1)).float().mean().item(),
+                     "mean_difference": (whole - plain).abs().mean().item()}
+    return {"recipe": {"network": "resnet20", "data": rest.name, "from": "degradation_30"}, **found, "hardware": hardware(torch.device("cpu"))}
+
+
+@torch.no_grad()
+def predict_plain(graph: nn.Module, images: ImageSet, mean: Tensor, std: Tensor) -> Tensor:
+    """Scores of an exported graph, which knows no mode of evaluation."""
+    return torch.cat([graph(batch) for batch, _ in Batches(images, 250, mean=mean, std=std)])
+
+
+def imagenet(folder: Path) -> dict[str, object]:
+    model = create_model("efficientnet_lite0", weights="IMAGENET1K").eval()
+    mean, std = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+    files = sorted(folder.glob("*.JPEG"))
+    if len(files) != 1000:
+        raise SystemExit(f"{folder} holds {len(files)} files *.JPEG; it must be 1000, one for each class in the order of their names")
+    photographs = torch.stack([torch.frombuffer(bytearray(read_photograph(file).tobytes()), dtype=torch.uint8).view(256, 256, 3) for file in files])
+    photographs, labels = photographs.permute(0, 3, 1, 2), torch.arange(1000)
+
+    def percent(images: Tensor) -> dict[str, float]:
+        images = images[:, :, 16:240, 16:240]
+        scores, _ = predict(model, Batches(ImageSet(images, labels, tuple(map(str, range(1000))), "photographs"), 50, mean=mean, std=std))
+        return {"top1": accuracy(scores, labels, 1), "top5": accuracy(scores, labels, 5)}
+
+    changes = {"jpeg": (90, 50, 30, 10), "coarse": (2, 3, 4, 6), "noise": (16, 32), "blur": (2.0, 4.0)}
+    return {"recipe": {"network": "efficientnet_lite0", "photographs": len(files), "size": 224}, "as they are": percent(photographs),
+            "changes": {name: {str(value): percent(CHANGES[name][0](photographs, value)) for value in values} for name, values in changes.items()},
+            "hardware": hardware(torch.device("cpu"))}
+
+
+@torch.no_grad()
+def times(rounds: int = 30) -> dict[str, object]:
+    model, mean, std = resnet20()
+    images = next(iter(Batches(load("cifar10")[1], 100, mean=mean, std=std)))[0]
+    folded = fold_batch_norm(model, (3, 32, 32))
+    forms = {"as trained": model, "folded": folded, "folded, compiled": torch.compile(folded),
+             "int8, compiled": torch.compile(quantized(folded, [images]))}
+    found: dict[str, object] = {"recipe": {"network": "resnet20", "rounds": rounds}, "hardware": hardware(torch.device("cpu"))}
+    for size in (1, 100):
+        batch, seconds = images[:size], {name: [] for name in forms}
+        for turn in range(rounds + 5):
+            for name, form in forms.items():
+                start = time.perf_counter()
+                form(batch)
+                if turn >= 5:
+                    seconds[name].append(time.perf_counter() - start)
+        found[f"milliseconds, batch of {size}"] = {name: 1000 * torch.tensor(values).median().item() for name, values in seconds.items()}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("cifar", "imagenet", "times"))
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--output", type=Path, default=RECORD)
+    options = parser.parse_args()
+    if options.part == "imagenet" and options.photographs is None:
+        parser.error("imagenet needs --photographs FOLDER")
+    found = imagenet(options.photographs) if options.part == "imagenet" else {"cifar": cifar, "times": times}[options.part]()
+    record = read_record(options.output, description="Spoilt images, an adversarial step, 8-bit numbers and calibration")
+    write_record(options.output, {**record, options.part: found})
+
+
+if __name__ == "__main__":
+    main()
