@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Circle, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from cnnlib.analysis.drawing import draw as draw  # networks, as SVG: `plots.draw(diagram(model, size))`
@@ -138,118 +138,6 @@ def roofline(device, groups: Mapping[str, Sequence], *, ax: Axes | None = None) 
     ax.set_xlabel("arithmetic intensity (FLOPs per byte)")
     ax.set_ylabel("reachable at most (TFLOP/s)")
     ax.legend()
-    return ax
-
-
-def feature_maps(shapes: Sequence[Sequence[int]], names: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Outputs of layers side by side: maps (C, H, W) as squares to scale, vectors (C,) as upright lines.
-
-    Below each stand its name and its shape.
-    """
-    if len(shapes) != len(names):
-        raise ValueError(f"{len(shapes)} shapes but {len(names)} names")
-    ax = ax or plt.gca()
-    largest = max(shape[1] for shape in shapes if len(shape) == 3)
-    x, gap = 0.0, 0.16 * largest
-    for shape, name in zip(shapes, names):
-        channels, *space = shape
-        height, width = space if space else (0.6 * largest, 0.02 * largest)
-        drawn = max(width, 0.17 * largest)  # room for the label
-        ax.add_patch(Rectangle((x + (drawn - width) / 2, -height / 2), width, height, facecolor="#56B4E9" if space else "#E69F00",
-                               edgecolor="#222222", linewidth=0.8))
-        size = f"{channels:,}" + (f"\n{height}x{width}" if space else "")
-        ax.text(x + drawn / 2, -0.54 * largest, f"{name}\n{size}", ha="center", va="top", fontsize=8)
-        x += drawn + gap
-    ax.set_xlim(-gap, x)
-    ax.set_ylim(-0.85 * largest, 0.55 * largest)
-    ax.set_aspect("equal")
-    ax.axis("off")
-    return ax
-
-
-def block_diagram(
-    branches: Sequence[Sequence[str]],
-    *,
-    merged: Sequence[str] = (),
-    after: Sequence[str] = (),
-    width: float = 1.0,
-    ax: Axes | None = None,
-) -> Axes:
-    """A residual block from top to bottom: branches side by side, their sum, the shortcut on the right that joins them.
-
-    Each branch is the labels of its layers. `merged` are layers between the sum of the branches and the shortcut, `after` those
-    behind the addition. `width` scales the boxes; a label that begins with a digit, a convolution, is blue.
-    """
-    ax = ax or plt.gca()
-    line = {"color": "#444444", "linewidth": 1.1, "zorder": 0}
-    step, depth = width + 0.25, max(map(len, branches))
-    columns = [step * (index - (len(branches) - 1) / 2) for index in range(len(branches))]
-    side, top, bottom = columns[-1] + width / 2 + 0.45, 0.0, depth + 0.2
-
-    def box(x: float, y: float, label: str, wide: float) -> None:
-        colour = "#BFE3F7" if label[0].isdigit() else "#FFE9B8"
-        ax.add_patch(Rectangle((x - wide / 2, y), wide, 0.72, facecolor=colour, edgecolor="#222222", linewidth=0.8))
-        ax.text(x, y + 0.36, label, ha="center", va="center", fontsize=8)
-
-    def chain(y: float, labels: Sequence[str], last: float) -> float:
-        ax.plot([0, 0], [y - 0.3, last], **line)
-        for label in labels:
-            box(0, y, label, max(width, 1.0))
-            y += 1
-        return y
-
-    def plus(y: float) -> None:
-        ax.add_patch(Circle((0, y), 0.2, facecolor="white", edgecolor="#222222", linewidth=0.8))
-        ax.plot([-0.11, 0.11], [y, y], [0, 0], [y - 0.11, y + 0.11], color="#222222", linewidth=0.9)
-
-    for x, labels in zip(columns, branches):
-        ax.plot([0, x, x, 0], [top - 0.35, top - 0.15, bottom - 0.2, bottom], **line)
-        for number, label in enumerate(labels):
-            box(x, top + number, label, width)
-    if len(branches) > 1:
-        plus(bottom)
-        bottom += 0.5
-    end = bottom + len(merged) + 0.15
-    chain(bottom, merged, end)
-    ax.plot([0, side, side, 0], [top - 0.6, top - 0.6, end, end], **line)
-    plus(end)
-    last = end + 0.5 + len(after)
-    chain(end + 0.5, after, last)
-    ax.annotate("", (0, last + 0.25), (0, last - 0.05), arrowprops={"arrowstyle": "->", "color": "#444444"})
-    ax.plot([0, 0], [top - 0.9, top - 0.35], **line)
-    ax.text(0, top - 0.95, "x", ha="center", va="bottom", style="italic")
-    ax.set_xlim(columns[0] - width / 2 - 0.2, side + 0.2)
-    ax.set_ylim(last + 0.35, top - 1.5)
-    ax.set_aspect("equal")
-    ax.axis("off")
-    return ax
-
-
-def branches(paths: Sequence[Sequence[str]], start: str, end: str, *, ax: Axes | None = None) -> Axes:
-    """A module of parallel branches: from `start` on the left, one row of layers for each path, to `end` on the right.
-
-    Every entry is the label of one layer; pooling has a colour of its own. An empty path is a plain connection.
-    """
-    ax = ax or plt.gca()
-    longest = max(len(path) for path in paths)
-    height = len(paths) - 0.4
-    boxes = [(-0.85, (len(paths) - 1) / 2, 0.46, height, start, "#eeeeee"),
-             (longest - 0.15, (len(paths) - 1) / 2, 0.46, height, end, "#eeeeee")]
-    for row, path in enumerate(paths):
-        steps = [step + (longest - len(path)) / 2 for step in range(len(path))]
-        boxes += [(x, row, 0.76, 0.62, label, "#F5D48A" if "pool" in label else "#A9D6F2")
-                  for x, label in zip(steps, path)]
-        edges = [-0.62, *(x + side for x in steps for side in (-0.38, 0.38)), longest - 0.38]
-        for x, to_x in zip(edges[::2], edges[1::2]):
-            ax.annotate("", (to_x, row), (x, row),
-                        arrowprops={"arrowstyle": "->", "color": "#666666", "shrinkA": 0, "shrinkB": 0})
-    for x, y, width, height, label, colour in boxes:
-        ax.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor="#222222",
-                               linewidth=0.8))
-        ax.text(x, y, label, ha="center", va="center", fontsize=8.5)
-    ax.set_xlim(-1.1, longest + 0.1)
-    ax.set_ylim(len(paths) - 0.4, -0.6)
-    ax.axis("off")
     return ax
 
 

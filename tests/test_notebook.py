@@ -163,14 +163,10 @@ def test_curves_have_a_line_for_each_run(ax):
     assert len({line.get_linestyle() for line in ax.lines}) == 2  # colour is not the only cue
 
 
-def test_pictures_filters_and_maps(ax):
+def test_pictures_and_filters(ax):
     plots.pictures(np.zeros((5, 3, 8, 8), dtype=np.uint8), list("abcde"), columns=3, ax=ax)
     assert [text.get_text() for text in ax.texts] == list("abcde")
     plots.filters(torch.randn(4, 3, 5, 5), columns=2, ax=ax)
-    plots.feature_maps([(3, 32, 32), (8, 16, 16), (10,)], ["input", "CONV1", "FC"], ax=ax)
-    assert [patch.get_height() for patch in ax.patches[:2]] == [32, 16]
-    with pytest.raises(ValueError, match="1 shapes but 2 names"):
-        plots.feature_maps([(3, 32, 32)], ["a", "b"], ax=ax)
 
 
 def test_roofline_has_a_point_for_each_product_below_the_roof(ax, alexnet):
@@ -188,26 +184,10 @@ def test_connections_are_a_triangle(ax):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["input", "layer 1", "layer 2"]
 
 
-def test_branches_have_a_box_for_each_layer_and_both_ends(ax):
-    plots.branches([["1x1"], ["1x1", "3x3"], []], "in", "out", ax=ax)
-    assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["1x1", "1x1", "3x3", "in", "out"]
-    assert len(ax.patches) == 5
-
-
 def test_receptive_fields_are_drawn_to_scale(ax, alexnet):
     field = receptive_field(alexnet, (3, 32, 32))
     plots.receptive_fields(field, {"stem.conv": "CONV1", "stem": "POOL1"}, np.zeros((32, 32, 3)), ax=ax)
     assert [patch.get_width() for patch in ax.patches] == [field["stem.conv"].size[1], field["stem"].size[1]]
-
-
-def test_block_diagram_has_a_box_for_each_layer_and_a_sum_for_many_branches(ax):
-    layers = ["1x1, d", "3x3, d"]
-    assert plots.block_diagram([layers], after=["ReLU"], ax=ax) is ax
-    assert [text.get_text() for text in ax.texts if text.get_text()] == [*layers, "ReLU", "x"] and len(ax.patches) == 4
-    plt.gcf().clear()
-    drawn = plots.block_diagram([layers, layers], merged=["norm"])
-    assert [text.get_text() for text in drawn.texts if text.get_text()] == [*layers, *layers, "norm", "x"]
-    assert len(drawn.patches) == 5 + 2  # the second circle is the sum of the branches
 
 
 def test_source_of_a_decorated_function_names_its_own_file():
