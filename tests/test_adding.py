@@ -83,12 +83,12 @@ def added(tmp_path_factory):
     book = Copy(tmp_path_factory.mktemp("adding") / "book")
     (book.folder / "cnnlib" / "models" / "meannet.py").write_text(family_file(), encoding="utf-8")
     template = (book.folder / "chapters" / "_template.ipynb").read_text(encoding="utf-8")
-    chapter = book.folder / "chapters" / "16_meannet.ipynb"
+    chapter = book.folder / "chapters" / "18_meannet.ipynb"
     chapter.write_text(template.replace("alexnet", "meannet"), encoding="utf-8")
     contents, bibliography = book.folder / "_toc.yml", book.folder / "references.bib"
-    line = "          - file: chapters/15_training_fast_depth\n"
+    line = "          - file: chapters/17_shipping_and_stress_depth\n"
     assert contents.read_text().count(line) == 1
-    contents.write_text(contents.read_text().replace(line, line + "      - file: chapters/16_meannet\n"))
+    contents.write_text(contents.read_text().replace(line, line + "      - file: chapters/18_meannet\n"))
     bibliography.write_text(bibliography.read_text(encoding="utf-8") + ENTRY, encoding="utf-8")
     book.run(sys.executable, "tools/execute.py", chapter.relative_to(book.folder))
     before = {path: path.read_bytes() for path in book.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
@@ -106,7 +106,7 @@ def test_an_added_family_passes_what_would_notice_it(added):
     words = ["meannet", "test_page_is_up_to_date", "test_every_network", "test_published", "test_the_table", "test_the_page", "test_records", "test_page_is_up",
              "test_everything_public"]
     shown = added.run(sys.executable, "-m", "pytest", "--nbval", "-q", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider",
-                      "-k", " or ".join(words), *(f"tests/test_{name}.py" for name in files), "chapters/16_meannet.ipynb")
+                      "-k", " or ".join(words), *(f"tests/test_{name}.py" for name in files), "chapters/18_meannet.ipynb")
     assert int(re.search(r"(\d+) passed", shown)[1]) > 100, shown
 
 
