@@ -15,7 +15,7 @@ from zoo import count_params
 models = torchvision.models
 FAMILIES = [models, models.segmentation, models.video, models.quantization, models.optical_flow, models.detection]
 TORCHVISION = [name for family in FAMILIES[:3] for name in models.list_models(family)]
-VIDEO = {name: (3, 16, 224, 224) if name.startswith(("mvit", "swin3d")) else (3, 8, 112, 112) for name in models.list_models(models.video)}
+VIDEO = {name: (3, 16, 224, 224) if name.startswith(("mvit", "swin3d", "s3d")) else (3, 8, 112, 112) for name in models.list_models(models.video)}
 
 
 def timm_names():
@@ -124,8 +124,8 @@ def twin(name):
 def assert_three_units_are_real(name, size=(3, 96, 96)):
     model = twin(name).eval()
     fields = receptive_field(model, size)
-    maps = [layer for layer, one in fields.items() if min(one.units) > 2 and not isinstance(model.get_submodule(layer), nn.ReLU)]
-    layer = maps[-1]
+    maps = {row.name for row in cost_table(model, size) if len(row.output_shape) == 3 and row.kind not in ("ReLU", "Flatten")}
+    layer = [layer for layer, one in fields.items() if layer in maps and min(one.units) > 2][-1]
     height, width = fields[layer].units
     units = [(0, 0), (height // 2, width // 2), (height - 1, width - 2)]
     for (_, unit), spans in real_extents(make_positive(model), size, {layer: units}).items():
