@@ -530,7 +530,7 @@ class _Tracer(TorchFunctionMode):
         return self.general(func, args, kwargs)
 
     def made(self, result):
-        """What the model makes out of nothing: the meta tensors among it are known from now on."""
+        """What the model makes out of nothing or of constants: the meta tensors among it are known from now on."""
         for tensor in tensors_in(result):
             if tensor.is_meta:
                 self.held[id(tensor)] = tensor
@@ -555,7 +555,7 @@ class _Tracer(TorchFunctionMode):
                 if not tensors:
                     return self.made(func(*args, **kwargs))
                 with _ProductRecorder(self):  # on real tensors: their values may steer the network
-                    return func(*args, **kwargs)
+                    return self.made(func(*args, **kwargs))
         if func in _MOVES:
             args, kwargs = _without_device(args, kwargs)
             if func is not Tensor.to:
