@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cnnlib import tables
-from cnnlib.analysis import Device, Input, cost_table, gradient_footprint, receptive_field, training_memory
+from cnnlib.analysis import AnalysisError, Device, Input, cost_table, gradient_footprint, receptive_field, training_memory
 from cnnlib.analysis.depth import depth
 
 
@@ -189,3 +189,14 @@ def test_footprints_add_absolute_values_and_need_values():
         empty = nn.Sequential(nn.Conv2d(3, 4, 3))
     with pytest.raises(ValueError, match="needs values.*meta device"):
         gradient_footprint(empty, torch.rand(1, 3, 8, 8))
+
+
+def test_patterns_that_repeat_too_late_are_refused_by_name():
+    """A map resized by odd ratios and cropped between: the period is the product of all lengths."""
+    def network(*sizes):
+        return nn.Sequential(*[layer for size in sizes
+                               for layer in (nn.Upsample((size, size), mode="bilinear"), Wrapped(lambda x: x[..., 1:, 1:]))])
+
+    assert receptive_field(network(11, 13), (1, 7, 7)).output.units == (12, 12)
+    with pytest.raises(AnalysisError, match="'upsample_bilinear2d' .interpolate. in module '4'.*repeats only after 2431 units"):
+        receptive_field(network(11, 13, 17), (1, 7, 7))

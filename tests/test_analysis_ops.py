@@ -24,7 +24,7 @@ def overloads(op):
 
 @pytest.mark.parametrize("function", RULES, ids=lambda function: getattr(function, "__qualname__", str(function)))
 def test_a_closed_form_takes_what_pytorch_takes_or_leaves_it_to_the_general_path(function):
-    rule, names = RULES[function]
+    rule, names, _ = RULES[function]
     override = torch.overrides.get_testing_overrides().get(function)
     theirs = inspect.signature(override if override is not None else torch.overrides.get_testing_overrides()[torch.relu]).parameters
     positional = [name for name, p in theirs.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name not in ("args", "kwargs")]

@@ -3,6 +3,7 @@
 import collections
 import copy
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -168,3 +169,66 @@ def test_programs_are_refused_by_name():
             watch(nn.Sequential(scripted), (3,))
     with pytest.raises(TypeError, match="nn.Module, got function"):
         training_memory(F.relu, (3,))
+
+
+@torch.jit.script
+def squared(x: torch.Tensor) -> torch.Tensor:
+    return torch.matmul(x, x)
+
+
+def in_a_thread(x):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(x @ x))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("function, message", [
+    (squared, "cannot be watched"), (in_a_thread, "another thread"),
+    (lambda x: torch.eye(4).to_sparse() @ x[0, 0], "layout torch.sparse_coo")])
+def test_what_runs_out_of_sight_is_refused_by_name(function, message):
+    class Hidden(nn.Module):
+        def forward(self, x):
+            return function(x) + 1
+
+    for watch in (cost_table, receptive_field):
+        with pytest.raises(AnalysisError, match=f"in module '0' .Hidden.: .*{message}"):
+            watch(nn.Sequential(Hidden()), (2, 4, 4))
+
+
+def test_what_the_model_makes_out_of_nothing_is_known():
+    class Fresh(nn.Module):
+        def forward(self, x):
+            moved = torch.arange(4.0, device="cpu").to(x.device)
+            return x + torch.ones(4, device=x.device) * torch.zeros((), device=x.device) + moved
+
+    with torch.device("meta"):
+        assert cost_table(Fresh(), (2, 4, 4)).total.other == 32 + 32 + 4
+
+
+def test_parameters_without_a_shape_and_sparse_ones_are_refused_by_name():
+    sparse = nn.Linear(4, 4)
+    sparse.register_buffer("mask", torch.eye(4).to_sparse())
+    sparse.forward = lambda x: torch.sparse.mm(sparse.mask, x)
+    for watch in (cost_table, training_memory):
+        with pytest.raises(AnalysisError, match="module '1' .LazyLinear. has parameters without a shape; run the network once"):
+            watch(nn.Sequential(nn.ReLU(), nn.LazyLinear(3)), (4,))
+        with pytest.raises(AnalysisError, match="layout torch.sparse_coo cannot be followed"):
+            watch(sparse, (4,))
+
+
+def test_an_attribute_that_moved_to_another_name_moves_back():
+    class Mover(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = [1]
+
+        def forward(self, x):
+            self.second = self.__dict__.pop("first")
+            return x
+
+    model = Mover()
+    cost_table(model, (2,))
+    assert model.first == [1] and not hasattr(model, "second")

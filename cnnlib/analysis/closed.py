@@ -1,7 +1,7 @@
 """Closed forms: the most common functions and modules, answered from the formula for their output shape.
 
-`RULES` maps a torch function to its rule and the names of the arguments that it takes, in PyTorch's order; a call with any other
-argument goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it
+`RULES` maps a torch function to its rule, the names of the arguments that it takes, in PyTorch's order, and its own name; a call with any
+other argument goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it
 leaves to the general path, faulty arguments included. `SHORTCUTS` does the same for modules whose forward is one such call.
 """
 
@@ -24,16 +24,15 @@ _META = torch.device("meta")
 
 def _emit(tracer, op, args, inputs, shape, dtype):
     out = torch.empty(shape, dtype=dtype, device=_META)
-    tracer.record(op, args, inputs, (tracer.attach(out),))
+    tracer.record(op, args, inputs, (tracer.attach_new(out, shape, dtype),))
     return out
 
 
 def _emit_like(tracer, op, args, inputs, x):
     """A result in the shape and memory order of the tensor `x`."""
     if x.is_contiguous():
-        out = torch.empty(x.shape, dtype=x.dtype, device=_META)
-    else:
-        out = torch.empty_like(x)
+        return _emit(tracer, op, args, inputs, tracer.value(x).shape, x.dtype)
+    out = torch.empty_like(x)
     tracer.record(op, args, inputs, (tracer.attach(out),))
     return out
 
@@ -172,7 +171,7 @@ def _cat(tracer, tensors, dim=0):
         if any(a != b for i, (a, b) in enumerate(zip(value.shape, first.shape)) if i != dim):
             return NotImplemented
         shape[dim] += value.shape[dim]
-    return _emit(tracer, "cat", (values, dim), values, shape, first.dtype)
+    return _emit(tracer, "cat", (values, dim), values, tuple(shape), first.dtype)
 
 
 def _adaptive_avg_pool2d(tracer, input, output_size):
@@ -193,7 +192,8 @@ def _in_place(op):
 
 
 def _with_names(rules):
-    return {function: (rule, tuple(inspect.signature(rule).parameters)[1:]) for function, rule in rules.items()}
+    return {function: (rule, tuple(inspect.signature(rule).parameters)[1:], function.__name__.strip("_"))
+            for function, rule in rules.items()}
 
 
 RULES = _with_names({

@@ -266,17 +266,15 @@ class CostTable(Rows):
     """
 
     def __init__(self, record: Trace, *, backward: bool = False, formulas: Mapping | None = None):
-        rows = _rows(record, backward, dict(formulas or {}))
+        self.modules = {}
+        rows, unknown = _rows(record, backward, dict(formulas or {}), self.modules)
         self.batch_size = record.batch_size
         self.dtype = record.dtype
         self.training = record.model.training
         self.peak_bytes = record.peak_bytes
         self.peak_module = record.peak_module
-        self.modules = {call.name: (call.kind, _shape(call.outputs)) for call in record.calls()}
         self.missing = tuple(record.missing)
-        self.unknown = tuple(dict.fromkeys(
-            (node.op, step.call.name if step.call else "") for step in record.steps if not isinstance(step, Call)
-            for node in step.nodes if ops.of(node.op) is ops.UNKNOWN and not node.is_view and node.op not in (formulas or ())))
+        self.unknown = tuple(unknown)
         dtype = str(record.dtype).removeprefix("torch.")
         mode = "training" if self.training else "evaluation"
         notes = [f"batch {self.batch_size}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
@@ -358,8 +356,9 @@ def cost_table(
 # From the record to rows
 
 
-def _rows(record: Trace, backward: bool, formulas: dict) -> list[Row]:
-    rows = []
+def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple[list[Row], dict]:
+    """The rows, and (operation, module) as keys for what is unknown; what was called goes into `modules`."""
+    rows, unknown = [], {}
     row_of = {}  # leaf call -> its row; a call inside a module that has a formula -> the row of that module
     parameters = dict(record.parameters.values())
     left = dict.fromkeys(parameters)  # in order, not counted yet
@@ -384,12 +383,14 @@ def _rows(record: Trace, backward: bool, formulas: dict) -> list[Row]:
 
     for step in record.steps:
         if isinstance(step, Call):
+            shape = _shape(step.outputs)
+            modules[step.name] = (step.kind, shape)
             if of_module and id(row_of.get(step.parent)) in opaque:
                 row_of[step] = row_of[step.parent]
                 continue
-            formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None)
+            formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None) if of_module else None
             if formula is not None or not step.has_children:
-                row = row_of[step] = Row(step.name, step.kind, _shape(step.inputs), _shape(step.outputs))
+                row = row_of[step] = Row(step.name, step.kind, _shape(step.inputs), shape)
                 rows.append(row)
                 made = [value for value in step.outputs if value.role == "result"]
                 count_activations(row, made, {value.storage for value in step.inputs})
@@ -416,7 +417,10 @@ def _rows(record: Trace, backward: bool, formulas: dict) -> list[Row]:
                     count_parameters(row, value.parameters)
             if not node.is_view:
                 entry = ops.of(node.op)
-                work = formulas[node.op](node) if node.op in formulas else entry.macs(node) if entry.macs else 0
+                formula = formulas.get(node.op) or entry.macs
+                work = formula(node) if formula is not None else 0
+                if entry is ops.UNKNOWN and node.op not in formulas:
+                    unknown[node.op, row.name] = None
                 if opaque and id(row) in opaque:
                     work = 0
                 elif backward and work:
@@ -426,7 +430,7 @@ def _rows(record: Trace, backward: bool, formulas: dict) -> list[Row]:
                 row.other += entry.other(node)
                 row.bytes_moved += moved
                 row.operations.append((work, moved))
-    return rows + _uncalled(record.model, left, count_parameters)
+    return rows + _uncalled(record.model, left, count_parameters), unknown
 
 
 def _needs_gradient(record: Trace) -> set[Value]:

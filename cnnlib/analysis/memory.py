@@ -129,6 +129,8 @@ def training_memory(
     with (lock, eager(), unchanged(modules, values=True), ExitStack() as hooks,
           FakeTensorMode(allow_non_fake_inputs=True)):
         def stand_in(tensor):
+            if tensor.layout is not torch.strided:
+                raise AnalysisError(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
         state = {}

@@ -284,5 +284,10 @@ def backward_macs(node, needed: Callable) -> int:
 
 def bytes_moved(node) -> int:
     """Bytes read and written: each input and each output once; a value spread over more elements than it has, once."""
-    return (sum([min(value.nbytes, value.storage.nbytes) for value in set(node.inputs)])
-            + sum([value.nbytes for value in node.outputs]))
+    moved = 0
+    for value in set(node.inputs):
+        nbytes = value.storage.nbytes
+        moved += value.nbytes if value.nbytes < nbytes else nbytes
+    for value in node.outputs:
+        moved += value.nbytes
+    return moved

@@ -27,6 +27,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -224,11 +225,14 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if type(model).__name__ == "OptimizedModule":
         model = model._orig_mod
     modules = named_modules(model)
-    for name, module in modules:
+    refused = {kind for kind in {type(module) for _, module in modules} if issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin))}
+    for name, module in modules if refused else ():
+        which = f"module {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
-            which = f"module {name!r}" if name else "the model"
             raise AnalysisError(f"{which} is a TorchScript program ({type(module).__name__}), whose modules and operations cannot "
                                 "be watched; pass the nn.Module that it was made from")
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise AnalysisError(f"{which} ({type(module).__name__}) has parameters without a shape; run the network once before")
     return modules
 
 
@@ -350,10 +354,9 @@ class _Tracer(TorchFunctionMode):
 
     def answer(self, func, *args, **kwargs):
         """The result of `func` by its closed form, or NotImplemented."""
-        rule, names = self.rules[func]
+        rule, names, self.function = self.rules[func]
         if len(args) > len(names) or (kwargs and not kwargs.keys() <= set(names)):
             return NotImplemented
-        self.function = getattr(func, "__name__", str(func)).strip("_")
         return rule(self, *args, **kwargs)
 
     def error(self, message: str) -> AnalysisError:
@@ -391,10 +394,12 @@ class _Tracer(TorchFunctionMode):
             role, names = "parameter", (self.parameters[key][0],)
         elif key in self.buffers:
             role = "buffer"
-        elif tensor.is_meta and tensor.layout is torch.strided:
-            found = self.found(tensor)
+        elif tensor.is_meta and key not in self.held:
+            found = self.found(tensor) if tensor.layout is torch.strided else None
             if found is not None:
                 return found
+            raise self.error(f"a tensor of shape {tuple(tensor.shape)} comes out of operations that cannot be watched, such as a TorchScript "
+                             "function or another thread; call the Python function that it was made from, in the thread of the network")
         data = tensor if not tensor.is_meta and not dtype.is_floating_point and tensor.numel() <= 1 << 20 else None
         value = Value(tuple(tensor.shape), dtype, None, role, names, data)
         value.storage = Storage(value.nbytes)  # the model holds it: never counted, never freed
@@ -440,6 +445,15 @@ class _Tracer(TorchFunctionMode):
         storage.handles.append(weakref.ref(handle))
         return value
 
+    def attach_new(self, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        """`attach` for what a closed form makes: a result of this shape in new memory, in the usual order."""
+        value = Value(shape, dtype, None, "result")
+        storage = value.storage = Storage(value.nbytes)
+        self.storages[self.live.add(tensor)] = storage
+        handle = tensor._cnnlib_handle = _Handle(value, self)
+        storage.handles.append(weakref.ref(handle))
+        return value
+
     def overwrite(self, tensor: Tensor) -> Value:
         """A new value in the storage of `tensor`, which was written in place; what shares its memory changes with it."""
         handle = getattr(tensor, "_cnnlib_handle", None)
@@ -480,13 +494,16 @@ class _Tracer(TorchFunctionMode):
 
     def on_meta(self, thing):
         """`thing` with every tensor in it replaced by a meta tensor that carries its value."""
-        if isinstance(thing, Tensor):
+        kind = type(thing)
+        if kind in _NUMBERS:
+            return thing
+        if kind is Tensor or isinstance(thing, Tensor):
             if getattr(thing, "_cnnlib_handle", None) is not None or _is_wrapped(thing):
                 return thing
             return self.shadow(thing)
-        if type(thing) in (list, tuple):
-            return type(thing)(map(self.on_meta, thing))
-        if type(thing) is dict:
+        if kind is list or kind is tuple:
+            return kind(map(self.on_meta, thing))
+        if kind is dict:
             return {key: self.on_meta(item) for key, item in thing.items()}
         return thing
 
@@ -512,6 +529,13 @@ class _Tracer(TorchFunctionMode):
             self.step = None
         return self.general(func, args, kwargs)
 
+    def made(self, result):
+        """What the model makes out of nothing or of constants: the meta tensors among it are known from now on."""
+        for tensor in tensors_in(result):
+            if tensor.is_meta:
+                self.held[id(tensor)] = tensor
+        return result
+
     def query(self, func, args, kwargs):
         if func in _DTYPE_QUERIES and self.dtype is not None:
             args = (self.on_meta(args[0]), *args[1:])
@@ -519,7 +543,7 @@ class _Tracer(TorchFunctionMode):
 
     def general(self, func, args, kwargs):
         """Run `func` on meta tensors and record the operations that it consists of, or write down what is remembered of it."""
-        tensors = list(tensors_in((args, kwargs)))
+        tensors = list(tensors_in((*args, *kwargs.values())))
         name = getattr(func, "__name__", str(func))
         if name == "__get__":  # a property of tensors, such as Tensor.T
             name = getattr(getattr(func, "__self__", None), "__name__", name)
@@ -529,9 +553,9 @@ class _Tracer(TorchFunctionMode):
                 name in ("__setitem__", "__set__") or name.startswith("__i") and name.endswith("__"))
             if not (writes and any(id(tensor) in self.buffers or id(tensor) in self.held for tensor in tensors)):
                 if not tensors:
-                    return func(*args, **kwargs)
+                    return self.made(func(*args, **kwargs))
                 with _ProductRecorder(self):  # on real tensors: their values may steer the network
-                    return func(*args, **kwargs)
+                    return self.made(func(*args, **kwargs))
         if func in _MOVES:
             args, kwargs = _without_device(args, kwargs)
             if func is not Tensor.to:
@@ -540,7 +564,7 @@ class _Tracer(TorchFunctionMode):
             kwargs = kwargs | {"device": "meta"}
         if func in _INDEXING:
             args = (args[0], _with_tensors(args[1]), *args[2:])
-        args, kwargs = self.on_meta(args), self.on_meta(kwargs)
+        args, kwargs = tuple(map(self.on_meta, args)), self.on_meta(kwargs) if kwargs else kwargs
         try:
             if self.fast and _peek() is None:
                 return remembered(self, func, args, kwargs)
@@ -721,10 +745,10 @@ class _Slot(int):
 
 def remembered(tracer: _Tracer, func, args, kwargs):
     """The result of `func`, recorded: by its recipe if it was called on such arguments before, else by running it."""
-    given = [tensor for tensor in tensors_in((args, kwargs))]
+    given = list(tensors_in((*args, *kwargs.values())))
     try:
         places = {id(tensor): i for i, tensor in enumerate(reversed(given))}
-        key = (func, _key(args, places), _key(kwargs, places))
+        key = (func, tuple([_key(item, places) for item in args]), _key(kwargs, places) if kwargs else None)
         recipe = _recipes.get(key)
     except TypeError:  # something without a hash
         key = recipe = None
@@ -755,9 +779,11 @@ def remembered(tracer: _Tracer, func, args, kwargs):
 
 
 def _key(thing, places):
-    if isinstance(thing, Tensor):
-        return thing.shape, thing.stride(), thing.dtype, places[id(thing)]
     kind = type(thing)
+    if kind in _NUMBERS:  # a number's type too: True is 1
+        return kind, thing
+    if kind is Tensor or isinstance(thing, Tensor):
+        return thing.shape, thing.stride(), thing.dtype, places[id(thing)]
     if kind is tuple or kind is list:
         return kind, tuple([_key(item, places) for item in thing])
     if kind is dict:
@@ -766,6 +792,9 @@ def _key(thing, places):
         return kind, _key((thing.start, thing.stop, thing.step), places)
     hash(thing)
     return kind, thing
+
+
+_NUMBERS = {int, float, bool, str, type(None)}
 
 
 class _Unrepeatable(Exception):

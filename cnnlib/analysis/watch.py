@@ -6,9 +6,10 @@ import operator
 import random
 import sys
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from itertools import filterfalse
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ def explained(error: Exception, what: str, failed: str) -> str:
     if "no fake impl or Meta kernel" in text:
         return (f"{what} calls an operation that says nothing of its shapes: it has no meta kernel. Give it one "
                 "(torch.library.register_fake), or analyse the part of the network before and after it by itself.")
+    if "TorchScript interpreter" in text:
+        return (f"{what} calls a TorchScript function, whose operations cannot be watched; call the Python function that it was made from "
+                "instead.")
     return what + failed + text
 
 
@@ -40,6 +44,8 @@ def tensors_in(thing) -> Iterator[Tensor]:
     """The tensors in nested lists, tuples, mappings and data classes, in order."""
     if isinstance(thing, Tensor):
         yield thing
+    elif type(thing) in _PLAIN:
+        return
     elif isinstance(thing, (list, tuple)):
         for item in thing:
             yield from tensors_in(item)
@@ -59,8 +65,7 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
         name, module = left.pop()
         if id(module) not in found:
             found[id(module)] = (name, module)
-            for key in () if isinstance(module, torch.jit.ScriptModule) else reversed(module._modules):
-                child = module._modules[key]
+            for key, child in reversed(list(module._modules.items())):
                 if child is not None:
                     left.append((f"{name}.{key}" if name else key, child))
     return list(found.values())
@@ -80,20 +85,14 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
     for _, module in modules:
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
-        for name, item in attributes.items():
+        own = _own(attributes)
+        empty.extend(filterfalse(None, own))
+        before.extend([(item, item.copy()) for item in filter(None, own)])
+        for name in attributes.keys() - _OWN:
+            item = attributes[name]
             kind = type(item)
-            if kind in _PLAIN:
-                continue
-            if kind in _CONTAINERS:
-                if not item:
-                    empty.append(item)
-                    continue
-                if name in _OWN:
-                    before.append((item, item.copy()))
-                    continue
-            elif kind is tuple and all([type(part) in _PLAIN for part in item]):
-                continue
-            _keep(item, before, tensors, seen)
+            if kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, item))):
+                _keep(item, before, tensors, seen)
     buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
     buffers += [tensor for tensor in tensors if values and not tensor.is_meta]
     contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
@@ -103,16 +102,15 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
     finally:
         for restore, state in random_states:
             restore(state)
-        for now in empty:
-            if now:
-                now.clear()
+        for now in filter(None, empty):
+            now.clear()
         for now, then in before:
-            if isinstance(now, list):
+            if type(now) is list:
                 now[:] = then
             elif not isinstance(now, dict):  # a set or a deque
                 now.clear()
                 (now.update if isinstance(now, set) else now.extend)(then)
-            elif len(now) != len(then) or not all(map(operator.is_, now.values(), then.values())):
+            elif list(now) != list(then) or not all(map(operator.is_, now.values(), then.values())):
                 now.clear()
                 now.update(then)
         for buffer, content in contents:
@@ -120,8 +118,8 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
 
 
 _PLAIN = {bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size, type(len), type(tensors_in)}
-_CONTAINERS = {dict, list, set, OrderedDict}
-_OWN = {name for name, item in nn.Module().__dict__.items() if isinstance(item, (dict, set))}
+_OWN = {name for name, item in nn.Module().__dict__.items() if isinstance(item, (dict, set))}  # of every module, mostly empty
+_own = operator.itemgetter(*_OWN)
 
 
 def _keep(item, before, tensors, seen) -> None:

@@ -76,6 +76,20 @@ def periodic(step: int, spans: Sequence[tuple[int, int]]) -> Index:
     return Index(step, first, last)
 
 
+def _first(span, count: int) -> list[tuple[int, int]]:
+    """The spans of the first period, of `count` indices; maps resized by odd ratios again and again have endless ones."""
+    if count > LONGEST_PERIOD:
+        raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
+    return list(map(span, range(count)))
+
+
+LONGEST_PERIOD = 2048
+
+
+class Unfollowed(Exception):
+    """An operation that the fields cannot be followed through; the message says why."""
+
+
 @lru_cache(maxsize=4096)
 def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
     """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t <
@@ -89,7 +103,7 @@ def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilati
     if index.is_table:
         return table(map(span, range(out)), index.moves)
     turns = period // math.gcd(period, stride)
-    return periodic(index.step * stride * turns // period, list(map(span, range(turns))))
+    return periodic(index.step * stride * turns // period, _first(span, turns))
 
 
 def gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance: int) -> Index:
@@ -103,7 +117,7 @@ def gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance
         return table(map(span, range(out)), index.moves)
     period = len(index.first)
     turns = period // math.gcd(period, advance)
-    return periodic(index.step * advance * turns // period, list(map(span, range(turns * len(windows)))))
+    return periodic(index.step * advance * turns // period, _first(span, turns * len(windows)))
 
 
 @lru_cache(maxsize=4096)
@@ -122,7 +136,7 @@ def spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilat
     moves = index.moves or taps is not None and taps.moves
     if index.is_table or not moves:
         return table(map(span, range(out)), moves)
-    return periodic(index.step, list(map(span, range(stride * len(index.first)))))
+    return periodic(index.step, _first(span, stride * len(index.first)))
 
 
 def windows_along(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -350,10 +364,6 @@ class State:
 def _is_blind(branch: Branch) -> bool:
     return branch.first == math.inf or any(
         [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
-
-
-class Unfollowed(Exception):
-    """An operation that the fields cannot be followed through; the message says why."""
 
 
 def replace(layout, dim, lengths):
