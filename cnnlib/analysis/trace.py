@@ -532,7 +532,7 @@ class _Tracer(TorchFunctionMode):
     def made(self, result):
         """What the model makes out of nothing or of constants: the meta tensors among it are known from now on."""
         for tensor in tensors_in(result):
-            if tensor.is_meta:
+            if tensor.is_meta and getattr(tensor, "_cnnlib_handle", None) is None and not _is_wrapped(tensor):
                 self.held[id(tensor)] = tensor
         return result
 
@@ -569,7 +569,7 @@ class _Tracer(TorchFunctionMode):
             if self.fast and _peek() is None:
                 return remembered(self, func, args, kwargs)
             with _Recorder(self):
-                return func(*args, **kwargs)
+                return self.made(func(*args, **kwargs))
         except AnalysisError:
             raise
         except Exception as error:
@@ -762,7 +762,7 @@ def remembered(tracer: _Tracer, func, args, kwargs):
     live.peak = now
     try:
         with _Recorder(tracer):
-            result = func(*args, **kwargs)
+            result = tracer.made(func(*args, **kwargs))  # Tensor.new_tensor runs past all watching
     finally:
         extra = live.peak - now
         if live.peak <= peak:
