@@ -16,7 +16,7 @@ def plain(tex, display):
 
 
 def kinds(found):
-    return [kind for kind, _, _ in found]
+    return [kind.partition(" ")[0] for kind, _, _ in found]
 
 
 @pytest.mark.parametrize("path", [path for path in notebooks.chapter_files() if re.match(r"\d\d_(?!.*_depth)", path.name)],

@@ -22,6 +22,7 @@ from nbformat import NotebookNode
 
 FOLDER = notebooks.ROOT / "_build" / "slides"
 FRAME = (Path(__file__).parent / "slides.html").read_text(encoding="utf-8")
+TALL = 2.5  # times as high as it is wide: such a drawing scrolls
 LEAD = 400  # letters of text beside a picture
 ROWS, COLUMNS = 12, 6  # of a table that can be read from the last row of a lecture hall
 DISPLAY = re.compile(r"\$\$.+?\$\$", re.S)
@@ -108,7 +109,9 @@ def _shown(output: NotebookNode, cell: NotebookNode, states: dict, render: Calla
         image = f'<img alt="{alt}" src="data:image/png;base64,{"".join(data["image/png"].split())}">'
         return [("picture", f"{lead}<figure>{image}{caption}</figure>")]
     if "<svg" in data.get("text/html", ""):
-        return [("picture", f"{lead}<figure>{data['text/html']}{caption}</figure>")]
+        sizes = re.findall(r'viewBox="\S+ \S+ (\S+) (\S+)"', data["text/html"])
+        tall = float(sizes[0][1]) > TALL * float(sizes[0][0])
+        return [("picture tall" if tall else "picture", f"{lead}<figure>{data['text/html']}{caption}</figure>")]
     rows = [line for line in data.get("text/markdown", "").splitlines() if line.startswith("|")]
     if rows and len(rows) <= ROWS + 2 and rows[0].count("|") <= COLUMNS + 1:
         return [("table", f"{lead}{render(data['text/markdown'])}")]
