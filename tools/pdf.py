@@ -166,12 +166,12 @@ def bound(page, here: str, parts: list[Part]) -> PdfWriter:
 
     starts, solved = {f"{here}/{part.name}.html": part.start for part in parts if part.pdf}, {}
     caption = None
-    writer.add_outline_item("Contents", _outline(front.pdf)[0][1])
+    writer.add_outline_item(title="Contents", page_number=_outline(front.pdf)[0][1])
     for part in parts:
-        item = writer.add_outline_item(part.title, part.start, parent=caption if part.level else None)
+        item = writer.add_outline_item(title=part.title, page_number=part.start, parent=caption if part.level else None)
         caption = caption if part.pdf else item
         for title, number in (headings := _outline(part.pdf) if part.pdf else []):
-            writer.add_outline_item(title, part.start + number, parent=item)
+            writer.add_outline_item(title=title, page_number=part.start + number, parent=item)
         if part.name == SOLUTIONS:
             solved = {title: part.start + number for title, number in headings}
     titles = {part.name: part.title for part in parts}
