@@ -43,6 +43,7 @@ PREPARE = """([address, solutions]) => {
     paragraph.style = "font-size: 0.85em; margin: 0.2em 0";
     return paragraph;
   };
+  for (const link of article.querySelectorAll("a.image-reference, a[href*='/_images/']")) link.removeAttribute("href");
   for (const explorer of article.querySelectorAll(".explorer")) explorer.after(note("It answers on the page.", address));
   for (const details of article.querySelectorAll("details:not(.admonition)")) {
     const heading = details.closest("section")?.querySelector("h2, h3, h4")?.cloneNode(true);
@@ -117,9 +118,9 @@ def _front(page, parts: list[Part]) -> PdfReader:
     config = yaml.safe_load((notebooks.ROOT / "_config.yml").read_text(encoding="utf-8"))
     lines = "".join(f"<p class=l{part.level}><span>{html.escape(part.title)}</span><i></i><span>{part.start + 1 if part.pdf else ''}</span></p>"
                     for part in parts)
-    page.set_content(f"""<!doctype html><html lang="en"><style>body {{ font: 15px/1.35 system-ui, "DejaVu Sans", sans-serif; margin: 0 }}
+    page.set_content(f"""<!doctype html><html lang="en"><style>body {{ font: 14px/1.3 system-ui, "DejaVu Sans", sans-serif; margin: 0 }}
     header {{ height: 900px; padding-top: 300px; box-sizing: border-box; break-after: page }} header h1 {{ font-size: 44px; line-height: 1.15 }}
-    p {{ margin: .15em 0; display: flex; gap: .5em }} .l0 {{ margin: 1em 0 .2em; font-weight: 600; break-after: avoid }} .l2 {{ padding-left: 1.5em }}
+    p {{ margin: .15em 0; display: flex; gap: .5em }} .l0 {{ margin: .7em 0 .2em; font-weight: 600; break-after: avoid }} .l2 {{ padding-left: 1.5em }}
     i {{ flex: 1; border-bottom: 1px dotted #888; margin-bottom: .3em }} i:has(+ :empty) {{ border: 0 }}</style>
     <header><h1>{html.escape(config["title"])}</h1><p>{html.escape(config["author"])}, version {cnnlib.__version__}</p></header>
     <h2>Contents</h2>{lines}</html>""")
@@ -159,6 +160,7 @@ def bound(page, here: str, parts: list[Part]) -> PdfWriter:
         writer.append(part.pdf, import_outline=False)
     for sheet, footer in zip(writer.pages, _footers(page, footers).pages, strict=True):
         sheet.merge_page(footer)
+        sheet.compress_content_streams()
 
     def place(number: int, top: float | None = None) -> ArrayObject:
         target = writer.pages[number].indirect_reference
