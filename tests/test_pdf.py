@@ -83,6 +83,24 @@ def test_outlines_lead_to_chapters_and_sections(book):
         (0, "Solutions", 4), (1, "Alpha", 4), (1, "Beta & Co", 4)]
 
 
+def test_a_page_is_dark_on_light_on_paper_whatever_its_theme(browser, tmp_path):
+    """And shows the text alone, its code in lines that wrap."""
+    style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(f"""<!doctype html><html data-theme="dark"><style>
+      html[data-theme=dark] {{ --pst-color-text-base: #eee }} body {{ color: var(--pst-color-text-base) }} pre span {{ color: #ffd700 }}
+      html[data-theme=dark] .cx {{ color-scheme: dark }}</style><style>{style}</style>
+      <body><div class="bd-sidebar-primary">Side</div><div class="bd-main"><div class="bd-content"><div class="bd-article-container"><article class="bd-article">
+      <p>Text</p><div class="highlight"><pre><span>code</span></pre></div><div class="cx">Explorer</div></article></div></div></div></body></html>""")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    look = """() => [...["p", "pre span", "pre", ".cx"].map((name) => getComputedStyle(document.querySelector(name))).flatMap(
+      (style, i) => [style.color, style.whiteSpace, style.colorScheme][[0, 0, 1, 2][i]]), document.querySelector(".bd-sidebar-primary").offsetHeight]"""
+    assert page.evaluate(look)[:4] == ["rgb(238, 238, 238)", "rgb(255, 215, 0)", "pre", "dark"]
+    page.emulate_media(media="print")
+    assert page.evaluate(look) == ["rgb(28, 31, 36)", "rgb(28, 31, 36)", "pre-wrap", "light", 0]
+    page.close()
+
+
 def test_contents_are_those_of_the_table_of_contents():
     toc = (pdf.notebooks.ROOT / "_toc.yml").read_text(encoding="utf-8")
     names = [part.name for part in pdf.contents() if part.name]

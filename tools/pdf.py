@@ -26,37 +26,7 @@ PAPER = {"format": "A4", "margin": {"top": "20mm", "bottom": "22mm", "left": "19
          "print_background": True, "outline": True, "tagged": True}
 WIDTH = 813  # pixels of a line of text on this paper, so that what is drawn by size fits
 SOLUTIONS = "solutions"
-READY = """async () => {
-  for (const image of document.images) image.loading = "eager";
-  const waiting = () => [...document.querySelectorAll('script[type$="widget-view+json"]')].some(
-    (place) => place.nextElementSibling?.dataset.ready === undefined);
-  while (waiting()) await new Promise((done) => setTimeout(done, 20));
-  await window.MathJax?.startup?.promise;
-  await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
-}"""
-# Takes the solutions out, says where they and the living explorers are, and returns what the solutions' own pages need.
-PREPARE = """([address, solutions]) => {
-  const article = document.querySelector("article"), found = [];
-  const note = (text, href) => {
-    const paragraph = document.createElement("p");
-    paragraph.innerHTML = `<a href="${href}">${text}</a>`;
-    paragraph.style = "font-size: 0.85em; margin: 0.2em 0";
-    return paragraph;
-  };
-  for (const link of article.querySelectorAll("a.image-reference, a[href*='/_images/']")) link.removeAttribute("href");
-  for (const explorer of article.querySelectorAll(".explorer")) explorer.after(note("It answers on the page.", address));
-  for (const details of article.querySelectorAll("details:not(.admonition)")) {
-    const heading = details.closest("section")?.querySelector("h2, h3, h4")?.cloneNode(true);
-    heading?.querySelector(".headerlink")?.remove();
-    const copy = details.cloneNode(true);
-    copy.querySelector("summary").remove();
-    found.push(`<h3>${heading?.innerHTML ?? ""}</h3>${copy.innerHTML}`);
-    details.replaceWith(note("Solution: at the end of the book.", solutions));
-  }
-  const styles = document.querySelector("#MJX-CHTML-styles");
-  return {title: article.querySelector("h1").firstChild.textContent, solutions: found.join(""),
-          styles: styles ? [...styles.sheet.cssRules].map((rule) => rule.cssText).join("\\n") : ""};
-}"""
+SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
 @dataclass
@@ -98,18 +68,17 @@ def print_parts(page, here: str, parts: list[Part], address: str) -> None:
     page.set_viewport_size({"width": WIDTH, "height": 1100})
     for part in (part for part in parts if part.name):
         page.goto(f"{here}/{part.name}.html", wait_until="load")
-        page.evaluate(READY)
-        found = page.evaluate(PREPARE, [f"{address}/{part.name}.html", f"{here}/{SOLUTIONS}.html#{part.name}"])
+        page.add_script_tag(content=SCRIPT)
+        page.evaluate("ready()")
+        found = page.evaluate("(where) => prepare(where)", [f"{address}/{part.name}.html", f"{here}/{SOLUTIONS}.html#{part.name}"])
         part.title = part.title or found["title"]
         part.pdf = _printed(page)
         if found["solutions"]:
             solutions.append(f"<h2>{html.escape(part.title)}</h2>{re.sub(r' id=.[^ >]*', '', found['solutions'])}")
             styles.append(found["styles"])
     if solutions:  # on the last page of the chapters' folder, so that their images are found
-        page.evaluate("([body, styles]) => { document.querySelector('article').innerHTML = body;"
-                      "document.head.append(Object.assign(document.createElement('style'), {textContent: styles})); }",
-                      ["<h1>Solutions</h1>" + "".join(solutions), "\n".join(styles)])
-        page.evaluate(READY)
+        page.evaluate("(what) => replace(what)", ["<h1>Solutions</h1>" + "".join(solutions), "\n".join(styles)])
+        page.evaluate("ready()")
         parts.append(Part(SOLUTIONS, 0, "Solutions", _printed(page)))
 
 
