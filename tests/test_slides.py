@@ -33,6 +33,7 @@ def test_slides_hold_every_picture_formula_explorer_and_question(path):
     assert shown.count("question") == shown.count("answer") == len(questions) > 0
     assert shown.count("explorer") == sum(notebooks.WIDGET_VIEW in one for one in data) - len(questions)
     assert shown.count("summary") == 1 and all(body for _, _, body in found)
+    assert not [body for _, _, body in found if "<details>" in body or "<a " in body.replace("<a href=PAGE>", "")]
 
 
 def test_a_question_keeps_its_answer_for_the_next_slide():
@@ -104,6 +105,9 @@ def test_a_deck_runs_from_a_file(browser, deck, theme, width, height):
         assert slide.evaluate("node => node.scrollWidth <= node.clientWidth"), slide.inner_text()
         assert width < 700 or slide.evaluate("node => node.scrollHeight <= node.clientHeight + 1"), slide.inner_text()
         page.keyboard.press("ArrowRight")
+    if width > 700:  # a slide that is far too long
+        page.evaluate("() => { slides[0].insertAdjacentHTML('beforeend', '<p>One more line of text.</p>'.repeat(22)); show(0); }")
+        assert page.evaluate("() => slides[0].scrollHeight <= slides[0].clientHeight + 1 && parseInt(slides[0].style.fontSize) < 95")
     page.get_by_role("button", name="Light or dark").click()
     assert page.locator("html").get_attribute("data-theme") != theme
     page.keyboard.press("Home")

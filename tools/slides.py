@@ -81,7 +81,7 @@ def _answer(question: dict) -> str:
 
 def _question(question: dict, before: str, render: Callable[[str], str]) -> list[str]:
     """Two slides: the question with its choices, and the same with the answer."""
-    task = re.split(r"^### .*$", re.sub(r"<details>.*?</details>", "", before, flags=re.S), flags=re.M)[-1]
+    task = re.split(r"^### .*$", before, flags=re.M)[-1]  # what stands above it is the solution of the question before
     asked = f"{render(task)}<p class=asked>{html.escape(question['text'])}</p>"
     items, kind = question["items"], question["kind"]
     choices = "".join(f"<li>{html.escape(item)}</li>" for item in items)
