@@ -82,6 +82,8 @@ def answers(page, explorer):
         page.wait_for_timeout(30)
         if picture(explorer) == before:
             probe.first.press("ArrowDown")  # it stood at its end
+    elif (photographs := explorer.locator("button[data-photograph][aria-pressed=false]")).count():
+        photographs.first.press("Enter")  # nothing is fetched for it
     else:  # a question with a field for its answer
         explorer.locator("input[type=text]").fill("1")
         explorer.get_by_role("button", name="Check").click()

@@ -33,8 +33,15 @@ def hours(run: Mapping[str, object]) -> float:
     """Core-hours of one run; seconds of its rows where an older record holds no core-seconds."""
     seconds = run.get("core_seconds", run.get("processor_seconds"))
     if seconds is None:
-        seconds = run.get("hardware", {}).get("threads", 1) * sum(row.get("seconds", 0) for row in run.get("rows", []))
+        rows = [row for part in run.get("rows", []) for row in (part if isinstance(part, list) else [part])]  # a part for each seed
+        seconds = run.get("hardware", {}).get("threads", 1) * sum(row.get("seconds", 0) for row in rows)
     return seconds / 3600
+
+
+def seeds(runs: Mapping[str, Mapping], recipes: list[Mapping]) -> int:
+    """How many seeds stand behind a record: of its recipes, of its runs, or of the accuracies in one run."""
+    each = [len(run["test_accuracy"]) for run in runs.values() if isinstance(run.get("test_accuracy"), list)]
+    return max([*each, len({recipe["seed"] for recipe in recipes} or {run.get("seed", 0) for run in runs.values()})])
 
 
 def span(values: set[int]) -> str:
@@ -51,10 +58,9 @@ def row(verdict: Mapping[str, str], plan: Plan | None) -> str:
     spent = sum(hours(run) for run in runs.values() if isinstance(run, Mapping))
     networks = len({recipe["model"] for recipe in recipes}) if recipes else ""
     epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else record.get("recipe", {}).get("epochs", "")
-    seeds = len({recipe["seed"] for recipe in recipes} if recipes else {run.get("seed", 0) for run in runs.values()}) if runs else ""
     chapter = f"[{verdict['chapter'][:2]}]({verdict['chapter']}.ipynb)" if verdict["chapter"] else ""
     state = (f"{len(runs)}" if len(runs) == planned else f"{len(runs)} of {planned}") if runs else ""
-    cells = (f"`{verdict['record']}`", networks, state, epochs, seeds, f"{spent:.2f}" if spent else "", verdict["verdict"], verdict["published"], chapter)
+    cells = (f"`{verdict['record']}`", networks, state, epochs, seeds(runs, recipes) if runs else "", f"{spent:.2f}" if spent else "", verdict["verdict"], verdict["published"], chapter)
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
 
 
