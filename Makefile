@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 # Tests are compiled once, not by each worker each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book serve test chapters pages lint bounds clean
+.PHONY: help book serve test chapters pages slides pdf lint bounds clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,12 @@ pages: $(INSTALLED)  ## renew what is generated, without running a chapter
 	$(BIN)/python tools/gallery.py
 	$(BIN)/python tools/experiments_page.py
 	$(BIN)/python tools/family_tree.py
+
+slides: $(BUILT)  ## each chapter's pictures, formulas and questions as slides that run offline, in _build/slides
+	$(BIN)/python tools/slides.py
+
+pdf: $(BUILT)  ## the whole book as _build/cnn-architectures.pdf
+	$(BIN)/python tools/pdf.py
 
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)

@@ -14,7 +14,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,8 @@ def fold_batch_norm(model: nn.Module, input_size: Sequence[int]) -> nn.Module:
     """
     copied = copy.deepcopy(model).eval()
     for layer, norm in foldable(copied, input_size):
-        fuse = fusion.fuse_linear_bn_eval if isinstance(copied.get_submodule(layer), nn.Linear) else fusion.fuse_conv_bn_eval
+        is_linear = isinstance(copied.get_submodule(layer), nn.Linear)
+        fuse: Callable[..., nn.Module] = fusion.fuse_linear_bn_eval if is_linear else fusion.fuse_conv_bn_eval
         copied.set_submodule(layer, fuse(copied.get_submodule(layer), copied.get_submodule(norm)))
         copied.set_submodule(norm, nn.Identity())
     return copied

@@ -13,8 +13,8 @@ GROUND = (  # floor 0, and what it stands on itself
     ("registry",),
 )
 FLOORS = (
-    ("models", "analysis", "data", "features", "compression", "segmentation"),
-    ("train", "plots", "transfer"),
+    ("models", "analysis", "data", "features", "compression", "segmentation", "stress"),
+    ("train", "plots", "transfer", "shipping"),
     ("widgets", "notebook", "classify"),
 )
 FLOOR_OF = {name: 1 - len(GROUND) + depth for depth, names in enumerate(GROUND) for name in names}

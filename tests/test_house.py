@@ -45,7 +45,7 @@ def test_help_lists_every_target():
     shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True,
                            timeout=300)
     assert set(re.findall(r"make ([a-z]+)", shown.stdout)) == TARGETS == {
-        "help", "book", "serve", "test", "chapters", "pages", "lint", "bounds", "clean"}
+        "help", "book", "serve", "test", "chapters", "pages", "slides", "pdf", "lint", "bounds", "clean"}
 
 
 TYPES = ROOT / "_build" / "mypy"  # what the type checker remembers of PyTorch and of files that have not changed

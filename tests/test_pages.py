@@ -84,6 +84,8 @@ def answers(page, explorer):
             probe.first.press("ArrowDown")  # it stood at its end
     elif (photographs := explorer.locator("button[data-photograph][aria-pressed=false]")).count():
         photographs.first.press("Enter")  # nothing is fetched for it
+    elif (moves := explorer.locator(".cx-order button:enabled")).count():
+        moves.first.press("Enter")
     else:  # a question with a field for its answer
         explorer.locator("input[type=text]").fill("1")
         explorer.get_by_role("button", name="Check").click()
