@@ -1,51 +1,19 @@
-"""What tests with a browser share: a page that notes what goes wrong, a page of explorers, a server that says nothing.
+"""What tests with a browser share: a page that notes what goes wrong, and a page of explorers.
 
 The fixtures `browser`, `serve` and `show` stand in conftest.py.
 """
 
-import functools
 import json
 import shutil
-import sys
-import threading
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from chromium import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[1]
 NARROW = 360  # pixels
-PATIENCE = 180_000  # ms that a page may take on a busy machine; every wait ends as soon as it can
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """A server of a folder, in threads of its own; a browser that hangs up in the middle of an answer is no error."""
-
-    def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), functools.partial(QuietHandler, directory=folder))
-        self.address = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-    def close(self):
-        self.shutdown()
-        self.server_close()
-
-
-def launch(playwright, path):
-    """A browser that finds no host but this machine."""
-    return playwright.chromium.launch(executable_path=path, timeout=PATIENCE, args=[
-        "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
 
 
 WATCH_SHIFTS = """

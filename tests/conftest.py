@@ -7,11 +7,11 @@ still has a long file.
 
 import contextlib
 import os
-import shutil
 
 import pytest
 
-from browsing import Server, Watched, bare_page, launch
+from browsing import Watched, bare_page
+from chromium import Server, find, launch
 
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
 LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")
@@ -61,8 +61,7 @@ def give_up(message):
 
 @pytest.fixture(scope="module")
 def browser():
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if not path:
+    if not (path := find()):
         give_up("page tests need a browser: install one (Debian: apt-get install chromium), or set CHROMIUM to it")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:

@@ -4,7 +4,8 @@ import io
 import threading
 from contextlib import redirect_stderr
 
-from browsing import QuietHandler, Server, Watched
+from browsing import Watched
+from chromium import QuietHandler, Server
 
 HEAD = '<!doctype html><title>A page</title><link rel="icon" href="data:,">'
 LATE = """<script>addEventListener("load", () => { new Image().src = "late.png"; });</script>"""
@@ -31,7 +32,7 @@ class Handler(QuietHandler):
 def test_only_what_a_page_does_itself_is_its_problem(browser, tmp_path, monkeypatch):
     for name, text in (("late", LATE), ("gives_up", GIVES_UP), ("broken", BROKEN), ("plain", "")):
         (tmp_path / f"{name}.html").write_text(HEAD + text)
-    monkeypatch.setattr("browsing.QuietHandler", Handler)
+    monkeypatch.setattr("chromium.QuietHandler", Handler)
     said = io.StringIO()
     with redirect_stderr(said):
         server = Server(tmp_path)

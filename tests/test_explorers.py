@@ -231,7 +231,7 @@ def shares(page):
 
 def expected_shares(network, image, change=lambda model: None):
     """What PyTorch gives for a PIL image, in percent."""
-    model, settings = follow.NETWORKS[network][1]()
+    model, settings = follow.trained(network)
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, settings["input_size"][1:], mode="bilinear", antialias=True)
     pixels = (pixels - torch.tensor(settings["mean"]).view(3, 1, 1)) / torch.tensor(settings["std"]).view(3, 1, 1)

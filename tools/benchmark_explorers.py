@@ -11,21 +11,20 @@ times are longer than a reader's.
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from playwright.sync_api import sync_playwright
+from chromium import Server, browser
 
 from cnnlib import widgets
 from cnnlib.train.experiments import hardware, write_record
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from browsing import Server, Watched, bare_page  # noqa: E402
+from browsing import Watched, bare_page  # noqa: E402
 
 TARGET = ROOT / "data" / "results" / "benchmark_explorers.json"
 INPUTS = 7  # after which every control stands elsewhere than at the start
@@ -109,19 +108,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"record in {TARGET.relative_to(ROOT)}")
     options = parser.parse_args()
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     rows = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        version = browser.version
+    with browser() as opened:
+        version = opened.version
         for name, (make, action) in CASES.items():
-            times, work = measure(browser, make(), action)
+            times, work = measure(opened, make(), action)
             row = {"input": name, "first": round(times[0], 1), "median": round(statistics.median(times), 1),
                    "slowest": round(max(times), 1), "work": round(statistics.median(work), 1), "load": round(os.getloadavg()[0], 1)}
             rows.append(row)
             print("{input:55} first {first:6.1f}  median {median:6.1f}  slowest {slowest:6.1f}  work {work:5.1f} ms  (load {load})".format(**row),
                   flush=True)
-        browser.close()
     if options.write:
         write_record(TARGET, {
             "description": "From an input to the next painted frame, on a page without a kernel; milliseconds",

@@ -1,4 +1,4 @@
-"""A browser that finds no host but this machine, and a server of a folder: what the tools that print and typeset need."""
+"""A browser that finds no host but this machine, and a server of a folder: for tests of pages, and for tools that print, typeset and photograph."""
 
 import contextlib
 import functools
@@ -8,20 +8,48 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-PATIENCE = 180_000  # ms that a page may take on a busy machine
+PATIENCE = 180_000  # ms that a page may take on a busy machine; every wait ends as soon as it can
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args) -> None:
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """A server of a folder, in threads of its own; a browser that hangs up in the middle of an answer is no error."""
+
+    def __init__(self, folder):
+        super().__init__(("127.0.0.1", 0), functools.partial(QuietHandler, directory=folder))
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+
+def find() -> str | None:
+    """The path of the browser: what `CHROMIUM` names, or the one that is installed."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+
+
+def launch(playwright, path: str):
+    """A browser that finds no host but this machine."""
+    return playwright.chromium.launch(executable_path=path, timeout=PATIENCE, args=[
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+
+
 @contextlib.contextmanager
-def chromium() -> Iterator:
-    """A page of Chromium, closed at the end. Exits with a line that says what is missing."""
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+def browser() -> Iterator:
+    """Such a browser, closed at the end. Exits with a line that says what is missing."""
+    path = find()
     if not path:
         sys.exit("no browser: install one (Debian: apt-get install chromium), or set CHROMIUM to the path of one")
     try:
@@ -29,22 +57,15 @@ def chromium() -> Iterator:
     except ImportError:
         sys.exit("no playwright: pip install playwright")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, timeout=PATIENCE, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-        page.set_default_timeout(PATIENCE)
-        yield page
-        browser.close()
+        found = launch(playwright, path)
+        yield found
+        found.close()
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server of the folder, on this machine only."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def chromium() -> Iterator:
+    """A page of that browser, wide and light."""
+    with browser() as found:
+        page = found.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        page.set_default_timeout(PATIENCE)
+        yield page

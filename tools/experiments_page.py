@@ -59,19 +59,18 @@ def row(verdict: Mapping[str, str], plan: Plan | None) -> str:
     networks = len({recipe["model"] for recipe in recipes}) if recipes else ""
     epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else record.get("recipe", {}).get("epochs", "")
     chapter = f"[{verdict['chapter'][:2]}]({verdict['chapter']}.ipynb)" if verdict["chapter"] else ""
-    state = (f"{len(runs)}" if len(runs) == planned else f"{len(runs)} of {planned}") if runs else ""
+    state = "" if not runs else len(runs) if len(runs) == planned else f"{len(runs)} of {planned}"
     cells = (f"`{verdict['record']}`", networks, state, epochs, seeds(runs, recipes) if runs else "", f"{spent:.2f}" if spent else "", verdict["verdict"], verdict["published"], chapter)
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def page() -> str:
-    known = plans()
-    rows = [row(verdict, known.get(verdict["record"])) for verdict in load_table("verdicts")]
-    waiting = [plan for name, plan in known.items() if name not in {verdict["record"] for verdict in load_table("verdicts")}]
-    text = HEAD + "".join(rows)
+    waiting, text = plans(), HEAD
+    for verdict in load_table("verdicts"):
+        text += row(verdict, waiting.pop(verdict["record"], None))
     if waiting:
         text += "\n## Waiting\n\nThese plans are written and not begun:\n\n"
-        text += "".join(f"- `{plan.path.stem}` ({len(plan.recipes)} runs): {plan.description}\n" for plan in waiting)
+        text += "".join(f"- `{plan.path.stem}` ({len(plan.recipes)} runs): {plan.description}\n" for plan in waiting.values())
     return text
 
 

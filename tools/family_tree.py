@@ -16,6 +16,7 @@ SOURCE, TARGET = notebooks.ROOT / "data" / "family_tree.csv", notebooks.ROOT / "
 WIDE, NARROW = 770, 336  # pixels; letters are 12 and 10.5 pixels in both
 COLUMNS = {"lanes": 4, "box": 150, "height": 42, "row": 74, "left": 52}
 RAILS = {"gap": 15, "row": 42, "left": 12}
+WORDS = RAILS["left"] + RAILS["gap"] * (COLUMNS["lanes"] - 1) + 18  # where they begin beside the rails
 
 STYLE = """<style>
 .family-tree{display:block;max-width:100%;height:auto;margin:1rem 0 1.5rem;font-family:inherit}
@@ -100,7 +101,6 @@ def wide(rows: list[dict]) -> str:
 
 def narrow(rows: list[dict]) -> str:
     places, parts = narrow_places(rows), []
-    words = RAILS["left"] + RAILS["gap"] * (COLUMNS["lanes"] - 1) + 18
     for row in rows:
         x, y = places[row["name"]]
         for parent in row["parents"]:
@@ -108,9 +108,9 @@ def narrow(rows: list[dict]) -> str:
             parts.append(curve(from_x, from_y, x, from_y + 28 if blocked(rows, parent, row) else y, y))
     for row in rows:
         x, y = places[row["name"]]
-        area = f'<rect x="{words - 6:g}" y="{y - 18:g}" width="{NARROW - words + 5:g}" height="36" rx="6"/>'
-        parts.append(link(row, area + f'<circle cx="{x:g}" cy="{y:g}" r="5"/>' + text(words, y - 3, "name", row["name"])
-                               + text(words, y + 12, "idea", row["idea"]) + text(NARROW - 8, y - 3, "year", str(row["year"]), "end")))
+        area = f'<rect x="{WORDS - 6:g}" y="{y - 18:g}" width="{NARROW - WORDS + 5:g}" height="36" rx="6"/>'
+        parts.append(link(row, area + f'<circle cx="{x:g}" cy="{y:g}" r="5"/>' + text(WORDS, y - 3, "name", row["name"])
+                               + text(WORDS, y + 12, "idea", row["idea"]) + text(NARROW - 8, y - 3, "year", str(row["year"]), "end")))
     return svg("narrow", NARROW, RAILS["row"] * len(rows), parts)
 
 
@@ -121,9 +121,8 @@ def page() -> str:
 
 def fits(row: dict) -> bool:
     """Whether the words of an idea fit into its boxes."""
-    narrow_room = NARROW - 8 - RAILS["left"] - RAILS["gap"] * (COLUMNS["lanes"] - 1) - 18
     return (max(text_width(row["name"], "title"), text_width(row["idea"], "small")) <= COLUMNS["box"] - 6
-            and text_width(row["name"], "title") + text_width("2020", "small") + 8 <= narrow_room)
+            and text_width(row["name"], "title") + text_width("2020", "small") + 8 <= NARROW - 8 - WORDS)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ EXERCISES = 5
 # What a page of ten minutes may have at most, and the pictures that it must have.
 BUDGET = {"words": 2000, "words until the picture": 150, "words until the formula": 400, "code cells": 20, "numbers per 1,000 words": 20}
 PICTURES = 3
-DEPTH = "_depth"
 
 LINK = re.compile(r"\]\((?:<([^>]+)>|([^)\s]+))|<(https?://[^>\s]+)>|(?:href|src)=\"([^\"]+)\"")
 DOI = re.compile(r"https://doi\.org/(10\.\d{4,9}/\S+)")
@@ -58,12 +57,12 @@ class Chapter:
 
     @property
     def is_depth(self) -> bool:
-        return self.path.stem.endswith(DEPTH)
+        return self.path.stem.endswith(notebooks.DEPTH)
 
     @property
     def is_short(self) -> bool:
         """Whether it is a page of ten minutes, beside which a page of depth stands."""
-        return self.path.with_stem(self.path.stem + DEPTH).exists()
+        return self.path.with_stem(self.path.stem + notebooks.DEPTH).exists()
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -167,7 +166,7 @@ def one_title(chapter: Chapter) -> Iterator[str]:
     if len(titles) != 1 or not chapter.cells[0].source.startswith("# "):
         yield f"must start with one '# Title'; found {titles}"
     if chapter.is_short or chapter.is_depth:
-        partner = chapter.path.stem + DEPTH if chapter.is_short else chapter.path.stem.removesuffix(DEPTH)
+        partner = chapter.path.stem + notebooks.DEPTH if chapter.is_short else chapter.path.stem.removesuffix(notebooks.DEPTH)
         if f"({partner}.ipynb" not in chapter.cells[0].source:
             yield f"must link its other page, {partner}.ipynb, in its first cell"
     elif chapter.sections:

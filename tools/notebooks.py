@@ -12,6 +12,7 @@ import yaml
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
+DEPTH = "_depth"  # how the name of a chapter's second page ends
 CHAPTERS = ROOT / "chapters"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -27,6 +28,11 @@ CELL_METADATA = ("mystnb", "tags")  # captions and alt text; marks for the book 
 def chapter_files() -> list[Path]:
     """The chapters and notebook appendices, in order; a name that starts with an underscore is none."""
     return sorted(path for path in CHAPTERS.glob("*.ipynb") if not path.name.startswith("_"))
+
+
+def first_pages() -> list[Path]:
+    """The pages of ten minutes, one a chapter, in order."""
+    return [path for path in chapter_files() if path.name[0].isdigit() and not path.stem.endswith(DEPTH)]
 
 
 def repository() -> dict[str, str]:

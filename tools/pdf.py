@@ -7,6 +7,7 @@ with a link to its page at `--address`, by default the one that GitHub gives the
 """
 
 import argparse
+import contextlib
 import html
 import io
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import notebooks
 import yaml
-from chromium import chromium, served
+from chromium import Server, chromium
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, FloatObject, NameObject, NullObject
 
@@ -172,9 +173,9 @@ def main() -> None:
     parser.add_argument("--address", default=site(), help="where the book's pages are shown (default: %(default)s)")
     options = parser.parse_args()
     parts = contents()
-    with chromium() as page, served(BOOK) as here:
-        print_parts(page, here, parts, options.address.rstrip("/"))
-        writer = bound(page, here, parts)
+    with chromium() as page, contextlib.closing(Server(BOOK)) as server:
+        print_parts(page, server.address, parts, options.address.rstrip("/"))
+        writer = bound(page, server.address, parts)
     writer.write(options.output)
     print(f"{len(writer.pages)} pages in {options.output}")
 

@@ -7,25 +7,15 @@ looking at; nothing compares them. Needs a browser, as the page tests do.
 """
 
 import argparse
-import functools
-import os
-import shutil
-import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import contextlib
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from chromium import Server, browser
 
 ROOT = Path(__file__).resolve().parents[1]
 VIEWS = {"light": ("light", 1280), "dark": ("dark", 1280), "narrow": ("light", 360), "narrow-dark": ("dark", 360)}
 FLAT = ".bd-header-article, .skip-link { display: none !important; }"  # they would lie across the pictures
 NOT_CHAPTERS = {"genindex", "search", "py-modindex"}
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
 
 
 def main() -> None:
@@ -35,25 +25,16 @@ def main() -> None:
     parser.add_argument("--book", type=Path, default=ROOT / "_build" / "html")
     options = parser.parse_args()
 
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser_path:
-        sys.exit("no browser: install Debian's chromium, or set CHROMIUM to the path of one")
     found = sorted(path.relative_to(options.book).with_suffix("").as_posix() for path in options.book.rglob("*.html")
                    if not any(part.startswith("_") for part in path.relative_to(options.book).parts))
     pages = options.pages or [page for page in found if page not in NOT_CHAPTERS]
     options.folder.mkdir(parents=True, exist_ok=True)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=options.book))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+    with browser() as opened, contextlib.closing(Server(options.book)) as server:
         for view, (theme, width) in VIEWS.items():
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-            page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(address)
-                       else route.abort())
+            page = opened.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
             for name in pages:
-                page.goto(f"{address}/{name}.html", wait_until="load")
+                page.goto(f"{server.address}/{name}.html", wait_until="load")
                 page.wait_for_function("() => document.querySelectorAll('.explorer').length === "
                                        "document.querySelectorAll('.explorer[data-ready]').length")
                 page.add_style_tag(content=FLAT)
@@ -62,7 +43,6 @@ def main() -> None:
                 for number, explorer in enumerate(page.query_selector_all(".explorer"), start=1):
                     explorer.screenshot(path=f"{stem}-explorer{number}.png")
             page.close()
-        browser.close()
     print(f"{len(pages)} pages in {options.folder}")
 
 

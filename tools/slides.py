@@ -160,8 +160,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("chapters", nargs="*", type=Path, help="first pages of chapters; by default all")
-    chapters = parser.parse_args().chapters or [path for path in notebooks.chapter_files()
-                                                if path.name[0].isdigit() and not path.stem.endswith("_depth")]
+    chapters = parser.parse_args().chapters or notebooks.first_pages()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with chromium() as page:
         math = mathjax(page)

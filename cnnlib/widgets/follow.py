@@ -23,32 +23,23 @@ OVERLAYS = ("nothing", "Grad-CAM", "occlusion")
 THUMBNAIL, LARGEST = 48, 256  # pixels of a photograph on the page, and of its file beside the page
 
 
-def _committed(name: str) -> tuple[dict, dict]:
-    """Weights of `data/weights`, and mean and standard deviation of the training images' channels."""
-    weights = {key: tensor.float() for key, tensor in load_file(book_file(f"weights/{name}.safetensors")).items()}
-    return weights, {"mean": weights.pop("mean").tolist(), "std": weights.pop("std").tolist(), "input_size": (3, 32, 32)}
+def _committed(weights: str, network: str, classes: Sequence[str] = CIFAR10, **arguments) -> tuple[nn.Module, dict]:
+    """A network for small images with the weights of this name in `data/weights`, which say mean and deviation of its training images, too."""
+    tensors = {key: tensor.float() for key, tensor in load_file(book_file(f"weights/{weights}.safetensors")).items()}
+    settings = {key: tensors.pop(key).tolist() for key in ("mean", "std")}
+    model = create_model(network, num_classes=len(classes), **arguments)
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    model.load_state_dict(counters | tensors)
+    return model, {**settings, "input_size": (3, 32, 32), "classes": classes}
 
 
 def _zfnet() -> tuple[nn.Module, dict]:
-    weights, settings = _committed("zfnet_cifar")
-    model = create_model("zfnet_cifar", **load_result("zfnet")["runs"]["7x7 stride 2, then 2"]["recipe"]["model_args"])
-    model.load_state_dict(weights)
-    return model, {**settings, "classes": CIFAR10}
+    return _committed("zfnet_cifar", "zfnet_cifar", **load_result("zfnet")["runs"]["7x7 stride 2, then 2"]["recipe"]["model_args"])
 
 
 def _vgg() -> tuple[nn.Module, dict]:
-    weights, settings = _committed("vgg11_animals")
-    model = create_model("vgg11_cifar_bn", num_classes=6, **load_result("transfer")["recipe"]["network"])
-    model.load_state_dict(weights)
-    return model, {**settings, "classes": ("bird", "cat", "deer", "dog", "frog", "horse")}
-
-
-def _small(name: str, **arguments) -> tuple[nn.Module, dict]:
-    """A network for CIFAR-10 by its name, with the weights `<name>_cifar` or `<name>` of `data/weights`."""
-    weights, settings = _committed(name if name.endswith("_cifar") else f"{name}_cifar")
-    model = create_model(name, num_classes=10, **arguments)
-    model.load_state_dict({key: weights.get(key, value) for key, value in model.state_dict().items()})
-    return model, {**settings, "classes": CIFAR10}
+    animals = ("bird", "cat", "deer", "dog", "frog", "horse")
+    return _committed("vgg11_animals", "vgg11_cifar_bn", animals, **load_result("transfer")["recipe"]["network"])
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, dict]:
@@ -61,9 +52,9 @@ def _efficientnet_lite0() -> tuple[nn.Module, dict]:
 
 # Name -> what it is, and a function that gives the trained network and what `export` needs beside it.
 NETWORKS: dict[str, tuple[str, Callable]] = {
-    "alexnet_cifar": ("AlexNet for small images, trained on CIFAR-10", lambda: _small("alexnet_cifar", hidden=256)),
-    "plain20": ("20 plain layers, trained on CIFAR-10", lambda: _small("plain20")),
-    "resnet20": ("ResNet-20: the same layers with skip connections", lambda: _small("resnet20")),
+    "alexnet_cifar": ("AlexNet for small images, trained on CIFAR-10", lambda: _committed("alexnet_cifar", "alexnet_cifar", hidden=256)),
+    "plain20": ("20 plain layers, trained on CIFAR-10", lambda: _committed("plain20_cifar", "plain20")),
+    "resnet20": ("ResNet-20: the same layers with skip connections", lambda: _committed("resnet20_cifar", "resnet20")),
     "zfnet_cifar": ("ZFNet for small images, trained on CIFAR-10", _zfnet),
     "vgg11_animals": ("a narrow VGG-11 with batch norm, trained on six animals", _vgg),
     "efficientnet_lite0": ("EfficientNet-Lite0, trained on ImageNet: 1,000 classes", _efficientnet_lite0),
@@ -77,6 +68,15 @@ def offered() -> list[str]:
     return [name for name in NETWORKS if name != "efficientnet_lite0" or package and name in list_models()]
 
 
+def trained(name: str) -> tuple[nn.Module, dict]:
+    """A network of `NETWORKS` with its weights, in evaluation mode; and its `mean`, `std`, `input_size` and `classes`.
+
+    Raises `ValueError` for a name that is not offered.
+    """
+    model, settings = NETWORKS[check_choice("network", name, offered())][1]()
+    return model.eval(), settings
+
+
 @functools.cache
 def file(name: str) -> bytes:
     """The file `name` beside the page: `<network>.json`, `<network>.safetensors` or `<photograph>.jpg`.
@@ -87,9 +87,9 @@ def file(name: str) -> bytes:
     if stem in PHOTOGRAPHS and ending == "jpg":
         return _jpeg(stem, LARGEST)
     if stem in offered() and ending in ("json", "safetensors"):
-        model, settings = NETWORKS[stem][1]()
+        model, settings = trained(stem)
         size = settings.pop("input_size")
-        graph, weights = export(model.eval(), size, name=stem, **settings)
+        graph, weights = export(model, size, name=stem, **settings)
         return json.dumps(graph, separators=(",", ":")).encode() if ending == "json" else weights
     raise ValueError(f"there is no file {name!r}; networks are {', '.join(offered())}, photographs {', '.join(PHOTOGRAPHS)}")
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cnnlib.analysis.ops import lengths
 from cnnlib.analysis.trace import Step, trace
+from cnnlib.shipping import BATCH_NORMS
 
 PRECISIONS = ("float32", "float16", "int8")
 SAME = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "detach", "alias", "dropout",
@@ -150,7 +151,7 @@ class _Graph:
             if bias is not None:
                 settings["bias"] = self.keep(self.constant(bias), "bias")
             self.put(out[0], "linear", [x], **settings)
-        elif op in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
+        elif op in BATCH_NORMS:
             self.batch_norm(node)
         elif op == "native_layer_norm":
             if len(arg("normalized_shape")) != 1:

@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cnnlib import create_model, stress
-from cnnlib.data import Batches, ImageSet, book_file, load
+from cnnlib import stress
+from cnnlib.data import Batches, ImageSet, load
 from cnnlib.photographs import read_photograph
 from cnnlib.running import predict
 from cnnlib.shipping import fold_batch_norm, quantized
 from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
+from cnnlib.widgets.follow import trained
 
 RECORD = Path(__file__).parents[2] / "data" / "results" / "stress.json"
 CHANGES = {
@@ -34,13 +34,10 @@ CHANGES = {
 STEPS = (1, 2, 4, 8)  # of 255
 
 
-def resnet20() -> tuple[nn.Module, Tensor, Tensor]:
+def network(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """The trained network in evaluation mode, mean and standard deviation."""
-    weights = {name: tensor.float() for name, tensor in load_file(book_file("weights/resnet20_cifar.safetensors")).items()}
-    mean, std = weights.pop("mean"), weights.pop("std")
-    model = create_model("resnet20", num_classes=10)
-    model.load_state_dict({name: weights.get(name, value) for name, value in model.state_dict().items()})
-    return model.eval(), mean, std
+    model, settings = trained(name)
+    return model, torch.tensor(settings["mean"]), torch.tensor(settings["std"])
 
 
 def halves(count: int) -> tuple[Tensor, Tensor]:
@@ -48,15 +45,15 @@ def halves(count: int) -> tuple[Tensor, Tensor]:
 
 
 def cifar() -> dict[str, object]:
-    model, mean, std = resnet20()
+    model, mean, std = network("resnet20")
     training, test = load("cifar10")
     chosen, rest = (test.rows(rows) for rows in halves(len(test)))
 
-    def scores(images: ImageSet, network: nn.Module = model) -> Tensor:
-        return predict(network, Batches(images, 250, mean=mean, std=std))[0]
+    def scores(images: ImageSet, form: nn.Module = model) -> Tensor:
+        return predict(form, Batches(images, 250, mean=mean, std=std))[0]
 
-    def percent(images: Tensor, network: nn.Module = model) -> float:
-        return accuracy(scores(ImageSet(images, rest.labels, rest.classes, "spoilt"), network), rest.labels, 1)
+    def percent(images: Tensor, form: nn.Module = model) -> float:
+        return accuracy(scores(ImageSet(images, rest.labels, rest.classes, "spoilt"), form), rest.labels, 1)
 
     warm = stress.temperature(scores(chosen), chosen.labels)
     plain = scores(rest)
@@ -91,8 +88,7 @@ def predict_plain(graph: nn.Module, images: ImageSet, mean: Tensor, std: Tensor)
 
 
 def imagenet(folder: Path) -> dict[str, object]:
-    model = create_model("efficientnet_lite0", weights="IMAGENET1K").eval()
-    mean, std = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+    model, mean, std = network("efficientnet_lite0")
     files = sorted(folder.glob("*.JPEG"))
     if len(files) != 1000:
         raise SystemExit(f"{folder} holds {len(files)} files *.JPEG; it must be 1000, one for each class in the order of their names")
@@ -112,7 +108,7 @@ def imagenet(folder: Path) -> dict[str, object]:
 
 @torch.no_grad()
 def times(rounds: int = 30) -> dict[str, object]:
-    model, mean, std = resnet20()
+    model, mean, std = network("resnet20")
     images = next(iter(Batches(load("cifar10")[1], 100, mean=mean, std=std)))[0]
     folded = fold_batch_norm(model, (3, 32, 32))
     forms = {"as trained": model, "folded": folded, "folded, compiled": torch.compile(folded),
