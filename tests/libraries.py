@@ -26,7 +26,7 @@ torchvision = Late("cnnlib.vision", "torchvision")
 
 class _Timm(Late):
     def __getattr__(self, name):
-        torchvision.__name__  # timm imports torchvision itself, which may need the help of cnnlib.vision
+        importlib.import_module("cnnlib.vision")  # timm imports torchvision itself, which may need its help
         return super().__getattr__(name)
 
 
