@@ -1,5 +1,7 @@
 """`pytest --nbval chapters/`: the code of the hidden solutions runs after its chapter, in the same kernel.
 
+Each chapter has a kernel of its own, a copy of one process that has imported the libraries (`tools/kernels.py`).
+
 A kernel gets time to start, however busy the machine; one that does not start, dies or does not answer is killed, and
 its cells fail at once. (nbval by itself waits a minute, and then asks the dead kernel to shut down, for ever.)
 """
@@ -10,6 +12,7 @@ from queue import Empty
 
 import nbformat
 import pytest
+from kernels import Nursery, possible
 from lint_chapters import Chapter
 from nbval import kernel as nbval_kernel
 from nbval.plugin import IPyNbCell, IPyNbFile
@@ -17,6 +20,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 collect_ignore_glob = ["_*.ipynb"]
 
 START, CELL, OUTPUT = 300.0, 500.0, 500.0  # seconds: until a kernel answers, for one cell, between two of its outputs
+NURSERY = Nursery() if possible() else None
 NBVAL_DEFAULTS = {"nbval_kernel_startup_timeout": (60, START), "nbval_cell_timeout": (2000, CELL)}
 
 
@@ -26,12 +30,19 @@ def pytest_configure(config):
             setattr(config.option, option, ours)
 
 
+def pytest_unconfigure():
+    if NURSERY:
+        NURSERY.close()
+
+
 class ChapterKernel(nbval_kernel.RunningKernel):
     """nbval's kernel; `RuntimeError` where it died or did not start within `startup_timeout` seconds."""
 
     def __init__(self, kernel_name, cwd=None, startup_timeout=START):
         self.km = nbval_kernel.KernelManager(
             kernel_name=kernel_name, kernel_spec_manager=nbval_kernel.NbvalKernelspecManager(), shutdown_wait_time=1)
+        if NURSERY:
+            self.km.provisioner = NURSERY.provisioner(self.km)
         with open(nbval_kernel.os.devnull, "w") as nowhere:
             self.km.start_kernel(stderr=nowhere, cwd=cwd)
         self.kc = self.km.client()

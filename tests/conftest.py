@@ -1,4 +1,4 @@
-"""Limits of time, the order of tests on several workers, and the fixtures of tests with a browser.
+"""Limits of time, quick collecting, the order of tests on several workers, and the fixtures of tests with a browser.
 
 No test can hang: pyproject.toml limits each, and here the slow ones get more. With `--dist loadfile` the longest files
 begin, and pages of the book go one by one to whichever worker is free, so that none waits at the end while another
@@ -6,6 +6,7 @@ still has a long file.
 """
 
 import contextlib
+import gc
 import os
 
 import pytest
@@ -20,6 +21,7 @@ ONE_BY_ONE = ("test_pages.py",)  # files whose tests share nothing that is costl
 
 def pytest_configure(config):
     """hypothesis tries the same examples everywhere, and measures no time."""
+    gc.disable()  # while modules are imported and tests collected, which leaves nothing to free
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         with contextlib.suppress(ImportError):
             from hypothesis import HealthCheck, settings
@@ -27,6 +29,19 @@ def pytest_configure(config):
             patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
             settings.register_profile("any machine", derandomize=True, **patient)
             settings.load_profile("any machine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector, obj):
+    """Nothing is made of a slow test, with its many parameters, that `-m "not slow"` would leave out again."""
+    if collector.config.option.markexpr == "not slow":
+        if any(mark.name == "slow" for mark in getattr(obj, "pytestmark", ())):
+            return []
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is there now stays, and is not looked through again
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

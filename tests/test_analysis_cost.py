@@ -17,7 +17,7 @@ import cnnlib
 from cnnlib.analysis import AnalysisError, Device, cost_table
 from cnnlib.analysis.cost import CostTable
 from cnnlib.analysis.trace import trace
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import count_macs, count_params, macs_and_shape, on_meta
 
 
@@ -49,13 +49,16 @@ def test_zoo_totals_equal_pytorchs_counter(name):
     assert table.total.params == count_params(model)
 
 
-def torchvision_names():
-    names = torchvision.models.list_models(torchvision.models)
-    first = {re.match("[a-z]+", name)[0]: name for name in reversed(names)}
-    return [pytest.param(name, marks=[] if name in first.values() else [pytest.mark.slow]) for name in names]
+FIRST = """alexnet convnext_base densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet0_5 mobilenet_v2 regnet_x_16gf
+    resnet101 resnext101_32x8d shufflenet_v2_x0_5 squeezenet1_0 swin_b vgg11 vit_b_16 wide_resnet101_2""".split()  # of torchvision's families
 
 
-@pytest.mark.parametrize("name", torchvision_names())
+def pytest_generate_tests(metafunc):  # names that take an import of torchvision, for a slow test alone
+    if metafunc.function is test_all_of_torchvisions_totals_equal_pytorchs_counter:
+        metafunc.parametrize("name", sorted(set(torchvision.models.list_models(torchvision.models)) - set(FIRST)))
+
+
+@pytest.mark.parametrize("name", FIRST)
 def test_torchvision_totals_equal_pytorchs_counter(name):
     try:
         with torch.device("meta"):
@@ -65,6 +68,16 @@ def test_torchvision_totals_equal_pytorchs_counter(name):
     table = assert_paths_agree(model, (3, 224, 224))
     assert table.total.macs == count_macs(model, (3, 224, 224))[0]
     assert table.total.params == count_params(model)
+
+
+def test_first_are_of_all_families():
+    families = {re.match("[a-z]+", name)[0]: name for name in reversed(torchvision.models.list_models(torchvision.models))}
+    assert sorted(families.values()) == sorted(FIRST)
+
+
+@pytest.mark.slow
+def test_all_of_torchvisions_totals_equal_pytorchs_counter(name):
+    test_torchvision_totals_equal_pytorchs_counter(name)
 
 
 TIMM = """

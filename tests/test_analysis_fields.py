@@ -8,7 +8,7 @@ from torch import nn
 
 import cnnlib
 from cnnlib.analysis import AnalysisError, gradient_footprint, receptive_field
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import is_quick, on_meta, smallest_input, smallest_of_each_kind
 
 

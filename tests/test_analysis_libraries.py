@@ -8,13 +8,23 @@ from analysis_graphs import make_positive, real_extents
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlib.analysis import AnalysisError, cost_table, receptive_field, training_memory
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import count_params
 
-models = torchvision.models
-FAMILIES = [models, models.segmentation, models.video, models.quantization, models.optical_flow, models.detection]
-TORCHVISION = [name for family in FAMILIES[:3] for name in models.list_models(family)]
-VIDEO = {name: (3, 16, 224, 224) if name.startswith(("mvit", "swin3d", "s3d")) else (3, 8, 112, 112) for name in models.list_models(models.video)}
+
+
+def size_of_video(name):
+    """(channels, frames, height, width) of a network for video of torchvision, else None."""
+    models = torchvision.models
+    if name in models.list_models(models.video):
+        return (3, 16, 224, 224) if name.startswith(("mvit", "swin3d", "s3d")) else (3, 8, 112, 112)
+
+
+def pytest_generate_tests(metafunc):  # names that take an import of torchvision, for slow tests alone
+    if metafunc.function is test_all_of_torchvision:
+        models = torchvision.models
+        families = (models, models.segmentation, models.video)
+        metafunc.parametrize("name", [f"torchvision:{name}" for family in families for name in models.list_models(family)])
 
 
 def timm_names():
@@ -29,7 +39,8 @@ def timm_names():
 def built(name):
     """(network on the meta device or, where its constructor computes, on the CPU; input size)."""
     library, _, short = name.partition(":")
-    make, size = models.get_model, VIDEO.get(short, (3, 224, 224))
+    models = torchvision.models
+    make, size = models.get_model, size_of_video(short) or (3, 224, 224)
     if library == "timm":
         import timm
 
@@ -86,7 +97,6 @@ def test_some_networks_count_as_pytorch_does(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [f"torchvision:{name}" for name in TORCHVISION])
 def test_all_of_torchvision(name):
     assert_counts_hold(name)
 
@@ -117,7 +127,7 @@ CONVOLUTIONAL_TIMM = """resnet26t resnet50d res2net50_26w_4s dla34 dpn68 hardcor
 
 def twin(name):
     if name in CONVOLUTIONAL:
-        return models.get_model(name, weights=None, **({"init_weights": False, "aux_logits": False} if "net_v3" in name and "inc" in name
+        return torchvision.models.get_model(name, weights=None, **({"init_weights": False, "aux_logits": False} if "net_v3" in name and "inc" in name
                                                        or name in ("googlenet", "inception_v3") else {}))
     return pytest.importorskip("timm").create_model(name)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnlib.analysis import AnalysisError, training_memory
-from cnnlib.vision import torchvision
+from libraries import torchvision
 
 
 def really_saved(model, images, autocast=None):

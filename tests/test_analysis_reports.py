@@ -10,7 +10,7 @@ from analysis_graphs import Wrapped
 from torch import nn
 
 from cnnlib.analysis import Input, cost_table, ops, outputs_of, receptive_field, training_memory
-from cnnlib.vision import torchvision
+from libraries import torchvision
 
 
 def macs(model, size, **options):

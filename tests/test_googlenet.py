@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnlib import create_model
 from cnnlib.models.googlenet import TABLE, GoogLeNetOutputs, Inception, InceptionRow, NaiveInception
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import count_macs, count_params, randomize
 
 ROOT = Path(__file__).parents[1]

@@ -16,10 +16,7 @@ from cnnlib.models.cell_search import CellNetwork
 from cnnlib.models.convnext import ConvNeXtBlock
 from cnnlib.models.resnet import BasicBlock, Bottleneck
 from cnnlib.registry import find_variant
-from cnnlib.vision import torchvision  # before timm, which imports torchvision itself
-import timm
-from torchvision.models import resnet as theirs
-from torchvision.ops import StochasticDepth
+from libraries import timm, torchvision
 from zoo import on_meta
 
 UNIFORM, NORMAL = 1.8, 3.0  # fourth moment over the square of the second
@@ -42,6 +39,7 @@ def assert_sample(tensor: torch.Tensor, std: float, kurtosis: float, *, mean: fl
 
 
 def shallow_resnet(**options) -> nn.Module:
+    theirs = torchvision.models.resnet
     return theirs.ResNet(theirs.Bottleneck, [1, 1, 1, 1], **options)
 
 
@@ -52,24 +50,24 @@ STARTS = {  # our network, what to change in it, and the twin, made small where 
     "resnet50": ({**ONE_BLOCK, "zero_init_residual": True}, lambda: shallow_resnet(zero_init_residual=True)),
     "resnext50_32x4d": (ONE_BLOCK, lambda: shallow_resnet(groups=32, width_per_group=4)),
     "densenet121": ({"depths": (2, 2, 2, 2)}, lambda: torchvision.models.DenseNet(32, (2, 2, 2, 2), 64)),
-    "mobilenet_v2": ({}, torchvision.models.mobilenet_v2),
-    "mobilenet_v3_small": ({}, torchvision.models.mobilenet_v3_small),
-    "shufflenet_v2_x0_5": ({}, torchvision.models.shufflenet_v2_x0_5),
-    "squeezenet1_1": ({}, torchvision.models.squeezenet1_1),
-    "regnet_y_400mf": ({}, torchvision.models.regnet_y_400mf),
-    "efficientnet_b0": ({}, torchvision.models.efficientnet_b0),
+    "mobilenet_v2": ({}, lambda: torchvision.models.mobilenet_v2()),
+    "mobilenet_v3_small": ({}, lambda: torchvision.models.mobilenet_v3_small()),
+    "shufflenet_v2_x0_5": ({}, lambda: torchvision.models.shufflenet_v2_x0_5()),
+    "squeezenet1_1": ({}, lambda: torchvision.models.squeezenet1_1()),
+    "regnet_y_400mf": ({}, lambda: torchvision.models.regnet_y_400mf()),
+    "efficientnet_b0": ({}, lambda: torchvision.models.efficientnet_b0()),
     "convnext_tiny": (SMALL_CONVNEXT,
                       lambda: timm.create_model("convnext_tiny", depths=(1, 1, 2, 1), dims=(16, 32, 64, 128))),
 }
 LARGE = {
-    "resnet18": ({}, torchvision.models.resnet18),
+    "resnet18": ({}, lambda: torchvision.models.resnet18()),
     "wide_resnet50_2": (ONE_BLOCK, lambda: shallow_resnet(width_per_group=128)),
     "googlenet": ({}, lambda: torchvision.models.googlenet(init_weights=True)),
-    "alexnet": ({}, torchvision.models.alexnet),
-    "vgg11_bn": ({}, torchvision.models.vgg11_bn),
-    "convnext_small": ({}, torchvision.models.convnext_small),
-    "efficientnet_v2_s": ({}, torchvision.models.efficientnet_v2_s),
-    "regnet_x_400mf": ({}, torchvision.models.regnet_x_400mf),
+    "alexnet": ({}, lambda: torchvision.models.alexnet()),
+    "vgg11_bn": ({}, lambda: torchvision.models.vgg11_bn()),
+    "convnext_small": ({}, lambda: torchvision.models.convnext_small()),
+    "efficientnet_v2_s": ({}, lambda: torchvision.models.efficientnet_v2_s()),
+    "regnet_x_400mf": ({}, lambda: torchvision.models.regnet_x_400mf()),
 }
 
 
@@ -245,7 +243,7 @@ DEEP = ("b4", "b5", "b6", "b7", "_l")
 def test_drop_path_rates_are_the_twins(name):
     with torch.device("meta"):
         twin = torchvision.models.get_model(find_variant(name).twin.partition(".")[2])
-    expected = [module.p for module in twin.modules() if isinstance(module, StochasticDepth)]
+    expected = [module.p for module in twin.modules() if isinstance(module, torchvision.ops.StochasticDepth)]
     assert rates(on_meta(name)) == pytest.approx(expected) and max(expected) > 0
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from cnnlib import create_model, list_models
 from cnnlib.models.mobilenet import DepthwiseSeparable, InvertedResidual
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import count_macs, on_meta
 
 

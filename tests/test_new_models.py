@@ -15,8 +15,7 @@ from cnnlib.models import (
     starnet, xception,
 )
 from cnnlib.registry import find_variant
-from cnnlib.vision import torchvision  # before timm, which imports torchvision itself
-import timm
+from libraries import timm, torchvision
 from zoo import count_params, on_meta, randomize, size_of
 
 # one of each family, the start of which is its twin's: weights by order

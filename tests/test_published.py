@@ -11,7 +11,7 @@ from cnnlib.data import book_file
 from cnnlib.photographs import read_photograph
 from cnnlib.published import published_weights, transfer
 from cnnlib.registry import find_variant
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import on_meta, randomize
 
 NAMES = [name for name in list_models() if (find_variant(name).twin or "").startswith("torchvision.")]

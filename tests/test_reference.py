@@ -5,6 +5,7 @@ are compared for all networks; numbers for the smallest of each kind, where rows
 nothing but numbers are one kind, and for the others (and giants with smaller kin) under the mark `slow`.
 """
 
+import contextlib
 import fnmatch
 from unittest import mock
 
@@ -14,9 +15,7 @@ from torch import nn
 
 from cnnlib import create_model, list_models
 from cnnlib.registry import find_variant
-from cnnlib.vision import torchvision  # before timm, which imports torchvision itself
-import timm
-from torchvision.models.regnet import BlockParams
+from libraries import timm, torchvision
 from zoo import (
     count_macs, count_params, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind
 )
@@ -25,17 +24,25 @@ NAMES = [name for name in list_models() if find_variant(name).twin]
 SLOW_TO_INITIALIZE = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
 
 
-def regnet_plan(from_init_params=BlockParams.from_init_params, **arguments):
+@contextlib.contextmanager
+def regnet_plans():
     """torchvision's RegNet reads its widths out of tensors, which must therefore hold numbers."""
-    with torch.device("cpu"):
-        return from_init_params(**arguments)
+    plan = torchvision.models.regnet.BlockParams
+    make = plan.from_init_params
+
+    def on_the_cpu(**arguments):
+        with torch.device("cpu"):
+            return make(**arguments)
+
+    with mock.patch.object(plan, "from_init_params", on_the_cpu):
+        yield
 
 
 def twin_on_meta(name: str) -> nn.Module:
     variant = find_variant(name)
     library, _, twin = variant.twin.partition(".")
     classes = variant.config.get("num_classes", 1000)
-    with torch.device("meta"), mock.patch.object(BlockParams, "from_init_params", regnet_plan):
+    with torch.device("meta"), regnet_plans():
         if library == "timm":
             return timm.create_model(twin, num_classes=classes)
         return torchvision.models.get_model(twin, num_classes=classes, **SLOW_TO_INITIALIZE.get(twin, {}))

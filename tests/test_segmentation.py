@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from cnnlib import create_model
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union, map_channels
-from cnnlib.vision import torchvision
+from libraries import torchvision
 from zoo import randomize
 
 NETWORKS = ("resnet18", "vgg11_bn", "densenet_cifar", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5",

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from libraries import stats
 
 from cnnlib.train.statistics import (
     Estimate, difference, holm, many, mean, paired_difference, rank_correlation, ranks, t_quantile, t_tail, words,

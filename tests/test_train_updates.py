@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 from cnnlib import data
 from cnnlib.train import Recipe, fit
-from cnnlib.train.loop import make_batches, train_epoch
+from cnnlib.train.experiments import run_record
+from cnnlib.train.loop import make_batches, parts_of, train_epoch
 from cnnlib.train.optimization import Average, Schedule
 from cnnlib.train.run import Run
 
@@ -403,6 +405,32 @@ def test_batches_are_what_the_recipe_says():
     torch.testing.assert_close(images, by_hand, atol=1e-5, rtol=1e-5)
     [(images, _)] = list(test)
     torch.testing.assert_close(images, (small[1].images.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_held_out_images_are_tested_on_and_never_trained_on():
+    small = data.shapes(64, 20)
+    recipe = Recipe(batch_size=10, held_out=0.25)
+    train, away = parts_of(recipe, small)
+    rows = {image.numpy().tobytes(): row for row, image in enumerate(small[0].images)}
+    kept, tested = ([rows[image.numpy().tobytes()] for image in part.images] for part in (train, away))
+    assert sorted(kept + tested) == list(range(64)) and kept == sorted(kept) and "held out" in away.name
+    share = small[0].labels.bincount(minlength=10) * 0.25
+    assert (away.labels.bincount(minlength=10) - share).abs().max() <= 0.5, "the same share of every class"
+    assert torch.equal(parts_of(replace(recipe, seed=5, lr=1.0), small)[1].images, away.images), "the same for all that are compared"
+    mean, std = train.statistics()
+    batches, test, plain = make_batches(replace(recipe, train_images=30), small, CPU)
+    assert sum(len(labels) for _, labels in batches) == 30 and torch.equal(next(iter(test))[1], away.labels)
+    expected = (away.images.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    torch.testing.assert_close(next(iter(test))[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(next(iter(plain))[1], small[0].labels[kept[:30]])
+    assert parts_of(Recipe(), small) == small
+    record = run_record(recipe, small, CPU)
+    assert (record["train_images"], record["test_images"]) == (len(train), len(away))
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="held_out"):
+            Recipe(held_out=share)
+    with pytest.raises(ValueError, match="to hold out 1% of each class"):
+        make_batches(Recipe(held_out=0.01), small, CPU)
 
 
 def test_windows_of_photographs():

@@ -118,7 +118,7 @@ def _kind(recipe: Mapping[str, object]) -> tuple:
     """What runs share that cost the same."""
     recipe = {**Recipe().to_dict(), **recipe}
     return tuple(json.dumps(recipe[name]) for name in ("model", "model_args", "data", "image_size", "train_images",
-                                                       "test_training", "compile"))
+                                                       "held_out", "test_training", "compile"))
 
 
 def seconds_an_epoch(recipe: Recipe, *, steps: int = 3) -> float | None:
@@ -126,7 +126,7 @@ def seconds_an_epoch(recipe: Recipe, *, steps: int = 3) -> float | None:
     if recipe.data not in IMAGES:
         return None
     images, size, classes = IMAGES[recipe.data]
-    images, size = recipe.train_images or images, recipe.image_size or size
+    images, size = recipe.train_images or images * (1 - recipe.held_out), recipe.image_size or size
     small = replace(recipe, batch_size=min(recipe.batch_size, PROBE_BATCH), accumulate=1, compile=False)
     noise = torch.randn(small.batch_size, 3, size, size), torch.randint(classes, (small.batch_size,))
     run = Run(small, make_model(replace(small, weights=""), [str(k) for k in range(classes)]), torch.device("cpu"))

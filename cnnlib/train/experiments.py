@@ -24,7 +24,7 @@ import torch
 from cnnlib.running import best_device, has_bfloat16, name_of, predict
 from cnnlib.train import distributed
 from cnnlib.train.checkpoint import load_checkpoint, only_writer, tested_weights, write_whole
-from cnnlib.train.loop import Data, fit, load_data, make_batches, make_model, memory_format
+from cnnlib.train.loop import Data, fit, load_data, make_batches, make_model, memory_format, parts_of
 from cnnlib.train.recipe import Recipe
 from cnnlib.train.recipes import named
 
@@ -189,9 +189,10 @@ def hardware(device: torch.device) -> dict[str, object]:
 
 def run_record(recipe: Recipe, data: Data, device: torch.device, **measured: object) -> dict[str, object]:
     """What a record says of one run: its recipe, images and hardware, and what was `measured`."""
+    train, test = parts_of(recipe, data)
     return {
-        "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images or len(data[0]),
-        "test_images": len(data[1]), **measured, "hardware": hardware(device),
+        "recipe": recipe.to_dict(), "data": data[0].name, "train_images": recipe.train_images or len(train),
+        "test_images": len(test), **measured, "hardware": hardware(device),
     }
 
 

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cnnlib.data import Augmentation, Batches, FileBatches, ImageFiles, ImageSet, load
+from cnnlib.data import Augmentation, Batches, FileBatches, ImageFiles, ImageSet, load, split
 from cnnlib.running import autocast, best_device, decay_groups, predict, predictions
 from cnnlib.train import distributed
 from cnnlib.train.optimization import mix, total_loss
@@ -16,7 +17,7 @@ from cnnlib.train.recipe import Recipe
 from cnnlib.train.run import Run, classifier_of, compiled, make_model, memory_format
 
 __all__ = ["Data", "Run", "autocast", "best_device", "compiled", "decay_groups", "evaluate", "fit", "load_data", "make_batches", "make_model",
-           "memory_format", "predict", "train_epoch"]
+           "memory_format", "parts_of", "predict", "train_epoch"]
 EVALUATION_BATCH = 500
 Data = tuple[ImageSet | ImageFiles, ImageSet | ImageFiles]
 Progress = Callable[[Iterable, dict], Iterable]
@@ -127,14 +128,21 @@ def load_data(recipe: Recipe) -> Data:
         return load(recipe.data, image_size=size) if size else load(recipe.data)
 
 
+def parts_of(recipe: Recipe, data: Data) -> Data:
+    """What is trained on, and what is tested on: with `held_out`, part of the training images, and never the test images."""
+    train, test = data
+    if recipe.held_out:
+        kept, away = split(train.labels, recipe.held_out, train.classes)
+        train, test = train.rows(kept), replace(train.rows(away), name=f"held out of {train.name}")
+    return train.first(recipe.train_images) if recipe.train_images else train, test
+
+
 def make_batches(
     recipe: Recipe, data: Data, device: torch.device
 ) -> tuple[Batches | FileBatches, Batches | FileBatches, Batches | FileBatches]:
     """Training batches, test batches, and the training images without augmentation; normalized alike."""
-    train, test = data
-    mean, std = train.statistics()
-    if recipe.train_images:
-        train = train.first(recipe.train_images)
+    mean, std = parts_of(replace(recipe, train_images=0), data)[0].statistics()
+    train, test = parts_of(recipe, data)
     batch_size = min(recipe.batch_size, len(train))
     if batch_size % distributed.processes():
         raise ValueError(f"batch_size={batch_size} cannot be shared evenly by {distributed.processes()} processes")

@@ -14,7 +14,7 @@ CHOICES = {
 POSITIVE = ("epochs", "batch_size", "lr", "gamma", "decay_epochs", "patience", "accumulate")
 NOT_NEGATIVE = ("train_images", "weight_decay", "warmup_epochs", "clip", "aux_weight", "mixup", "cutmix", "crop", "cutout",
                 "image_size", "jitter", "randaugment", "randaugment_std")
-FRACTIONS = ("momentum", "label_smoothing", "average")  # at least 0, below 1
+FRACTIONS = ("held_out", "momentum", "label_smoothing", "average")  # at least 0, below 1
 SHARES = ("min_area", "erase")  # at least 0, at most 1
 TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "a table of arguments"}
 
@@ -54,6 +54,8 @@ class Recipe:
     data: str = setting("shapes", "'cifar10', 'imagenette', 'shapes' (made on the spot), 'folder:PATH' (brought to one size and kept "
                                   "in memory) or 'files:PATH' (large images such as ImageNet's, read as they are needed)")
     train_images: int = setting(0, "use only so many training images; 0 means all")
+    held_out: float = setting(0.0, "to choose between recipes: hold out this share of each class's training images, the same ones for "
+                                   "every seed, and test on them in place of the test images; 0 means none")
 
     epochs: int = setting(10, "passes over the training images")
     batch_size: int = setting(128, "images between two updates of the weights, over all processes together")
