@@ -21,9 +21,11 @@ print(random.random(), np.random.rand(), torch.rand(()).item())
 
 @pytest.fixture(scope="module")
 def nursery():
-    nursery = kernels.Nursery()
-    yield nursery
-    nursery.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as `make test` sets it
+        nursery = kernels.Nursery()
+        yield nursery
+        nursery.close()
 
 
 @pytest.fixture
@@ -97,6 +99,23 @@ def test_none_outlives_the_nursery_and_a_broken_nursery_says_so(kernel, nursery,
     monkeypatch.setattr(kernels.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="died or takes too long"):
         nursery.launch(["-f", "nowhere"], None, {})
+
+
+def test_after_a_refusal_kernels_start_as_ever(monkeypatch, tmp_path):
+    """As without OMP_NUM_THREADS=1, where NumPy's import may start threads: a copy of them would hang."""
+    served = tmp_path / "served.py"
+    served.write_text("import sys, threading, time\n"
+                      "threading.Thread(target=time.sleep, args=[600], daemon=True).start()\n"
+                      f"sys.path.insert(0, {os.path.dirname(kernels.__file__)!r})\n"
+                      "import kernels\nkernels.LIBRARIES = ()\nkernels.serve()\n")
+    monkeypatch.setattr(kernels, "__file__", str(served))
+    nursery = kernels.Nursery()
+    assert nursery.launch(["-f", "nowhere"], None, dict(os.environ)) is None and nursery.refused == "2 threads"
+    manager = KernelManager(kernel_name="python3")
+    manager.provisioner = nursery.provisioner(manager)
+    manager.start_kernel()
+    assert not isinstance(manager.provisioner.process, kernels.Copy) and manager.is_alive()
+    manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.parametrize("command", [["other", "-m", "ipykernel_launcher"], [kernels.sys.executable, "-m", "xeus"]])

@@ -7,7 +7,8 @@
 A copy (`os.fork`) begins as `python -m ipykernel_launcher` does, with the libraries loaded: nothing that one chapter does
 reaches another. The process that is copied has one thread, no socket and no event loop, or it refuses. Where the system
 cannot fork and watch another's child (`os.pidfd_open`: Linux), for kernels that are not this Python's, and with
-CNNLIB_FRESH_KERNELS=1, kernels start as ever.
+CNNLIB_FRESH_KERNELS=1, kernels start as ever; so they do after a refusal (a library that computes with several threads,
+as NumPy may without OMP_NUM_THREADS=1).
 """
 
 import contextlib
@@ -74,9 +75,15 @@ class Nursery:
 
     def __init__(self):
         self._process = None
+        self.refused = ""
 
-    def launch(self, arguments: list[str], cwd: str | None, env: dict[str, str]) -> Copy:
-        """A kernel with these arguments of ipykernel. Raises `RuntimeError` if the nursery died or takes too long."""
+    def launch(self, arguments: list[str], cwd: str | None, env: dict[str, str]) -> Copy | None:
+        """A kernel with these arguments of ipykernel; None after a refusal, whose reason is `refused`.
+
+        Raises `RuntimeError` if the nursery died or takes too long.
+        """
+        if self.refused:
+            return None
         if self._process is None:
             command = [sys.executable, __file__]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
@@ -87,7 +94,10 @@ class Nursery:
             answer = self._process.stdout.readline()
         if not answer.strip().isdigit():
             self.close()
-            raise RuntimeError(f"the process that kernels are copied from {'said ' + repr(answer) if answer else 'died or takes too long'}")
+            self.refused = answer.decode().strip()
+            if not self.refused:
+                raise RuntimeError("the process that kernels are copied from died or takes too long")
+            return None
         return Copy(int(answer))
 
     def provisioner(self, manager):
@@ -98,9 +108,11 @@ class Nursery:
 
         class Provisioner(LocalProvisioner):
             async def launch_kernel(self, cmd, **options):
-                if cmd[:3] != [sys.executable, *LAUNCHER]:
+                env = options.get("env") or dict(os.environ)
+                copy = nursery.launch(cmd[3:], options.get("cwd"), env) if cmd[:3] == [sys.executable, *LAUNCHER] else None
+                if copy is None:
                     return await super().launch_kernel(cmd, **options)
-                self.process = nursery.launch(cmd[3:], options.get("cwd"), options.get("env") or dict(os.environ))
+                self.process = copy
                 self.pid = self.pgid = self.process.pid  # it leads a group of its own
                 self.cwd = options.get("cwd") or os.getcwd()
                 return self.connection_info
