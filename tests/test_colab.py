@@ -3,6 +3,9 @@
 Colab's environment is played by a virtual environment whose packages are links to this environment's, with a stub
 `google.colab`; the repository's public address leads to a local copy, by git's own setting. pip may ask nobody: so
 the chapter also proves that installing the package fetches nothing that Colab has.
+
+With COLAB_PYTHON, the path of a Python that has Colab's own versions (in 2026: Python 3.13, torch 2.11, numpy 2.1.3, ipywidgets 7.7.1,
+IPython 7.34) with nbclient, anywidget and setuptools, its packages are the ones that are linked; then `pytest -m slow` runs more chapters there.
 """
 
 import json
@@ -16,6 +19,7 @@ from pathlib import Path
 import notebooks
 import pytest
 
+THEIRS = os.environ.get("COLAB_PYTHON", sys.executable)
 KEPT = ("torch", "torchvision", "numpy")
 STUB = """
 import types
@@ -48,6 +52,10 @@ def git(*arguments, cwd):
     return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, timeout=500).stdout
 
 
+def asked(python, code):
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, timeout=500).stdout.strip()
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     """A local repository that holds the book as it is in the working tree."""
@@ -68,20 +76,20 @@ def colab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("colab")
     packages = folder / "packages"
     packages.mkdir()
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+    purelib = Path(sysconfig.get_path("purelib") if sys.executable == THEIRS else asked(THEIRS, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    for entry in purelib.iterdir():
         if "cnnlib" not in entry.name and entry.name != "google":
             (packages / entry.name).symlink_to(entry)
     stub = packages / "google" / "colab"  # in a folder of its own, never in this environment's `google`, which protobuf brings
     stub.mkdir(parents=True)
-    for entry in Path(sysconfig.get_path("purelib"), "google").glob("*"):
+    for entry in (purelib / "google").glob("*"):
         (packages / "google" / entry.name).symlink_to(entry)
     (stub / "__init__.py").write_text("from google.colab import output\n")  # there from the start of a kernel
     (stub / "output.py").write_text(STUB)
 
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=500)
+    subprocess.run([THEIRS, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=500)
     python = folder / "env" / "bin" / "python"
-    own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-                         check=True, capture_output=True, text=True, timeout=500).stdout.strip()
+    own = asked(python, "import sysconfig; print(sysconfig.get_path('purelib'))")
     Path(own, "colab.pth").write_text(f"{packages}\n")
     return python
 
@@ -95,11 +103,9 @@ def versions(python, folder, environment):
     return json.loads(run.stdout)
 
 
-@pytest.mark.skipif(not notebooks.chapter_files(), reason="there is no chapter yet")
-def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
-    chapter = notebooks.chapter_files()[0]
-    shutil.copy(chapter, tmp_path)
-    environment = {
+def environment_of(colab, repository):
+    """What a kernel finds there: its own programs first, a copy of the repository, no package index."""
+    return {
         **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CNNLIB_DATA")},
         "PATH": f"{colab.parent}{os.pathsep}{os.environ['PATH']}",
         "GIT_CONFIG_COUNT": "1",
@@ -109,6 +115,13 @@ def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this as `--no-build-isolation`: setuptools is here already
         "OMP_NUM_THREADS": "1",
     }
+
+
+@pytest.mark.skipif(not notebooks.chapter_files(), reason="there is no chapter yet")
+def test_first_chapter_runs_in_colab(colab, repository, tmp_path):
+    chapter = notebooks.chapter_files()[0]
+    shutil.copy(chapter, tmp_path)
+    environment = environment_of(colab, repository)
     run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 500}
     assert subprocess.run([colab, "-c", "import cnnlib"], **run).returncode != 0
     before = versions(colab, tmp_path, environment)
@@ -129,3 +142,13 @@ def test_explorers_ask_colab_for_its_widget_manager(colab, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(notebooks.ROOT)}
     done = subprocess.run([colab, "-c", EXPLORER], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("COLAB_PYTHON" not in os.environ, reason="the tests of chapters run them with this environment's packages")
+@pytest.mark.parametrize("chapter", notebooks.chapter_files()[1:], ids=lambda path: path.stem)
+def test_chapters_run_with_colabs_versions(colab, repository, tmp_path, chapter):
+    shutil.copy(chapter, tmp_path)
+    environment = environment_of(colab, repository)
+    done = subprocess.run([colab, "-c", RUN, chapter.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stderr[-5000:]

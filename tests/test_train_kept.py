@@ -99,7 +99,8 @@ def kill_again_and_again(path, kills, seed):
                 last = 0, 0
     list(fit(recipe, model=network(), data=small, checkpoint=path, save_minutes=1e-9))
     assert_same_state(path, path + ".whole")
-    assert not [name for name in os.listdir(os.path.dirname(path)) if name.endswith((".part", ".lock"))]
+    left = sorted(name for name in os.listdir(os.path.dirname(path)) if name.endswith((".part", ".lock", ".trial")))
+    assert not left, f"killed writers left {left}"
     print(json.dumps(killed))
 
 
@@ -111,6 +112,15 @@ def assert_same_state(path, other):
     for part in ("model", "average"):
         assert all(torch.equal(a, b) for a, b in zip(one[part].values(), two[part].values(), strict=True))
     assert torch.equal(one["random"]["cpu"], two["random"]["cpu"])
+
+
+def test_what_killed_writers_left_goes_and_nothing_else(small, tmp_path):
+    names = ("run.pt", "run.best.pt", "other.pt", "run.pt.part", "run2.pt.1.part", "run.pt.txt")
+    gone = ("run.pt.0a.part", "run.best.pt.0b.part", "run.pt.trial.0c.part", "run.pt.trial")
+    for name in (*names[2:], *gone):
+        (tmp_path / name).write_text("half")
+    run(RECIPE, small, checkpoint=tmp_path / "run.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def killed(tmp_path, kills, seed):

@@ -169,8 +169,9 @@ def only_writer(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     own = lock.resolve()
     _own.add(own)
     try:
-        for left in path.parent.glob(f"{escape(path.name)}.*.part"):
-            left.unlink(missing_ok=True)
+        for name in (path.name, best_path(path).name):
+            for left in [*path.parent.glob(f"{escape(name)}.*.part"), *path.parent.glob(f"{escape(name)}.trial")]:
+                left.unlink(missing_ok=True)
         yield
     finally:
         _own.discard(own)
