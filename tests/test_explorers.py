@@ -287,6 +287,26 @@ def test_a_unit_its_field_and_its_sum(live):
     page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('channel 1,')")
 
 
+def test_softmax_is_written_out_and_the_window_slides(live):
+    page = live(FollowPhotograph("zfnet_cifar", layer=1, unit=(3, 4)))
+    start(page)
+    for chosen in (0, 2):
+        page.locator(".cx-answers button").nth(chosen).click()
+        page.wait_for_function("(i) => document.querySelectorAll('.cx-answers button')[i].ariaPressed === 'true'", arg=chosen)
+        top, terms, whole, share = re.fullmatch(r"Softmax: exp\((.*?)\) / \((.*)\) = [\d.e+-]+ / ([\d.e+-]+) = ([\d.]+)%",
+                                                page.locator(".cx-softmax").inner_text().replace("\u2212", "-")).groups()
+        scores = [float(number) for number in re.findall(r"exp\((.*?)\)", terms)]
+        assert len(scores) == 10 and float(top) in scores
+        total = sum(np.exp(score) for score in scores)
+        assert total == pytest.approx(float(whole), rel=2e-3) and 100 * np.exp(float(top)) / total == pytest.approx(float(share), abs=0.1)
+    page.get_by_role("button", name="Slide the window").click()
+    page.wait_for_function("() => /unit \\(3, 6\\)/.test(document.querySelector('[role=status]').innerText)")
+    page.get_by_role("button", name="Stop").click()
+    assert page.get_by_role("status").get_attribute("aria-live") is None
+    low, high = re.search(r"from (.*) to (.*):", page.locator(".cx-maps figcaption").nth(1).inner_text().replace("\u2212", "-")).groups()
+    assert float(low) < float(high)
+
+
 def test_a_filter_switched_off_changes_the_answer_as_in_pytorch(live):
     page = live(FollowPhotograph("zfnet_cifar", layer=1, channel=5))
     start(page)

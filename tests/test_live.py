@@ -88,7 +88,7 @@ def compare(engine, model, size, tolerance=TOLERANCE):
 SMALL = [name for name in list_models() if name.endswith(("_cifar", "_cifar_bn")) and "step" not in name]
 
 
-@pytest.mark.parametrize("name", ["alexnet_cifar", "convnext_cifar", "densenet_cifar", "efficientnet_b0_cifar", "fractalnet_cifar",
+@pytest.mark.parametrize("name", ["alexnet_cifar", "convnext_cifar", "densenet_cifar", "mobilenet_v2_cifar", "efficientnet_b0_cifar", "fractalnet_cifar",
                                   "googlenet_cifar", "mobilenet_v1_cifar", "mobilenet_v3_small_cifar", "nasnet_cifar", "preresnet20", "regnet_y_cifar",
                                   "resnet20", "shufflenet_v2_cifar", "squeezenet_cifar", "vgg11_cifar", "zfnet_cifar",
                                   "lenet5_cifar", "repvgg_cifar", "nfnet_cifar", "mobilenet_v4_conv_small_cifar"])
@@ -199,7 +199,7 @@ def count(node):
     return torch.Size(node["shape"]).numel()
 
 
-@pytest.mark.parametrize("name", ["alexnet_cifar", "resnet20", "convnext_cifar", "densenet_cifar", "shufflenet_v2_cifar", "nasnet_cifar"])
+@pytest.mark.parametrize("name", ["alexnet_cifar", "resnet20", "convnext_cifar", "densenet_cifar", "mobilenet_v2_cifar", "shufflenet_v2_cifar", "nasnet_cifar"])
 def test_fields_are_those_of_the_analysis(engine, name):
     size = find_variant(name).input_size
     model = create_model(name).eval()

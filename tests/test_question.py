@@ -107,6 +107,7 @@ def test_the_same_question_takes_code(answer, verdict):
 
 WRONG = {
     "usual is right": (lambda: Question("?", 5, usual=[(5.0, "no")]), r"usual=5.0 \(no\) is right"),
+    "usual twice": (lambda: Question("?", 5, usual=[(8, "no"), (8.0, "never")]), r"usual=8.0 \(never\) is there already"),
     "usual is unreadable": (lambda: Question("?", 5, usual=[("five", "no")]), "no number"),
     "choice": (lambda: Question("?", "c", choices=["a", "b"]), r"answer='c' is not among the choices \['a', 'b'\]"),
     "kind": (lambda: Question("?", 5, kind="text"), "kind='text'.*'number'"),

@@ -4,6 +4,7 @@ from .block import BlockDesigner
 from .convolution import ConvolutionArithmetic
 from .cost_table import CostTableExplorer
 from .follow import FollowPhotograph
+from .fusion import BranchFusion
 from .inception import InceptionDesigner
 from .map import ArchitectureMap
 from .network import NetworkExplorer
@@ -13,6 +14,6 @@ from .receptive_field import ReceptiveFieldExplorer
 from .stack import StackDesigner, conv, pool
 
 __all__ = [
-    "ArchitectureMap", "BlockDesigner", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph", "InceptionDesigner",
-    "NetworkExplorer", "NormalizationAxes", "Question", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
+    "ArchitectureMap", "BlockDesigner", "BranchFusion", "ConvolutionArithmetic", "CostTableExplorer", "FollowPhotograph",
+    "InceptionDesigner", "NetworkExplorer", "NormalizationAxes", "Question", "ReceptiveFieldExplorer", "StackDesigner", "conv", "pool",
 ]

@@ -48,7 +48,7 @@ class ConvolutionArithmetic(Explorer):
         check_choice("mode", mode, MODES)
         if weights and len(weights) != 3 * kernel_size**2:
             raise ValueError(f"weights holds {len(weights)} numbers; three channels and a kernel of {kernel_size} need {3 * kernel_size**2}")
-        super().__init__({"limits": LIMITS, "pixels": _pixels()}, input_size=input_size, kernel_size=kernel_size, stride=stride,
+        super().__init__({"limits": LIMITS, "pixels": small_photograph()}, input_size=input_size, kernel_size=kernel_size, stride=stride,
                          padding=padding, dilation=dilation, unit=[row, column], mode=mode, weights=[float(weight) for weight in weights])
 
     @property
@@ -73,7 +73,7 @@ class ConvolutionArithmetic(Explorer):
         return check_choice("mode", proposal.value, MODES)
 
 
-def _pixels() -> str:
+def small_photograph() -> str:
     """The photograph as SIDE x SIDE x 3 bytes in base64; "" where the book's pictures are not at hand."""
     from PIL import Image
 

@@ -20,7 +20,7 @@ from .live import export
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OVERLAYS = ("nothing", "Grad-CAM", "occlusion")
-THUMBNAIL, LARGEST = 48, 256  # pixels of a photograph on the page, and of its file beside the page
+THUMBNAIL = 48  # pixels of a photograph on the page, before anything is asked for
 
 
 def _committed(weights: str, network: str, classes: Sequence[str] = CIFAR10, **arguments) -> tuple[nn.Module, dict]:
@@ -59,7 +59,10 @@ NETWORKS: dict[str, tuple[str, Callable]] = {
     "vgg11_animals": ("a narrow VGG-11 with batch norm, trained on six animals", _vgg),
     "efficientnet_lite0": ("EfficientNet-Lite0, trained on ImageNet: 1,000 classes", _efficientnet_lite0),
 }
-PHOTOGRAPHS = {"chelsea": "a cat", "astronaut": "an astronaut", "coffee": "a cup of coffee", "rocket": "a rocket"}
+# Name -> what it shows, for a screen reader; authors and licences stand in data/README.md.
+PHOTOGRAPHS = {"chelsea": "a cat", "shepherd": "a German shepherd", "horses": "horses", "moose": "a moose", "kingfisher": "a kingfisher",
+               "rocket": "a rocket", "coffee": "a cup of coffee", "red_panda": "a red panda", "koala": "a koala", "raccoon": "a raccoon",
+               "castle": "a castle", "astronaut": "an astronaut"}
 
 
 def offered() -> list[str]:
@@ -85,7 +88,7 @@ def file(name: str) -> bytes:
     """
     stem, _, ending = name.rpartition(".")
     if stem in PHOTOGRAPHS and ending == "jpg":
-        return _jpeg(stem, LARGEST)
+        return book_file(f"images/{name}").read_bytes()
     if stem in offered() and ending in ("json", "safetensors"):
         model, settings = trained(stem)
         size = settings.pop("input_size")
@@ -103,12 +106,14 @@ def write_files(folder: str | Path) -> None:
         (folder / name).write_bytes(file(name))
 
 
-def _jpeg(photograph: str, side: int) -> bytes:
+def _thumbnail(photograph: str) -> str:
+    """A photograph in THUMBNAIL x THUMBNAIL pixels, as an address that holds its bytes."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.open(book_file(f"images/{photograph}.jpg")).convert("RGB").resize((side, side), Image.Resampling.BOX).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
+    small = Image.open(book_file(f"images/{photograph}.jpg")).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    small.save(buffer, "WEBP", quality=75)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 class FollowPhotograph(Explorer):
@@ -141,8 +146,7 @@ class FollowPhotograph(Explorer):
             raise ValueError("networks is empty; name at least one of " + ", ".join(offered()))
         entries = [[check_choice("network", name, offered()), NETWORKS[name][0], len(file(f"{name}.safetensors"))] for name in networks]
         check_choice("photograph", photograph, list(PHOTOGRAPHS))
-        pictures = [[name, title, "data:image/jpeg;base64," + base64.b64encode(_jpeg(name, THUMBNAIL)).decode("ascii")]
-                    for name, title in PHOTOGRAPHS.items()]
+        pictures = [[name, title, _thumbnail(name)] for name, title in PHOTOGRAPHS.items()]
         super().__init__({"networks": entries, "photographs": pictures}, network=networks[0], photograph=photograph, layer=layer,
                          channel=channel, unit=list(unit), overlay=overlay, target=-1, off=[])
         self.on_msg(self._answer)

@@ -22,10 +22,11 @@ class Question(Explorer):
 
     The kind follows from the answer: a number, a shape (a tuple of lengths), a choice (with `choices`); an ordering (a list of
     texts) is named. `tolerance` (relative) replaces the rules for numbers. `usual` holds (wrong answer, what it means), the meaning as
-    the end of a sentence. `name` is under what the browser keeps progress; by default the text. In a notebook the same question judges
+    the end of a sentence. `name` is under what the browser keeps progress; by default text, answer and hints. In a notebook the same question judges
     code: `question.check(answer)` takes a number, tensor, list or text.
 
-    Raises `ValueError` for a choice without the answer in it, a usual wrong answer that is right, and one that cannot be read.
+    Raises `ValueError` for a choice without the answer in it, a usual wrong answer that is right or stands there twice, and one that
+    cannot be read.
     """
 
     _esm = module("question")
@@ -53,6 +54,8 @@ class Question(Explorer):
         for value, meaning in usual:
             if judge(kind, value, truth, tolerance=tolerance)[0] is not False:
                 raise ValueError(f"usual={value!r} ({meaning}) is right, or no {kind}")
+            if any(judge(kind, value, other, tolerance=tolerance)[0] for other, _ in wrong):
+                raise ValueError(f"usual={value!r} ({meaning}) is there already, with another meaning")
             wrong.append([value if kind in ("choice", "order") else read_answer(kind, value), meaning])
         self.truth, self.kind, self.usual, self.tolerance = truth, kind, wrong, tolerance
         super().__init__({"text": text, "kind": kind, "truth": truth, "items": items, "tolerance": tolerance, "usual": wrong, "hints": list(hints),

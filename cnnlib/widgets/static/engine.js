@@ -17,6 +17,7 @@ export function engine() {
       : exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
     return bits >> 15 ? -magnitude : magnitude;
   }
+  let halves = null; // all 65,536 of them, made when a file has some
 
   function readWeights(buffer) {
     const length = Number(new DataView(buffer).getBigUint64(0, true));
@@ -29,11 +30,14 @@ export function engine() {
     for (const [name, entry] of Object.entries(header)) {
       if (name === "__metadata__" || name.endsWith(".scale")) continue;
       const stored = raw(entry);
-      weights[name] = entry.dtype === "F32" ? stored : Float32Array.from(stored, entry.dtype === "F16" ? half : Number);
-      if (entry.dtype === "I8") {
+      const values = (weights[name] = entry.dtype === "F32" ? stored : new Float32Array(stored.length));
+      if (entry.dtype === "F16") {
+        halves ??= Float32Array.from(range(1 << 16), half);
+        for (let i = 0; i < stored.length; i++) values[i] = halves[stored[i]];
+      } else if (entry.dtype === "I8") {
         const scales = raw(header[`${name}.scale`]);
         const row = stored.length / scales.length;
-        for (let i = 0; i < stored.length; i++) weights[name][i] *= scales[Math.floor(i / row)];
+        for (let r = 0, i = 0; r < scales.length; r++) for (const end = i + row; i < end; i++) values[i] = stored[i] * scales[r];
       }
     }
     return weights;

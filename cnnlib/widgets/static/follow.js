@@ -81,6 +81,7 @@ function render({ model, el }) {
   let picture = null; // a square canvas of the photograph
   let pixels = null;
   let answer = []; // probabilities
+  let scores = [];
   let whole_ = null; // those of the whole network, while something is switched off
   let overlay = null;
   let shown = {}; // what the views of a layer show
@@ -115,18 +116,37 @@ function render({ model, el }) {
   const channel = () => Math.min(get("channel"), limits.channel()[1]);
   const element = () => (channel() * side(2) + unit()[0]) * side(3) + unit()[1];
 
+  let timer = null;
+  const halt = () => {
+    clearInterval(timer);
+    timer = null;
+    slide.textContent = "Slide the window";
+    status.removeAttribute("aria-live");
+  };
+  const slide = button("Slide the window", () => {
+    if (timer) return halt();
+    slide.textContent = "Stop";
+    status.setAttribute("aria-live", "off"); // a screen reader would hear every step
+    timer = setInterval(() => {
+      const next = (unit()[0] * side(3) + unit()[1] + 1) % (side(2) * side(3));
+      put(model, { unit: [Math.floor(next / side(3)), next % side(3)] });
+    }, 350);
+  });
+  slide.sync = () => (slide.hidden = side(2) * side(3) < 2);
+
   // --- drawing ---
 
-  const canvas = (label, click) => html("canvas", { role: "img", "aria-label": label, ...(click && { click }) });
-  const scene = canvas("The photograph", (event) => pick(event));
-  const map = canvas("One map", (event) => pick(event));
-  const mosaic = canvas("All maps of the layer", (event) => {
+  const canvas = (label, more) => html("canvas", { role: "img", "aria-label": label, ...more });
+  const dragged = { pointerdown: pick, pointermove: (event) => event.buttons && pick(event) };
+  const scene = canvas("The photograph", dragged);
+  const map = canvas("One map", dragged);
+  const mosaic = canvas("All maps of the layer", { click(event) {
     const box = mosaic.getBoundingClientRect();
     const across = Math.ceil(Math.sqrt(Math.min(MOST_MAPS, side(1))));
     const index = Math.floor(((event.clientY - box.top) / box.height) * Math.ceil(Math.min(MOST_MAPS, side(1)) / across)) * across
       + Math.floor(((event.clientX - box.left) / box.width) * across);
     put(model, { channel: Math.min(index, limits.channel()[1]) });
-  });
+  } });
   function pick(event) {
     const box = event.target.getBoundingClientRect();
     put(model, { unit: [[event.clientY - box.top, box.height, 2], [event.clientX - box.left, box.width, 3]].map(([at, length, axis]) =>
@@ -236,6 +256,7 @@ function render({ model, el }) {
     if (off.length) whole_ = await ask("run", pixels, []);
     answer = await ask("run", pixels, off);
     if (!off.length) whole_ = null;
+    scores = await ask("value", graph.nodes.length - 1);
     answers.dataset.milliseconds = Math.round(performance.now() - begin);
     computed = key();
     await explainOverlay();
@@ -271,12 +292,13 @@ function render({ model, el }) {
   const inputs = html("div", { class: "cx-inputs" });
   const switches = html("div", { class: "cx-row cx-switches" });
   const title = html("h4", {});
+  const range = html("span", {});
   detail.append(html("div", { class: "cx-two" },
     html("figure", {}, scene, html("figcaption", {}, "The picture, and what the unit sees of it"), view), answers),
   html("div", { class: "cx-layer" }, title, html("div", { class: "cx-maps" },
-    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, "This map: press a unit")), inputs)),
-  html("div", { class: "cx-controls" }, numbers), switches, sum);
-  detail.sync = () => [...numbers, view].forEach((control) => control.sync());
+    html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, range)), inputs)),
+  html("div", { class: "cx-controls" }, numbers, slide), switches, sum);
+  detail.sync = () => [...numbers, slide, view].forEach((control) => control.sync());
   controls.push(detail); // its parts are controls, but it stands below
 
   let cards = [];
@@ -328,7 +350,9 @@ function render({ model, el }) {
     cards.forEach((card, i) => card.setAttribute("aria-pressed", String(i === id)));
     paint(mosaic, values, Math.min(C, MOST_MAPS), H, W);
     const small = html("canvas");
-    paint(small, values.subarray(channel() * H * W, (channel() + 1) * H * W), 1, H, W);
+    const own = values.subarray(channel() * H * W, (channel() + 1) * H * W);
+    paint(small, own, 1, H, W);
+    range.textContent = `This map, from ${text(own.reduce((a, b) => Math.min(a, b)))} to ${text(own.reduce((a, b) => Math.max(a, b)))}: press a unit`;
     const scale = Math.ceil(256 / Math.max(H, W));
     Object.assign(map, { width: scale * W, height: scale * H });
     map.setAttribute("aria-label", `Channel ${channel()} of ${nameOf(one)}, ${H} by ${W} units`);
@@ -356,7 +380,7 @@ function render({ model, el }) {
     answers.replaceChildren(html("strong", {}, "The answer"), ...order.map(([share, i]) => html("button", { type: "button",
       "aria-pressed": String(i === target()), click: () => put(model, { target: i }) },
     html("span", {}, graph.classes[i]), html("span", {}, percent(share), whole_ && html("small", {}, ` was ${percent(whole_[i])}`)),
-    html("span", { class: "cx-bar cx-bar-macs", style: `width: ${percent(share)}` }))), html("p", { class: "cx-soft" },
+    html("span", { class: "cx-bar cx-bar-macs", style: `width: ${percent(share)}` }))), html("p", { class: "cx-softmax" }, softmaxText()), html("p", { class: "cx-soft" },
       "Press a class: the picture is explained for it. Probabilities add up to 1 whatever the picture shows; what is none of the classes gets one, too."));
 
     sum.replaceChildren(...drawSum(one, told));
@@ -365,6 +389,17 @@ function render({ model, el }) {
     status.textContent = `${graph.classes[target()]} ${percent(answer[target()])}${whole_ ? ` instead of ${percent(whole_[target()])}, with ${plural(silent.length, "part")} switched off` : ""}. `
       + `${nameOf(one)}, channel ${channel()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}.`;
     drawScene();
+  }
+
+  // How softmax makes a share of the chosen class's score.
+  function softmaxText() {
+    const power = (score) => `exp(${text(score)})`;
+    const order = [...scores].sort((a, b) => b - a);
+    const written = order.slice(0, order.length > 12 ? 4 : 12);
+    const total = order.reduce((sum, score) => sum + Math.exp(score), 0);
+    const rest = order.length - written.length;
+    return `Softmax: ${power(scores[target()])} / (${written.map(power).join(" + ")}${rest ? ` + ${plural(rest, "smaller one")}` : ""}) `
+      + `= ${Math.exp(scores[target()]).toPrecision(4)} / ${total.toPrecision(4)} = ${percent(answer[target()])}`;
   }
 
   function drawSum(one, told) {
@@ -442,7 +477,11 @@ function render({ model, el }) {
   }
 
   const private_ = html("p", { class: "cx-soft" }, "Everything is computed in this page: no picture leaves it.");
-  const unmount = mount({ model, el }, { name: "follow", title: "Follow one photograph", controls, update, stop: stopCamera, end,
+  const unmount = mount({ model, el }, { name: "follow", title: "Follow one photograph", controls, update, end,
+    stop() {
+      stopCamera();
+      halt();
+    },
     body: [video, private_, status, layers, detail] });
   const root = el.querySelector(".cx");
   root.addEventListener("dragover", (event) => event.preventDefault());

@@ -54,7 +54,8 @@ export function judge({ rules, unreadable, kind, truth, tolerance, usual }, answ
 
 function render({ model, el }) {
   const data = model.get("data");
-  const key = `cnnlib question: ${data.name}`;
+  // Under its name, or by what makes it this question: several ask for "the shape of its output".
+  const key = `cnnlib question: ${data.name === data.text ? [data.text, JSON.stringify(data.truth), ...data.hints].join(" ") : data.name}`;
   const remember = (value) => { try { localStorage.setItem(key, value); } catch { /* a page that may keep nothing */ } };
   const recall = () => { try { return localStorage.getItem(key); } catch { return null; } };
   const id = freshId();
