@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 
 from cnnlib import create_model, list_models
-from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.analysis.depth import depth
+from cnnlib.analysis.cost import CostTable
+from cnnlib.analysis.depth import depth_of
+from cnnlib.analysis.fields import Fields
+from cnnlib.analysis.trace import trace
 from cnnlib.registry import find_variant
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +34,9 @@ def make_row(name: str) -> dict[str, str]:
     variant = find_variant(name)
     with torch.device("meta"):
         model = create_model(name).eval()
-    total = cost_table(model, variant.input_size).total
-    fields = receptive_field(model, variant.input_size)
+    record = trace(model, variant.input_size)  # one for all that the row says
+    total = CostTable(record).total
+    fields = Fields(record, 0)
     last = [layer for layer in fields if layer.split(".")[0] == "stages"][-1]  # the module that ends last
     height, width = fields["stages" if "stages" in fields else last].size
     if height != width:
@@ -47,7 +50,7 @@ def make_row(name: str) -> dict[str, str]:
         "modules": str(sum(1 for _ in model.modules())),
         "macs": str(total.macs),
         "activations": str(total.activations),
-        "depth": str(depth(model, variant.input_size)),
+        "depth": str(depth_of(record)),
         "receptive_field": str(height),
         "cite": variant.cite,
         "twin": variant.twin or "",
