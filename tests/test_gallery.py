@@ -51,7 +51,7 @@ def test_small_pictures_are_of_one_size_and_nothing_is_cut(name):
 
 def test_every_row_of_the_zoo_page_has_its_picture():
     page = zoo_table.as_page(zoo_table.read_csv())
-    shown = re.findall(r'^\| `(\w+)` \| <img src="\.\./_static/pictures/small/\1\.svg" alt="feature maps of \1" [^>]*loading="lazy"',
+    shown = re.findall(r'^\| `(\w+)`<br><img src="\.\./_static/pictures/small/\1\.svg" alt="feature maps of \1" [^>]*loading="lazy"',
                        page, re.M)
     assert sorted(shown) == sorted(list_models())
 

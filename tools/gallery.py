@@ -60,7 +60,7 @@ def write_pictures(folder: Path) -> None:
 def small_picture_cell(name: str) -> str:
     """The small picture of a network for a table of a page in `chapters`; its room is kept until it is loaded."""
     return (f'<img src="../_static/pictures/small/{name}.svg" alt="feature maps of {name}" class="dark-light" '
-            f'loading="lazy" width="{SMALL[0]}" height="{SMALL[1]}">')
+            f'loading="lazy" width="{0.75 * SMALL[0]:g}" height="{0.75 * SMALL[1]:g}" style="max-width:none">')
 
 
 def as_page() -> str:

@@ -79,12 +79,12 @@ def as_page(rows: list[dict[str, str]]) -> str:
     for family, group in sorted(families.items(), key=lambda item: (min(row["year"] for row in item[1]), item[0])):
         lines = [
             f"## {family}", "",
-            "| network | in small | parameters | multiply-adds | depth | field | input | paper | same network in |",
-            "|:--|:--|--:|--:|--:|--:|:--|:--|:--|",
+            "| network | parameters | multiply-adds | depth | field | input | paper | same network in |",
+            "|:--|--:|--:|--:|--:|:--|:--|:--|",
         ]
         for row in group:
             lines.append("| " + " | ".join((
-                f"`{row['name']}`", small_picture_cell(row["name"]), shortened(int(row["params"])), shortened(int(row["macs"])), row["depth"],
+                f"`{row['name']}`<br>{small_picture_cell(row['name'])}", shortened(int(row["params"])), shortened(int(row["macs"])), row["depth"],
                 row["receptive_field"], row["input"].removeprefix("3x"), papers[row["cite"]],
                 f"`{row['twin']}`" if row["twin"] else "",
             )) + " |")
@@ -103,8 +103,8 @@ Every network of `cnnlib`, by family and year. The numbers are computed from the
   images count three projections beside the path, and they and the FractalNets leave out the last, fully connected layer.
 - **Field** is the receptive field, in pixels, of a unit in the last feature map; it may exceed the image. Squeeze and
   excitation sees the whole image; the field given is the one without it.
-- **In small**: the feature maps from the image to the answer, as [all networks in pictures](gallery.md) has them large:
-  blue is convolution, yellow pooling, red a fully connected layer.
+- The small picture shows the feature maps from the image to the answer, which [all networks in pictures](gallery.md) has
+  large: blue is convolution, yellow pooling, red a fully connected layer.
 - Networks without an entry in the last column have a published parameter count or cost to compare with
   (`data/published`), or are small-image forms made for this book."""
 
