@@ -247,6 +247,79 @@ def test_words_of_papers():
         assert part.label.replace("\u00d7", "x") == label
 
 
+class Filtered(nn.Module):
+    """A convolution by a filter that is given, or that is made of the input."""
+
+    def __init__(self, groups=4, out=4, buffer=True, learned=False):
+        super().__init__()
+        self.groups = groups
+        if buffer:
+            self.register_buffer("weight", torch.ones(out, 4 // groups, 3, 3) / 9)
+        else:
+            self.make = nn.Linear(4, out * 4 // groups * 9)
+        self.out = out
+
+    def forward(self, x):
+        weight = self.weight if hasattr(self, "weight") else self.make(x.mean((0, 2, 3))).view(self.out, -1, 3, 3)
+        return nn.functional.conv2d(x, weight, stride=2, padding=1, groups=self.groups)
+
+
+class BlurPool2d(Filtered):
+    pass
+
+
+@pytest.mark.parametrize("module, label, kind", [
+    (BlurPool2d(), "3x3 blur pool, /2", "pool"), (Filtered(), "3x3 fixed filter, /2", "pool"),
+    (Filtered(groups=1, out=8), "3x3 fixed conv, 8, /2", "conv"),
+    (Filtered(groups=1, out=8, buffer=False), "3x3 dynamic conv, 8, /2", "conv"),
+])
+def test_filters_that_are_not_learned_are_told_from_those_that_are(module, label, kind):
+    found = diagram(nn.Sequential(nn.Conv2d(3, 4, 1), module), (3, 8, 8)).layers()[-1]
+    assert (found.label.replace("\u00d7", "x"), found.kind, found.params) == (label, kind, 0)
+
+
+def test_anti_aliased_pooling_is_drawn_as_what_it_is():
+    labels = [layer.label for layer in drawn("resnetblur50d").layers()]
+    assert labels.count("3\u00d73 blur pool, /2") == 4 and "matrix product" not in labels
+
+
+class Scaled(nn.Module):
+    def __init__(self, *numbers, forward=lambda conv, x, number: x + conv(x / number)):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in numbers)
+        self.numbers, self.step = numbers, forward
+
+    def forward(self, x):
+        for block, number in zip(self.blocks, self.numbers):
+            x = self.step(block, x, number)
+        return x
+
+
+def test_constants_that_differ_from_turn_to_turn_are_told_as_their_range():
+    inside = [("branches", ["/ 1.02 to 1.08 | 3x3 conv, 4"], []), "+"]
+    assert told(diagram(Scaled(1.02, 1.04, 1.08), (4, 8, 8)).structure("", "block")) == [("repeat", 3, inside)]
+    assert told(diagram(Scaled(1.5, 1.5), (4, 8, 8)).structure("", "block"))[0][2][0][1] == ["/ 1.5 | 3x3 conv, 4"]
+    deep = drawn("nfnet_f2").structure("stages.2")
+    assert told(deep) == ["NormFreeBlock", ("repeat", 17, ["NormFreeBlock"])]
+
+
+@pytest.mark.parametrize("step, label", [
+    (lambda conv, x, n: conv(x) - n, "\u2212 3"), (lambda conv, x, n: n - conv(x), "3 \u2212 x"),
+    (lambda conv, x, n: -conv(x), "\u2212"), (lambda conv, x, n: conv(x) * n, "x 3"),
+    (lambda conv, x, n: conv(x) + n, "+ 3"), (lambda conv, x, n: 0 - conv(x), "0 \u2212 x"),
+    (lambda conv, x, n: conv(x) * 0, "x 0"), (lambda conv, x, n: conv(x) + 1, "+ 1"),
+])
+def test_a_constant_and_what_is_done_with_it(step, label):
+    assert told(diagram(Scaled(3, forward=step), (4, 8, 8)).structure("", "block")) == [f"3x3 conv, 4 | {label}"]
+
+
+@pytest.mark.parametrize("step", [
+    lambda conv, x, n: sum([conv(x), x]), lambda conv, x, n: 1 * (0 + conv(x) / 1 - 0) + x])
+def test_what_changes_nothing_is_not_drawn(step):
+    plain = told(diagram(Scaled(1, forward=lambda conv, x, n: conv(x) + x), (4, 8, 8)).structure("", "block"))
+    assert told(diagram(Scaled(1, forward=step), (4, 8, 8)).structure("", "block")) == plain
+
+
 def test_splits_shuffles_gates_and_means():
     units = told(drawn("shufflenet_v2_x1_0").structure("stages.0.1"))
     assert units[0] == "split" and units[-2:] == ["concatenate", "channel shuffle"] and units[1][2] == []

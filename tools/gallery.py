@@ -18,7 +18,7 @@ import torch
 
 from cnnlib import create_model, list_models
 from cnnlib.analysis.diagram import diagram
-from cnnlib.analysis.drawing import draw, small_picture
+from cnnlib.analysis.drawing import SMALL, draw, small_picture
 from cnnlib.registry import find_variant
 
 ROOT = Path(__file__).parents[1]
@@ -58,8 +58,9 @@ def write_pictures(folder: Path) -> None:
 
 
 def small_picture_cell(name: str) -> str:
-    """The small picture of a network for a table of a page in `chapters`."""
-    return f'<img src="../_static/pictures/small/{name}.svg" alt="" class="dark-light" loading="lazy" height="34">'
+    """The small picture of a network for a table of a page in `chapters`; its room is kept until it is loaded."""
+    return (f'<img src="../_static/pictures/small/{name}.svg" alt="feature maps of {name}" class="dark-light" '
+            f'loading="lazy" width="{0.75 * SMALL[0]:g}" height="{0.75 * SMALL[1]:g}" style="max-width:none">')
 
 
 def as_page() -> str:

@@ -16,9 +16,12 @@ from pathlib import Path
 import torch
 
 from cnnlib import create_model, list_models
-from cnnlib.analysis import cost_table, receptive_field
-from cnnlib.analysis.depth import depth
+from cnnlib.analysis.cost import CostTable
+from cnnlib.analysis.depth import depth_of
+from cnnlib.analysis.fields import Fields
+from cnnlib.analysis.trace import trace
 from cnnlib.registry import find_variant
+from gallery import small_picture_cell
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "data" / "zoo.csv"
@@ -32,8 +35,9 @@ def make_row(name: str) -> dict[str, str]:
     variant = find_variant(name)
     with torch.device("meta"):
         model = create_model(name).eval()
-    total = cost_table(model, variant.input_size).total
-    fields = receptive_field(model, variant.input_size)
+    record = trace(model, variant.input_size)  # one for all that the row says
+    total = CostTable(record).total
+    fields = Fields(record, 0)
     last = [layer for layer in fields if layer.split(".")[0] == "stages"][-1]  # the module that ends last
     height, width = fields["stages" if "stages" in fields else last].size
     if height != width:
@@ -47,7 +51,7 @@ def make_row(name: str) -> dict[str, str]:
         "modules": str(sum(1 for _ in model.modules())),
         "macs": str(total.macs),
         "activations": str(total.activations),
-        "depth": str(depth(model, variant.input_size)),
+        "depth": str(depth_of(record)),
         "receptive_field": str(height),
         "cite": variant.cite,
         "twin": variant.twin or "",
@@ -80,7 +84,7 @@ def as_page(rows: list[dict[str, str]]) -> str:
         ]
         for row in group:
             lines.append("| " + " | ".join((
-                f"`{row['name']}`", shortened(int(row["params"])), shortened(int(row["macs"])), row["depth"],
+                f"`{row['name']}`<br>{small_picture_cell(row['name'])}", shortened(int(row["params"])), shortened(int(row["macs"])), row["depth"],
                 row["receptive_field"], row["input"].removeprefix("3x"), papers[row["cite"]],
                 f"`{row['twin']}`" if row["twin"] else "",
             )) + " |")
@@ -99,6 +103,8 @@ Every network of `cnnlib`, by family and year. The numbers are computed from the
   images count three projections beside the path, and they and the FractalNets leave out the last, fully connected layer.
 - **Field** is the receptive field, in pixels, of a unit in the last feature map; it may exceed the image. Squeeze and
   excitation sees the whole image; the field given is the one without it.
+- The small picture shows the feature maps from the image to the answer, which [all networks in pictures](gallery.md) has
+  large: blue is convolution, yellow pooling, red a fully connected layer.
 - Networks without an entry in the last column have a published parameter count or cost to compare with
   (`data/published`), or are small-image forms made for this book."""
 

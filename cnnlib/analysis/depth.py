@@ -4,7 +4,7 @@ from torch import nn
 
 from .inputs import InputSize
 from .ops import macs
-from .trace import trace
+from .trace import Trace, trace
 
 
 def depth(model: nn.Module, input_size: InputSize) -> int:
@@ -13,7 +13,11 @@ def depth(model: nn.Module, input_size: InputSize) -> int:
     `input_size` is that of `trace`; the model is taken in the mode in which it is. A path through a factor that is
     spread over a map, the gate of squeeze and excitation, does not count: papers leave it out.
     """
-    record = trace(model, input_size)
+    return depth_of(trace(model, input_size))
+
+
+def depth_of(record: Trace) -> int:
+    """The same of a forward pass that was recorded already."""
     length = {}  # of the longest path to a value
     weights = set()  # values made of parameters alone: standardized weights, say
     for node in record.nodes():

@@ -172,6 +172,7 @@ class _Layer:
         self.kind = self.label = ""
         self.details = {}
         self.nodes = []
+        self.flowing = set()  # values that come from the network's input
         self.sources = []  # layers, or INPUT
         self.input_shape = self.output_shape = ()
         self.outputs = []
@@ -288,6 +289,7 @@ class _Builder:
             return
         layer = _Layer(group, name, module, kind)
         layer.nodes = nodes
+        layer.flowing = inside | {value for node in known for value in node.inputs if value in self.made_by}
         describe(layer)
         data = [value for node in known for value in node.inputs if value in self.made_by and value not in inside]
         results = [value for node in known for value in node.outputs]
@@ -506,6 +508,14 @@ def by(lengths: Sequence[int]) -> str:
     return "\u00d7".join(map(str, lengths))
 
 
+SIGNS = {"mul": "\u00d7", "add": "+", "div": "/", "sub": "\u2212", "rsub": "\u2212"}
+
+
+def scaled(op: str, number: str) -> str:
+    """What is done with a map and a number: "/ 1.04", "1 \u2212 x"."""
+    return f"{number} \u2212 x" if op == "rsub" else f"{SIGNS[op]} {number}"
+
+
 def _stride(lengths) -> str:
     lengths = tuple(lengths)
     if all(length == 1 for length in lengths):
@@ -532,6 +542,8 @@ def describe(layer: _Layer) -> None:
         layer.kind, layer.label = "shuffle", "channel shuffle"
         return
     weights = [node for node in heavy if any(value.parameters for value in node.inputs)]
+    if len(heavy) == 1 and heavy[0].op == "convolution":
+        weights = heavy  # by learned weights, by a filter that is given, or by weights made of the input
     if any("scaled_dot_product" in op for op in (*ops, layer.step)) or len(heavy) > 1 and "_softmax" in ops:
         layer.kind, layer.label = "attention", "attention"
     elif len(weights) == 1 and weights[0].op == "convolution":
@@ -567,6 +579,14 @@ def _describe_convolution(layer, node):
     word = "conv"
     if groups > 1:
         word = "depthwise conv" if groups == x.shape[1] else "grouped conv"
+    given = not weight.parameters and weight not in layer.flowing
+    if given and 1 < groups == x.shape[1] == channels:  # such as the binomial filter of anti-aliased pooling
+        word = "blur pool" if "blur" in type(layer.module).__name__.lower() else "fixed filter"
+        layer.kind, layer.label = "pool", f"{by(kernel)} {word}{_stride(stride)}"
+        layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding)}
+        return
+    if not weight.parameters:
+        word = ("fixed " if given else "dynamic ") + word
     if transposed:
         word = "transposed " + word
     label = f"{by(kernel)} {word}, {channels:,}"
@@ -615,10 +635,14 @@ def _describe_single(layer, op, node, name):
         has_weight = any(value.parameters for value in node.inputs)
         layer.kind = "scale"
         layer.label = "scale" if op in ("mul", "div") else "shift"
-        if not has_weight and any(isinstance(arg, (int, float)) for arg in node.args):
-            number = next(arg for arg in node.args if isinstance(arg, (int, float)))
-            layer.label = {"mul": "\u00d7 ", "add": "+ ", "div": "/ ", "sub": "\u2212 ", "rsub": "\u2212 "}.get(op,
-                    "") + f"{number:g}"
+        numbers = [arg for arg in node.args if isinstance(arg, (int, float))]
+        if op == "neg":
+            layer.label = SIGNS["sub"]
+        elif numbers and not has_weight:
+            if numbers[0] == (op in ("mul", "div")) and op != "rsub":
+                layer.kind = "pass"  # x + 0, as Python's `sum` begins, and x / 1
+            layer.details = {"sign": op, "number": numbers[0]}
+            layer.label = scaled(op, f"{numbers[0]:g}")
     elif op in ACTIVATIONS:
         layer.kind, layer.label = "act", ACTIVATIONS[op]
     elif op.startswith(("max_pool", "avg_pool", "fractional_max_pool", "lp_pool")):
@@ -975,8 +999,9 @@ class Unit:
 
     def key(self):
         # Shapes of concatenations, norms and activations follow from what is around: they grow through a dense block.
-        return tuple((part.kind, part.label, () if part.kind in ("concatenate", *STRIPS) else part.output_shape)
-                     for part in self.layers)
+        # Constants by which maps are scaled may differ from block to block, as in NFNet: the drawing tells their range.
+        return tuple((part.kind, part.details.get("sign", part.label),
+                      () if part.kind in ("concatenate", *STRIPS) else part.output_shape) for part in self.layers)
 
     def parts(self) -> list[Part]:
         return self.layers
@@ -1314,11 +1339,24 @@ def fold(items: list, most: int) -> list:
 
 
 def _spanned(first, last):
-    """A concatenation that grows from turn to turn, with the channels after the last turn; everything else as it is."""
-    if isinstance(first, Unit) and first.layers[0].kind == "concatenate" and (
-            first.layers[0].output_shape != last.layers[0].output_shape):
-        grown = replace(first.layers[0], details={"last": last.layers[0].output_shape[0]})
-        return Unit([grown])
+    """What changes from turn to turn as it is in the first and in the last: channels of a concatenation, constants.
+
+    Everything else as it is, and what is in boxes, which show their first turn.
+    """
+    if isinstance(first, Unit):
+        return Unit([_spanned_layer(*pair) for pair in zip(first.layers, last.layers)])
+    if isinstance(first, Parallel):
+        return Parallel([Series([_spanned(*pair) for pair in zip(a.items, b.items)])
+                         for a, b in zip(first.branches, last.branches)])
+    return first
+
+
+def _spanned_layer(first: Part, last: Part) -> Part:
+    if first.kind == "concatenate" and first.output_shape != last.output_shape:
+        return replace(first, details={"last": last.output_shape[0]})
+    if "sign" in first.details and first.label != last.label:
+        ends = (f"{layer.details['number']:.3g}" for layer in (first, last))
+        return replace(first, label=scaled(first.details["sign"], " to ".join(ends)))
     return first
 
 

@@ -639,7 +639,7 @@ def blocks_in(diagram: Diagram, part: Part) -> list[str]:
     return [label.strip("_") for label in found]
 
 
-def solid(cell: Cell, most: float, largest: int, thin: float = 1.0) -> tuple[float, float, Item]:
+def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float = 2.5) -> tuple[float, float, Item]:
     """Width, height and shapes of a cell's map: height and depth show rows and columns, the thickness channels.
 
     Lengths grow with the 0.55th power of the size, thicknesses with the 0.4th of the channels, so that 7x7 beside
@@ -650,7 +650,7 @@ def solid(cell: Cell, most: float, largest: int, thin: float = 1.0) -> tuple[flo
         channels, rows, columns = shape if shape[0] != min(shape) or shape[0] <= 4 or shape[1] != shape[0] else shape
         tall = max(4.0, most * (rows / largest) ** 0.55)
         depth = max(2.0, 0.42 * most * (columns / largest) ** 0.55)
-        thick = max(2.5, 2.0 * thin * channels**0.4)
+        thick = max(least, 2.0 * thin * channels**0.4)
     elif len(shape) == 2:  # tokens
         tall, depth, thick = min(most, 8 * shape[0] ** 0.4), 4.0, max(3.0, 2.0 * shape[1] ** 0.4)
     else:
@@ -658,9 +658,9 @@ def solid(cell: Cell, most: float, largest: int, thin: float = 1.0) -> tuple[flo
         tall, depth, thick = min(most, max(14.0, 6.0 * values**0.3)), 0.0, 7.0
     copies = min(cell.copies, 4)
     if copies > 1:
-        thick = max(3.0, thick / copies**0.5)
+        thick = max(1.2 * least, thick / copies**0.5)
     dx, dy = 0.72 * depth, 0.72 * depth
-    step = thick + 3
+    step = thick + 1.2 * least
     width = (copies - 1) * step + thick + dx
     shapes = []
     for copy in range(copies):
@@ -1044,31 +1044,46 @@ def draw(diagram: Diagram, part: str = "", *, zoom: str | None = None, numbers: 
                      for narrow, pair in zip((False, True), pairs)))
 
 
+SMALL = (176, 44)  # pixels of a small picture
+
+
 def small_picture(diagram: Diagram) -> str:
-    """A strip of the maps alone, without words, as an SVG file of about two kilobytes for a list of many networks."""
+    """A strip of the maps alone, without words, as an SVG file of one or two kilobytes for a list of many networks.
+
+    All are equally high, and at most `SMALL` wide: deep networks are drawn with thinner maps closer together.
+    """
     cells = cells_of(diagram, diagram.structure(), Style(numbers=False)) or [
         Cell(None, "input", diagram.input_shape, 1, []),
         *(Cell(part.id, "conv" if part.kind == "group" else part.kind, part.output_shape, 1, [])
           for part in map(diagram.parts.__getitem__, diagram.parts[0].children))]
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
-    solids = [solid(cell, 30, largest, 0.55) for cell in cells]
-    tall, x, items = max(high for _, high, _ in solids), 0.0, []
+    for thin, gap in ((0.55, 5), (0.4, 4), (0.3, 3), (0.2, 2), (0.1, 1), (0.1, -3)):
+        solids = [solid(cell, 30, largest, thin, least=4.5 * thin) for cell in cells]
+        width = sum(wide + gap for wide, _, _ in solids) - gap + 4
+        if width <= SMALL[0]:
+            break
+    x, groups = 2.0, []
     for wide, high, item in solids:
-        items += moved([item], x + 2, (tall - high) / 2 + 2)
-        x += wide + 5
-    paints = {COLOUR_OF.get(item.kind, item.kind) for item in items}
-    sheet = "".join(rule for rule in (
-        ".nd{color-scheme:light dark}.nd .face,.nd .side,.nd .top{stroke-width:.6;stroke:#888}"
-        ".nd .side{filter:brightness(.86)}",
-        *(f".nd .k-{kind} *{{fill:{light};fill:light-dark({light},{dark})}}" for kind,
-          (light, dark) in LIGHT_DARK.items()
-          if kind in paints)))
-    body = "".join(f'<g class="k-{COLOUR_OF.get(item.kind, item.kind)}">{"".join(map(element, item.shapes))}</g>'
-                   for item in items)
-    width, height = number(x - 1), number(tall + 4)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {width} {height}" '
-            f'width="{width}" height="{height}">'
-            f"<title>{html.escape(diagram.title)}</title><style>{sheet}</style>{body}</svg>")
+        faces = {}
+        for shape in moved([item], x, (SMALL[1] - high) / 2)[0].shapes:
+            faces[shape[1]] = faces.get(shape[1], "") + _outline(shape[2])
+        inner = "".join(f'<path class="{name}" d="{data}"/>' for name, data in faces.items())
+        groups.append((COLOUR_OF.get(item.kind, item.kind), inner))
+        x += wide + gap
+    sheet = ".nd{color-scheme:light dark}path{stroke-width:.5;stroke:#888}.side{filter:brightness(.86)}" + "".join(
+        f".k-{kind}{{fill:{light};fill:light-dark({light},{dark})}}" for kind, (light, dark) in LIGHT_DARK.items()
+        if kind in dict(groups))
+    body = "".join(f'<g class="k-{kind}">{inner}</g>' for kind, inner in groups)
+    size = f"{number(max(width, SMALL[0]))} {SMALL[1]}"
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {size}" width="{SMALL[0]}" '
+            f'height="{SMALL[1]}"><title>{html.escape(diagram.title)}</title><style>{sheet}</style>{body}</svg>')
+
+
+def _outline(points: Sequence[float]) -> str:
+    """A closed path from the first point by steps to the others."""
+    pairs = [(round(10 * x), round(10 * y)) for x, y in zip(points[::2], points[1::2])]
+    steps = (f"{number((to_x - x) / 10)} {number((to_y - y) / 10)}" for (x, y), (to_x, to_y) in zip(pairs, pairs[1:]))
+    return f"M{number(pairs[0][0] / 10)} {number(pairs[0][1] / 10)}l{' '.join(steps)}z".replace(" -", "-")
 
 
 def _names(diagram: Diagram) -> set[str]:
