@@ -115,7 +115,7 @@ def lightened(page: str, folder: Path, address: str) -> str:
     else:
         page = MATH_SCRIPT.sub("", MATH_CONFIG.sub("", page))
     title = re.search(r"<h1>(.*?)<a", page, re.S)
-    page = _described(page, re.sub(r"<[^>]+>", "", title[1]) if title else "", address)
+    page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
     return _lazy(_legible(page))
 

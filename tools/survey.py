@@ -85,6 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("table", type=Path, help="where the table goes (.csv)")
     parser.add_argument("pages", nargs="*", help="pages, without .html; by default all of the contents")
+    parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="in pixels (default: %(default)s)")
+    parser.add_argument("--no-axe", action="store_true", help="leave out contrast and serious, which take the longest")
     parser.add_argument("--book", type=Path, default=ROOT / "_build" / "html")
     options = parser.parse_args()
     table = []
@@ -93,7 +95,7 @@ def main() -> None:
         writer = csv.DictWriter(file, ["page", "width", "theme", *NUMBERS, "what"])
         writer.writeheader()
         for name in options.pages or contents():
-            for row in rows(page, server.address, name):
+            for row in rows(page, server.address, name, options.widths, () if options.no_axe else AXE_AT):
                 writer.writerow(row)
                 table.append(row)
             file.flush()
