@@ -11,7 +11,7 @@ PORT ?= 8000
 VERSIONS ?= lowest
 
 CHAPTERS := $(sort $(wildcard chapters/[0-9A-Za-z]*.ipynb))
-SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(CHAPTERS) $(wildcard _static/* _ext/*.py)
+SOURCES := _config.yml _toc.yml references.bib $(wildcard *.md chapters/*.md) $(CHAPTERS) $(wildcard _static/* _ext/*.*)
 
 # One thread a process: chapters run side by side, and sums come out the same on every machine.
 export OMP_NUM_THREADS ?= 1

@@ -2,14 +2,17 @@
 
 What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from it
 and put into the pages. MathJax is left out of pages without formulas, and elsewhere it begins when the explorers are ready. The first paragraph
-becomes the description that search engines and links shared elsewhere show. Scripts of sphinx-thebe go: the book does not use it, and
+becomes the description that search engines and links shared elsewhere show. Figures and drawings are given the width below which their letters
+would be too small; where that is too wide they scroll in their frame. Scripts of sphinx-thebe go: the book does not use it, and
 Jupyter Book writes its settings out twice, which is an error.
 """
 
 import html
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urljoin
 
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -22,6 +25,14 @@ MATH_CONFIG = re.compile(r"<script>window\.MathJax = (\{.*?\})</script>\s*")
 MATH_SCRIPT = re.compile(r"<script[^>]*src=\"[^\"]*mathjax/[^\"]*\"[^>]*></script>\s*")
 FORMULA = re.compile(r"class=\"[^\"]*\bmath\b[^\"]*\"")
 PARAGRAPH = re.compile(r"</h1>\s*(?:<[^p][^>]*>\s*)*<p>(.*?)</p>", re.S)
+PICTURE = re.compile(r"<img\b[^>]*\balt=\"([^\"]*)\"[^>]*\bsrc=\"([^\"]*_images/[^\"]*\.png)\"")
+ROOT_OF = re.compile(r"data-content_root=\"([^\"]*)\"")  # the way from a page to the book's root
+OPENER = re.compile(r"(<a class=\"[^\"]*reference internal\"[^>]*>([^<]*)</a><details[^>]*><summary)>")
+FIGURE = re.compile(r"(<img\b[^>]*\bsrc=\"[^\"]*_images/[^>]*\bstyle=\"width: (\d+)px;[^\"]*)\"")
+DRAWING = re.compile(r"(<svg [^>]*class=\"nd\"[^>]* width=\"([\d.]+)\"[^>]*)>(?=(.*?)</svg>)", re.S)
+LEAST = 9  # pixels of the smallest letters as shown
+FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
+DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
 START = ("{startup: {pageReady: () => Promise.resolve(window.explorersReady)"
          ".then(() => MathJax.startup.defaultPageReady())}, ...%s}")
 
@@ -64,21 +75,38 @@ def _lazy(page: str) -> str:
     return head + article + begin + re.sub(r"<img (?![^>]*\bloading=)", '<img loading="lazy" decoding="async" ', later)
 
 
-def _described(page: str, title: str) -> str:
-    """With the first paragraph as description, for search engines and for links shared elsewhere."""
+def _legible(page: str) -> str:
+    """Figures and drawings never shrink so far that their smallest letters fall below `LEAST` pixels."""
+    page = FIGURE.sub(lambda found: f'{found[1]} min-width: {math.ceil(int(found[2]) * LEAST / FIGURE_LETTERS)}px;"', page)
+
+    def drawn(found: re.Match) -> str:
+        least = float(found[2]) * LEAST / DRAWING_LETTERS['class="small"' in found[3]]
+        return f'{found[1]} style="min-width: {math.ceil(least)}px">'
+
+    return DRAWING.sub(drawn, page)
+
+
+def _described(page: str, title: str, address: str) -> str:
+    """With the first paragraph as description and the first figure as picture, for search engines and for links shared elsewhere.
+
+    `address` is that of the page where the book is published; pictures must be named in full.
+    """
     found = PARAGRAPH.search(page)
     if not found or 'name="description"' in page:
         return page
     text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", found[1])).split())
     text = text if len(text) <= 200 else text[:200].rpartition(" ")[0] + " ..."
-    text, title = html.escape(text, quote=True), html.escape(title, quote=True)
-    tags = (f'<meta name="description" content="{text}" />\n<meta property="og:title" content="{title}" />\n'
-            f'<meta property="og:description" content="{text}" />\n<meta property="og:type" content="article" />\n')
-    return page.replace("<title>", tags + "<title>", 1)
+    image = PICTURE.search(page, page.find("<article"))
+    source, words = (image[2], html.unescape(image[1])) if image else (ROOT_OF.search(page)[1] + "_static/explorer.png", "An explorer of this book")
+    tags = {"og:title": title, "og:description": text, "og:type": "article", "og:url": address,
+            "og:image": urljoin(address, source), "og:image:alt": words, "twitter:card": "summary_large_image"}
+    lines = [f'<meta name="description" content="{html.escape(text)}" />',
+             *(f'<meta {"name" if name.startswith("twitter") else "property"}="{name}" content="{html.escape(value)}" />' for name, value in tags.items())]
+    return page.replace("<title>", "\n".join([*lines, "<title>"]), 1)
 
 
-def lightened(page: str, folder: Path) -> str:
-    """The text of a built page that lies in `folder`, made light."""
+def lightened(page: str, folder: Path, address: str) -> str:
+    """The text of a built page that lies in `folder` and will be published at `address`, made light."""
     if script := ICON_SCRIPT.search(page):
         drawings = (folder / script[1]).resolve()
         page = ICON.sub(lambda icon: _drawn(drawings, icon[2], icon[3]), ICON_SCRIPT.sub("", page))
@@ -87,19 +115,22 @@ def lightened(page: str, folder: Path) -> str:
     else:
         page = MATH_SCRIPT.sub("", MATH_CONFIG.sub("", page))
     title = re.search(r"<h1>(.*?)<a", page, re.S)
-    page = _described(page, re.sub(r"<[^>]+>", "", title[1]) if title else "")
-    return _lazy(page)
+    page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
+    page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
+    return _lazy(_legible(page))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
+    owner, name = app.config.html_theme_options["repository_url"].rstrip("/").split("/")[-2:]
     for path in Path(app.outdir).rglob("*.html"):
         page = path.read_text(encoding="utf-8")
         if "fontawesome.js" not in page:
             continue  # no page of the theme, or one of an earlier build that is light already
         try:
-            path.write_text(lightened(page, path.parent), encoding="utf-8")
+            address = f"https://{owner}.github.io/{name}/{path.relative_to(app.outdir).as_posix()}"
+            path.write_text(lightened(page, path.parent, address), encoding="utf-8")
         except LookupError as error:
             logging.getLogger(__name__).warning(f"{path.name}: {error}")
 

@@ -66,4 +66,41 @@ def test_images_of_the_article_wait(page):
 def test_links_shared_elsewhere_say_what_the_page_is(page):
     text = page.read_text(encoding="utf-8")
     [description] = re.findall(r'<meta name="description" content="([^"]*)"', text)
-    assert 20 < len(description) <= 204 and 'property="og:title"' in text
+    assert 20 < len(description) <= 204
+    said = dict(re.findall(r'<meta (?:property|name)="(og:[\w:]+|twitter:card)" content="([^"]*)"', text))
+    wanted = {"title", "description", "type", "url", "image", "image:alt", "twitter:card"}
+    assert {name.removeprefix("og:") for name in said} == wanted
+    assert all(said.values())
+    assert said["og:description"] == description
+    site = said["og:url"].removesuffix(page.relative_to(HTML).as_posix())
+    assert re.fullmatch(r"https://[\w-]+\.github\.io/[\w-]+/", site)
+    picture = HTML / said["og:image"].removeprefix(site)
+    assert picture.suffix == ".png" and picture.exists(), "named in full, and there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_opens_has_a_name(page):
+    text = page.read_text(encoding="utf-8")
+    assert not [found for found in re.findall(r"<summary([^>]*)>(.*?)</summary>", text, re.S)
+                if "aria-label=" not in found[0] and not re.sub(r"<[^>]+>", "", found[1]).strip()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_figures_and_drawings_keep_their_letters(page):
+    """Each has a least width, at which its smallest letters are 9 pixels."""
+    text = page.read_text(encoding="utf-8")
+    for width, style in re.findall(r'<img\b[^>]*\bsrc="[^"]*_images/[^>]*\bstyle="width: (\d+)px;([^"]*)"', text):
+        least = int(re.search(r"min-width: (\d+)px", style)[1])
+        assert 9 <= 8 * 100 / 72 * least / int(width) < 9.2
+    for head, body in re.findall(r'<svg\b([^>]*class="nd"[^>]*)>(.*?)</svg>', text, re.S):
+        width, least = float(re.search(r' width="([\d.]+)"', head)[1]), float(re.search(r"min-width: (\d+)px", head)[1])
+        assert 9 <= (10.5 if 'class="small"' in body else 12) * least / width < 9.5
+
+
+def test_no_figure_has_smaller_letters_than_it_is_shown_by():
+    """The least width of a figure rests on letters of 8 points."""
+    small, letters = [], re.compile(r"(?:font|label)_?size[\"'\\]*\s*[=:]\s*([\d.]+)|size=\"(x+-small)")
+    for path in [*notebooks.chapter_files(), *notebooks.ROOT.glob("cnnlib/**/*.py")]:
+        found = letters.findall(path.read_text(encoding="utf-8"))
+        small += [(path.name, number or word) for number, word in found if word or float(number) < 8]
+    assert small == []

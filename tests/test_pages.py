@@ -15,7 +15,7 @@ NAMES = sorted([*CONTENTS, "genindex", "search"])
 
 def newest_source():
     files = [ROOT / name for name in ("_config.yml", "_toc.yml", "index.md", "references.bib")]
-    for pattern in ("_static/*", "_ext/*.py", "chapters/*.ipynb", "chapters/*.md"):
+    for pattern in ("_static/*", "_ext/*.*", "chapters/*.ipynb", "chapters/*.md"):
         files += ROOT.glob(pattern)
     return max(file.stat().st_mtime for file in files if file.exists())
 

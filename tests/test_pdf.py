@@ -68,6 +68,50 @@ def test_links_lead_within_the_book_and_explorers_to_their_page(book):
     assert not [link for number in range(5) for link in links(reader, number) if "127.0.0.1" in str(link)]
 
 
+def elements(element, kind):
+    """The elements of this kind below one of a PDF's structure, in the order in which they are read."""
+    kids = element.get("/K", [])
+    for kid in kids if isinstance(kids, list) else [kids]:
+        kid = kid.get_object()
+        if isinstance(kid, dict):
+            if kid.get("/S") == kind:
+                yield kid
+            yield from elements(kid, kind)
+
+
+def test_screen_readers_find_headings_and_links(book):
+    """Each page's marks and each link lead to the elements of that page, in one structure for all."""
+    reader, _ = book
+    root = reader.trailer["/Root"]
+    tree = root["/StructTreeRoot"]
+    assert root["/MarkInfo"]["/Marked"] and root["/Lang"] == "en"
+    numbers = dict(zip(tree["/ParentTree"]["/Nums"][::2], tree["/ParentTree"]["/Nums"][1::2], strict=True))
+    assert len(numbers) == len(tree["/ParentTree"]["/Nums"]) // 2 and tree["/ParentTreeNextKey"] > max(numbers)
+    for sheet in list(reader.pages)[1:]:
+        for element in numbers[sheet["/StructParents"]].get_object():
+            assert element.get_object().get("/Pg", sheet).get_object() == sheet
+        marks = sheet.get_contents().get_data().count(b"/MCID")
+        assert marks == len(numbers[sheet["/StructParents"]].get_object()) > 0 and b"/Artifact BMC" in sheet.get_contents().get_data()
+        for link in (one.get_object() for one in sheet.get("/Annots", ())):
+            found = numbers[link["/StructParent"]].get_object()
+            assert found["/S"] == "/Link"
+            kids = [kid.get_object() for kid in found["/K"]]
+            assert [kid["/Obj"].get_object() for kid in kids if isinstance(kid, dict) and kid.get("/Type") == "/OBJR"] == [link]
+    heads = list(elements(tree, "/H1"))
+    assert [reader.get_page_number(next(iter(elements_with_page(head)))) for head in heads] == [0, 2, 3, 4]
+    assert sum(1 for _ in elements(tree, "/P")) >= 8
+
+
+def elements_with_page(element):
+    """The pages that an element or those below it stand on."""
+    if "/Pg" in element:
+        yield element["/Pg"].get_object()
+    kids = element.get("/K", [])
+    for kid in kids if isinstance(kids, list) else [kids]:
+        if isinstance(kid.get_object(), dict):
+            yield from elements_with_page(kid.get_object())
+
+
 def test_outlines_lead_to_chapters_and_sections(book):
     reader, _ = book
 

@@ -11,6 +11,7 @@ import contextlib
 import html
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,17 @@ import notebooks
 import yaml
 from chromium import Server, chromium
 from pypdf import PdfReader, PdfWriter
-from pypdf.generic import ArrayObject, FloatObject, NameObject, NullObject
+from pypdf.generic import (
+    ArrayObject,
+    BooleanObject,
+    DictionaryObject,
+    FloatObject,
+    NameObject,
+    NullObject,
+    NumberObject,
+    PdfObject,
+    TextStringObject,
+)
 
 import cnnlib
 
@@ -117,8 +128,46 @@ def _outline(pdf: PdfReader) -> list[tuple[str, int]]:
     return [(once(item.title), pdf.get_destination_page_number(item)) for depth, item in flat(pdf.outline) if depth == 1]
 
 
+def _numbered(tree: DictionaryObject) -> Iterator[tuple[int, PdfObject]]:
+    """The entries of a number tree."""
+    for kid in tree.get("/Kids", ()):
+        yield from _numbered(kid.get_object())
+    numbers = tree.get("/Nums", ())
+    yield from zip(numbers[::2], numbers[1::2], strict=True)
+
+
+def _tag(writer: PdfWriter, parts: list[Part]) -> None:
+    """Put the parts' structures, which screen readers follow, under one root: pypdf copies pages without them.
+
+    A page's and a link's `/StructParents` are their numbers in a tree of the part, which go on counting from part to part here.
+    """
+    root, kids, numbers, start = DictionaryObject(), ArrayObject(), ArrayObject(), 0
+    here = writer._add_object(root)
+    for part in parts:
+        tree = part.pdf.trailer["/Root"]["/StructTreeRoot"].get_object().clone(writer)  # its pages and links are the writer's
+        for old, new in zip(part.pdf.pages, writer.pages[part.start:], strict=False):
+            if "/StructParents" in old:
+                new[NameObject("/StructParents")] = NumberObject(start + old["/StructParents"])
+            for link in (reference.get_object() for reference in new.get("/Annots", ())):
+                if "/StructParent" in link:
+                    link[NameObject("/StructParent")] = NumberObject(start + link["/StructParent"])
+        top = tree["/K"].get_object()
+        for kid in top if isinstance(top, ArrayObject) else [tree.raw_get("/K")]:
+            kid.get_object()[NameObject("/P")] = here
+            kids.append(kid)
+        last = start
+        for number, elements in _numbered(tree["/ParentTree"].get_object()):
+            numbers += [NumberObject(start + number), elements]
+            last = max(last, start + number + 1)
+        start = last
+    root.update({NameObject("/Type"): NameObject("/StructTreeRoot"), NameObject("/K"): kids, NameObject("/ParentTreeNextKey"): NumberObject(start),
+                 NameObject("/ParentTree"): writer._add_object(DictionaryObject({NameObject("/Nums"): numbers}))})
+    writer.root_object.update({NameObject("/StructTreeRoot"): here, NameObject("/Lang"): TextStringObject("en"),
+                               NameObject("/MarkInfo"): DictionaryObject({NameObject("/Marked"): BooleanObject(True)})})
+
+
 def bound(page, here: str, parts: list[Part]) -> PdfWriter:
-    """The printed parts as one book: cover, contents, page numbers, outlines, and links that lead to its own pages."""
+    """The printed parts as one book: cover, contents, page numbers, outlines, tags for screen readers, and links that lead to its own pages."""
     start = len(_front(page, parts).pages)
     for part in parts:
         part.start = start
@@ -128,7 +177,11 @@ def bound(page, here: str, parts: list[Part]) -> PdfWriter:
     footers = [""] + [f"<span>{html.escape(part.title)}</span><span>{part.start + i + 1}</span>" for part in printed for i in range(len(part.pdf.pages))][1:]
     for part in printed:
         writer.append(part.pdf, import_outline=False)
+    _tag(writer, printed)
     for sheet, footer in zip(writer.pages, _footers(page, footers).pages, strict=True):
+        content = footer.get_contents()
+        content.set_data(b"/Artifact BMC\n" + content.get_data() + b"\nEMC")  # not read aloud
+        footer[NameObject("/Contents")] = content
         sheet.merge_page(footer)
         sheet.compress_content_streams()
 
