@@ -100,6 +100,8 @@ def test_logits_and_gradients(name):
     expected = torch.autograd.grad(expected, list(twin.parameters()), towards, allow_unused=True)
     for (parameter, _), one, other in zip(ours.named_parameters(), gradients, expected, strict=True):
         assert (one is None) == (other is None), f"{parameter} takes part in one of the two only"
+        if parameter.endswith("key.1.bias"):  # added to all keys alike, which a softmax does not see: both are rounding
+            continue
         if one is not None:  # auxiliary heads are silent in evaluation
             assert_near(one, other.view_as(one), 1e-4, parameter)
 

@@ -66,7 +66,7 @@ class Transition(nn.Module):
 
 
 def path_between(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """f_ij of the exchange: from the map `source` to the resolution of the map `target`, except for the enlarging."""
+    """f_ij of the exchange, j the `source` and i the `target`, except for the enlarging."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -84,7 +84,8 @@ class Exchange(nn.Module):
     def __init__(self, widths: Sequence[int], depth: int):
         super().__init__()
         count = range(len(widths))
-        self.branches = nn.ModuleList(nn.Sequential(*(basic_block(width) for _ in range(depth))) for width in widths)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(basic_block(width) for _ in range(depth))) for width in widths)
         self.paths = nn.ModuleList(nn.ModuleList(path_between(widths, j, i) for j in count) for i in count)
         self.activation = nn.ReLU()
 
@@ -126,16 +127,18 @@ class PyramidHead(nn.Module):
 class HRNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
-    The first stage has `depth` bottlenecks at a quarter of the size; each later one adds a resolution and has `exchanges[i]`
-    exchanges, each after `depth` blocks for each map. Maps have `width`, 2 `width`, 4 `width` ... channels. `stem_stride` is
-    that of the second of two convolutions; `head_width` is the width of the head's first bottleneck.
+    The first stage has `depth` bottlenecks at a quarter of the size; each later one adds a resolution and has
+    `exchanges[i]` exchanges, each after `depth` blocks for each map. Maps have `width`, 2 `width`, 4 `width` ...
+    channels. `stem_stride` is that of the second of two convolutions; `head_width` is the width of the head's first
+    bottleneck.
     """
 
     def __init__(self, *, in_channels: int = 3, num_classes: int = 1000, width: int = 18,
                  exchanges: Sequence[int] = (1, 4, 3), depth: int = 4, stem_stride: int = 2, head_width: int = 32):
         super().__init__()
         self.stem = nn.Sequential(ConvNormAct(in_channels, 64, 3, 2), ConvNormAct(64, 64, 3, stem_stride))
-        self.stages = nn.Sequential(nn.Sequential(*(bottleneck(256 if number else 64, 64) for number in range(depth))))
+        first = [bottleneck(64, 64), *(bottleneck(256, 64) for _ in range(depth - 1))]
+        self.stages = nn.Sequential(nn.Sequential(*first))
         widths = [256]
         for number, count in enumerate(exchanges, 2):
             before, widths = widths, [width * 2**index for index in range(number)]
@@ -152,8 +155,8 @@ VARIANTS = (
     Variant("hrnet_w18_small_v2", "from 18 channels, 1, 3 and 2 exchanges after 2 blocks each",
             {"exchanges": (1, 3, 2), "depth": 2}, twin="timm.hrnet_w18_small_v2"),
     *(
-        Variant(f"hrnet_w{width}", f"from {width} channels, 1, 4 and 3 exchanges after 4 blocks each", {"width": width},
-                twin=f"timm.hrnet_w{width}")
+        Variant(f"hrnet_w{width}", f"from {width} channels, 1, 4 and 3 exchanges after 4 blocks each",
+                {"width": width}, twin=f"timm.hrnet_w{width}")
         for width in (18, 32, 48)
     ),
     Variant("hrnet_cifar", "small-image form: from 16 channels, one exchange a stage after 2 blocks",
