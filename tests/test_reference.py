@@ -17,7 +17,7 @@ from cnnlib import create_model, list_models
 from cnnlib.registry import find_variant
 from libraries import timm, torchvision
 from zoo import (
-    count_macs, count_params, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind
+    attends, count_macs, count_params, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind
 )
 
 NAMES = [name for name in list_models() if find_variant(name).twin]
@@ -100,6 +100,8 @@ def test_logits_and_gradients(name):
     torch.manual_seed(0)
     channels, height, width = smallest_input(name)
     images = torch.randn(2, channels, height, width)
+    if attends(twin):  # weights of random networks are nearly equal, and differences of them rounding
+        ours, twin, images = ours.double(), twin.double(), images.double()
     logits, expected = ours(images), twin(images)
     assert_near(logits, expected, 1e-5)
     towards = torch.randn_like(expected)
@@ -107,12 +109,19 @@ def test_logits_and_gradients(name):
     expected = torch.autograd.grad(expected, list(twin.parameters()), towards, allow_unused=True)
     for (parameter, _), one, other in zip(ours.named_parameters(), gradients, expected, strict=True):
         assert (one is None) == (other is None), f"{parameter} takes part in one of the two only"
+        if parameter.endswith("key.1.bias"):  # added to all keys alike, which a softmax does not see: both are rounding
+            continue
         if one is not None:  # auxiliary heads are silent in evaluation
             assert_near(one, other.view_as(one), 1e-4, parameter)
 
-    images = torch.randn(1, channels, height + 33, width + 17)  # odd and oblong: every rounding shows
+    images = images.new_empty(1, channels, height + 33, width + 17).normal_()  # odd and oblong: every rounding shows
     with torch.no_grad():
-        assert_near(ours(images), twin(images), 1e-5)
+        try:
+            expected = twin(images)
+        except RuntimeError:  # the twin enlarges maps by powers of two, and takes only what those divide
+            images = images.new_empty(1, channels, height + 64, width + 32).normal_()
+            expected = twin(images)
+        assert_near(ours(images), expected, 1e-5)
 
 
 def assert_near(one: torch.Tensor, other: torch.Tensor, tolerance: float, what: str = "logits") -> None:

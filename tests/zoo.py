@@ -76,12 +76,20 @@ def is_quick(name: str, most_params: float = 8e6, most_modules: int = 450) -> bo
     return params <= most_params and modules <= most_modules
 
 
+def attends(model: nn.Module) -> bool:
+    """Whether the network, ours or timm's, is a MobileNetV4 with attention."""
+    return any(type(module).__name__ == "MobileAttention" for module in model.modules())
+
+
 @cache
 def smallest_input(name: str) -> tuple[int, int, int]:
-    """The smallest of a few image sizes that the network takes in training, found on the meta device."""
+    """The smallest of a few image sizes that the network takes in training, found on the meta device.
+
+    With attention at least 64: of a single place there is nothing to choose, and a query has no gradient.
+    """
     channels, *own = find_variant(name).input_size
     model = on_meta(name).train()
-    for size in (32, 48, 64, 96, 128, 160, 192):
+    for size in (32, 48, 64, 96, 128, 160, 192)[2 if attends(model) else 0:]:
         if size < min(own):
             try:
                 model(torch.empty(2, channels, size, size, device="meta"))
@@ -101,7 +109,7 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     variances = {f"{name}.running_var" for name, module in model.named_modules() if hasattr(module, "running_var")}
     # sums of many branches, and products, would saturate gates (ByobNet is timm's name of RepVGG and MobileOne)
     many = len(variances) > 150 or type(model).__name__ in ("StarNet", "RepVGG", "MobileOne", "ByobNet")
-    scale = 0.5 if many else 1.0
+    scale = 0.25 if attends(model) else 0.5 if many else 1.0  # a saturated softmax magnifies rounding
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if not tensor.is_floating_point():
