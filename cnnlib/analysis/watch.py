@@ -155,7 +155,7 @@ def _random_states() -> list[tuple]:
     states = [(random.setstate, random.getstate()), (torch.set_rng_state, torch.get_rng_state())]
     if (numpy := sys.modules.get("numpy")) is not None and hasattr(numpy, "random"):
         states.append((numpy.random.set_state, numpy.random.get_state()))
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     return states
 
