@@ -1,8 +1,9 @@
 """Closed forms: the most common functions and modules, answered from the formula for their output shape.
 
-`RULES` maps a torch function to its rule, the names of the arguments that it takes, in PyTorch's order, and its own name; a call with any
-other argument goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it
-leaves to the general path, faulty arguments included. `SHORTCUTS` does the same for modules whose forward is one such call.
+`RULES` maps a torch function to its rule, the names of its arguments in PyTorch's order, and its own name; a call with any other argument
+goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it leaves to the
+general path, faulty arguments included. `SHORTCUTS` maps a class of modules whose forward is one such call to a function from module and
+input to that call, function first, or to None where the module has to be entered.
 """
 
 import inspect
@@ -190,10 +191,6 @@ RULES = _with_names({
     Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),
     Tensor.mul_: _binary("mul_", True), Tensor.__imul__: _binary("mul_", True),
 })
-
-
-# Modules whose forward is one call of a function with a closed form: from module and input to that call, function
-# first, or to None where the module has to be entered.
 
 
 def _conv_call(function):

@@ -8,10 +8,10 @@
 - a `Value` for every tensor. An operation that writes in place makes a new value in the old storage. So the nodes and
   values form the graph of the computation, and the storages say what memory it needs.
 
-Three paths write the same record. The most common functions (convolution, batch norm, ReLU, ...) are answered from the formula
-for their output shape (`closed.py`), and modules that call one of them and nothing else are not even entered: that is what
-makes a trace fast. Every other function is run on meta tensors, and the operations that it turns out to consist of are
-recorded one by one; when it is called again on the same shapes, they are written down from memory. `fast=False` runs everything.
+Three paths write the same record. The most common functions are answered from the formula for their output shape (`closed.py`), and
+modules that call one of them and nothing else are not even entered. Every other function is run on meta tensors, and the operations
+that it turns out to consist of are recorded; when it is called again on the same shapes, they are written down from memory.
+`fast=False` runs everything.
 
 The model is left as it was: parameters, buffers, attributes and the random states; nothing stays patched, whether the
 trace succeeds or fails.
@@ -167,11 +167,8 @@ def trace(
 ) -> Trace:
     """Run `model` once on meta tensors and return the record.
 
-    `input_size` is (C, H, W), or whatever shape one sample has, without the batch: the batch dimension of `batch_size` comes in
-    front. Networks with several inputs take a sequence of such shapes, those with keyword arguments a dictionary, and what is
-    nested in these is given nested. A tensor in place of a shape stands for itself, batch included; only its shape and dtype are
-    used; an `Input` gives a shape with a dtype of its own. `dtype` replaces the floating-point type of inputs, parameters and
-    buffers alike. With `strict=False` a pass that cannot be followed to its end is recorded up to there.
+    `input_size` is as in `meta_inputs`. `dtype` replaces the floating-point type of inputs, parameters and buffers alike. With
+    `strict=False` a pass that cannot be followed to its end is recorded up to there.
 
     Raises `TypeError` for a model that is not an `nn.Module` and `ValueError` for sizes that are not positive. What the
     network does with its input and cannot be followed raises `AnalysisError`, a `ValueError`.
@@ -190,7 +187,8 @@ def trace(
         tracer = _Tracer(modules, held, dtype, fast)
         values = [tracer.attach(tensor, role="input") for tensor in inputs]
         try:
-            with tracer.watching(modules), tracer:
+            tracer.watch(modules)
+            with tracer.naming("its forward", " raised {}: "), tracer:
                 result = model(*args, **kwargs)
             outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
             del result
@@ -201,6 +199,8 @@ def trace(
                 raise AnalysisError(f"{error}{hint}") from error
             else:
                 raise
+        finally:
+            tracer.shadows.clear()
     return Trace(
         model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.parameters, tracer.live.peak,
         tracer.live.peak_where, missing
@@ -216,7 +216,7 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if type(model).__name__ == "OptimizedModule":
         model = model._orig_mod
     modules = named_modules(model)
-    refused = {kind for kind in {type(module) for _, module in modules} if issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin))}
+    refused = any([issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin)) for kind in {type(module) for _, module in modules}])
     for name, module in modules if refused else ():
         which = f"module {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
@@ -287,28 +287,24 @@ class _Tracer(TorchFunctionMode):
     # Module calls
 
     @contextmanager
-    def watching(self, modules):
-        """Record calls of these modules, in this thread, while the context lasts.
-
-        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
-        """
-        own = [(module, module.__dict__.get("forward")) for _, module in modules]
-        thread = threading.get_ident()
+    def naming(self, what, failed, tensors=()):
+        """Errors in this context as an `AnalysisError` that names the module, and what it was that `failed`: {0}, their class, {1}, shapes."""
         try:
-            for name, module in modules:
-                module.__dict__["forward"] = self.watched(name, module, thread)
             yield
         except AnalysisError:
             raise
         except Exception as error:
-            raise self.error(explained(error, "its forward", f" raised {type(error).__name__}: ")) from error
-        finally:
-            self.shadows.clear()
-            for module, forward in own:
-                if forward is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.__dict__["forward"] = forward
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
+            raise self.error(explained(error, what, failed.format(type(error).__name__, shapes))) from error
+
+    def watch(self, modules):
+        """Record calls of these modules, in this thread, until `unchanged` puts their attributes back.
+
+        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
+        """
+        thread = threading.get_ident()
+        for name, module in modules:
+            module.__dict__["forward"] = self.watched(name, module, thread)
 
     def watched(self, name, module, thread):
         """A function that takes the place of `module.forward` and records the call."""
@@ -550,16 +546,11 @@ class _Tracer(TorchFunctionMode):
         if func in _INDEXING:
             args = (args[0], _with_tensors(args[1]), *args[2:])
         args, kwargs = tuple(map(self.on_meta, args)), self.on_meta(kwargs) if kwargs else kwargs
-        try:
+        with self.naming(name.strip("_"), " on tensors of shape {1} failed: ", tensors):
             if self.fast and _peek() is None:
                 return remembered(self, func, args, kwargs)
             with _Recorder(self):
                 return self.made(func(*args, **kwargs))
-        except AnalysisError:
-            raise
-        except Exception as error:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
-            raise self.error(explained(error, name.strip("_"), f" on tensors of shape {shapes} failed: ")) from error
 
 
 class _Recorder(TorchDispatchMode):

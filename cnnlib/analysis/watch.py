@@ -7,8 +7,8 @@ import random
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import filterfalse
 
 import torch
@@ -124,30 +124,24 @@ _own = operator.itemgetter(*_OWN)
 
 def _keep(item, before, tensors, seen) -> None:
     """Note a container, what lies in it, and the tensors of an attribute."""
-    if type(item) in _PLAIN or isinstance(item, (nn.Module, type)):
-        return
     if isinstance(item, Tensor):
         tensors.append(item)
-        return
-    inner = ()
-    if isinstance(item, (dict, list, set, deque)):
-        if id(item) in seen:
-            return
-        before.append((item, item.copy()))
-        inner = item.values() if isinstance(item, dict) else item
-    elif isinstance(item, tuple):
-        inner = item
-    elif hasattr(item, "__dict__") and not callable(item) and not type(item).__module__.startswith("torch"):
-        if id(item) in seen:
-            return
-        before.append((item.__dict__, item.__dict__.copy()))
-        inner = list(item.__dict__.values())
-    else:
+    if type(item) in _PLAIN or isinstance(item, (Tensor, nn.Module, type)) or id(item) in seen:
         return
     seen.add(id(item))
-    for part in inner:
-        if type(part) not in _PLAIN:
-            _keep(part, before, tensors, seen)
+    if hasattr(item, "__dict__") and not isinstance(item, _CONTAINERS):
+        if callable(item) or type(item).__module__.startswith("torch"):
+            return
+        item = item.__dict__
+    if not isinstance(item, tuple):
+        if not isinstance(item, _CONTAINERS):
+            return
+        before.append((item, item.copy()))
+    for part in list(item.values()) if isinstance(item, dict) else item:
+        _keep(part, before, tensors, seen)
+
+
+_CONTAINERS = (dict, list, set, deque, tuple)
 
 
 def _random_states() -> list[tuple]:
@@ -177,6 +171,15 @@ def no_collection():
             gc.enable()
 
 
+@contextmanager
+def hooked(hooks: Iterable[tuple[Callable, Callable]]) -> Iterator[None]:
+    """Within this context the hooks are there: pairs of a module's method that registers one, and the hook."""
+    with ExitStack() as handles:
+        for register, hook in hooks:
+            handles.callback(register(hook).remove)
+        yield
+
+
 def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
     """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
 
@@ -186,20 +189,16 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
     """
     caught = {}
 
-    def catch(layer, output):
-        caught[layer] = next((tensor.clone() for tensor in tensors_in(output)), None)
+    def catching(layer):
+        def hook(module, args, output):
+            caught[layer] = next((tensor.clone() for tensor in tensors_in(output)), None)
+        return model.get_submodule(layer).register_forward_hook, hook
 
-    modules = [(layer, model.get_submodule(layer)) for layer in layers]
-    with unchanged(named_modules(model), values=True):
-        hooks = []
-        try:
-            for layer, module in modules:
-                hooks.append(module.register_forward_hook(lambda module, args, output, layer=layer: catch(layer, output)))
-            model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    for layer, _ in modules:
+    layers = list(layers)
+    hooks = [catching(layer) for layer in layers]
+    with unchanged(named_modules(model), values=True), hooked(hooks):
+        model(images)
+    for layer in layers:
         if caught.get(layer) is None:
             what = "gives out no tensor" if layer in caught else "is not called in a forward pass"
             raise AnalysisError(f"module {layer!r} {what}")
