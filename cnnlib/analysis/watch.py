@@ -81,7 +81,7 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
     With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in attributes that are
     neither parameters nor buffers.
     """
-    before, empty, tensors, seen = [], [], [], set()
+    before, others, empty, tensors, seen = [], [], [], [], set()
     for _, module in modules:
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
@@ -92,7 +92,7 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
             item = attributes[name]
             kind = type(item)
             if kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, item))):
-                _keep(item, before, tensors, seen)
+                _keep(item, before, others, tensors, seen)
     buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
     buffers += [tensor for tensor in tensors if values and not tensor.is_meta]
     contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
@@ -105,14 +105,12 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
         for now in filter(None, empty):
             now.clear()
         for now, then in before:
-            if type(now) is list:
-                now[:] = then
-            elif not isinstance(now, dict):  # a set or a deque
-                now.clear()
-                (now.update if isinstance(now, set) else now.extend)(then)
-            elif list(now) != list(then) or not all(map(operator.is_, now.values(), then.values())):
+            if list(now) != list(then) or not all(map(operator.is_, now.values(), then.values())):
                 now.clear()
                 now.update(then)
+        for now, then in others:
+            now.clear()
+            (now.update if isinstance(now, set) else now.extend)(then)
         for buffer, content in contents:
             buffer.data.copy_(content)
 
@@ -122,11 +120,11 @@ _OWN = {name for name, item in nn.Module().__dict__.items() if isinstance(item, 
 _own = operator.itemgetter(*_OWN)
 
 
-def _keep(item, before, tensors, seen) -> None:
+def _keep(item, before, others, tensors, seen) -> None:
     """Note a container, what lies in it, and the tensors of an attribute."""
     if isinstance(item, Tensor):
         tensors.append(item)
-    if type(item) in _PLAIN or isinstance(item, (Tensor, nn.Module, type)) or id(item) in seen:
+    if isinstance(item, (Tensor, nn.Module, type)) or id(item) in seen:
         return
     seen.add(id(item))
     if hasattr(item, "__dict__") and not isinstance(item, _CONTAINERS):
@@ -136,9 +134,10 @@ def _keep(item, before, tensors, seen) -> None:
     if not isinstance(item, tuple):
         if not isinstance(item, _CONTAINERS):
             return
-        before.append((item, item.copy()))
+        (before if isinstance(item, dict) else others).append((item, item.copy()))
     for part in list(item.values()) if isinstance(item, dict) else item:
-        _keep(part, before, tensors, seen)
+        if type(part) not in _PLAIN:
+            _keep(part, before, others, tensors, seen)
 
 
 _CONTAINERS = (dict, list, set, deque, tuple)
