@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from cnnlib import create_model
 from cnnlib.analysis import AnalysisError, training_memory
+from cnnlib.analysis.watch import LiveBytes
 from libraries import torchvision
 
 
@@ -29,6 +31,19 @@ def really_saved(model, images, autocast=None):
 
 NAMES = ["resnet18", "squeezenet1_1", "alexnet", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5",
          "mnasnet0_5", "regnet_x_400mf", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t"]
+
+
+@pytest.mark.parametrize("name, size", [("resnet20", (3, 32, 32)), ("squeezenet1_1", (3, 64, 64))])
+def test_peak_is_that_of_a_real_step(name, size):
+    model = create_model(name).train()
+    images = torch.rand(4, *size)
+    live = LiveBytes([images])
+    live.seen |= {tensor.untyped_storage()._cdata: None for tensor in (*model.parameters(), *model.buffers())}
+    with live:
+        model(images).sum().backward()
+    memory = training_memory(model, size, batch_size=4, optimizer="sgd")
+    assert memory.peak == live.peak + memory.weights + memory.buffers
+    assert memory.peak > memory.total_bytes - memory.gradients
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])

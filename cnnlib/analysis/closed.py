@@ -1,8 +1,9 @@
 """Closed forms: the most common functions and modules, answered from the formula for their output shape.
 
-`RULES` maps a torch function to its rule, the names of the arguments that it takes, in PyTorch's order, and its own name; a call with any
-other argument goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it
-leaves to the general path, faulty arguments included. `SHORTCUTS` does the same for modules whose forward is one such call.
+`RULES` maps a torch function to its rule, the names of its arguments in PyTorch's order, and its own name; a call with any other argument
+goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it leaves to the
+general path, faulty arguments included. `SHORTCUTS` maps a class of modules whose forward is one such call to a function from module and
+input to that call, function first, or to None where the module has to be entered.
 """
 
 import inspect
@@ -35,6 +36,13 @@ def _emit_like(tracer, op, args, inputs, x):
     out = torch.empty_like(x)
     tracer.record(op, args, inputs, (tracer.attach(out),))
     return out
+
+
+def _write(tracer, op, args, inputs, x):
+    """The tensor `x`, written in place."""
+    node = tracer.record(op, args, inputs, ())
+    node.outputs = (tracer.overwrite(x),)
+    return x
 
 
 def _convolution(n):
@@ -78,44 +86,25 @@ def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None
     present = [value for value in state if value is not None]
     if training and x.numel == channels:
         return NotImplemented
-    for value in present:
-        if value.shape != (channels,):
-            return NotImplemented
+    if any([value.shape != (channels,) for value in present]):
+        return NotImplemented
     args = (x, *state, training, momentum, eps)
     return _emit(tracer, "native_batch_norm", args, (x, *present), x.shape, x.dtype)
 
 
-def _unary(op):
-    def rule(tracer, input):
-        if type(input) is not Tensor or not input.is_meta:
-            return NotImplemented
-        x = tracer.value(input)
-        return _emit_like(tracer, op, (x,), (x,), input)
-
-    return rule
-
-
 def _activation(op):
-    compute = _unary(op)
-
     def rule(tracer, input, inplace=False):
-        if type(inplace) is not bool or inplace and (type(input) is not Tensor or not input.is_meta):
+        if type(inplace) is not bool or type(input) is not Tensor or not input.is_meta:
             return NotImplemented
-        if not inplace:
-            return compute(tracer, input)
         x = tracer.value(input)
-        node = tracer.record(op + "_", (x,), (x,), ())
-        node.outputs = (tracer.overwrite(input),)
-        return input
+        return _write(tracer, op + "_", (x,), (x,), input) if inplace else _emit_like(tracer, op, (x,), (x,), input)
 
     return rule
 
 
-def _gelu(tracer, input, approximate="none"):
-    if type(input) is not Tensor or not input.is_meta:
-        return NotImplemented
-    x = tracer.value(input)
-    return _emit_like(tracer, "gelu", (x, approximate), (x,), input)
+def _unary(op, inplace=False):
+    rule = _activation(op)
+    return lambda tracer, input: rule(tracer, input, inplace)
 
 
 def _binary(op, inplace=False):
@@ -141,11 +130,7 @@ def _binary(op, inplace=False):
             y, inputs = other, (x,)
         else:
             return NotImplemented
-        if inplace:
-            node = tracer.record(op, (x, y), inputs, ())
-            node.outputs = (tracer.overwrite(input),)
-            return input
-        return _emit_like(tracer, op, (x, y), inputs, like)
+        return _write(tracer, op, (x, y), inputs, input) if inplace else _emit_like(tracer, op, (x, y), inputs, like)
 
     return rule
 
@@ -168,7 +153,7 @@ def _cat(tracer, tensors, dim=0):
     for value in values[1:]:
         if len(value.shape) != rank or value.dtype != first.dtype:
             return NotImplemented
-        if any(a != b for i, (a, b) in enumerate(zip(value.shape, first.shape)) if i != dim):
+        if value.shape[:dim] != first.shape[:dim] or value.shape[dim + 1:] != first.shape[dim + 1:]:
             return NotImplemented
         shape[dim] += value.shape[dim]
     return _emit(tracer, "cat", (values, dim), values, tuple(shape), first.dtype)
@@ -186,11 +171,6 @@ def _adaptive_avg_pool2d(tracer, input, output_size):
     return _emit(tracer, "_adaptive_avg_pool2d", (x, size), (x,), (*x.shape[:2], *size), x.dtype)
 
 
-def _in_place(op):
-    rule = _activation(op)
-    return lambda tracer, input: rule(tracer, input, True)
-
-
 def _with_names(rules):
     return {function: (rule, tuple(inspect.signature(rule).parameters)[1:], function.__name__.strip("_"))
             for function, rule in rules.items()}
@@ -200,9 +180,9 @@ RULES = _with_names({
     F.conv1d: _convolution(1), F.conv2d: _convolution(2), F.conv3d: _convolution(3),
     F.linear: _linear, F.batch_norm: _batch_norm,
     F.relu: _activation("relu"), torch.relu: _unary("relu"), Tensor.relu: _unary("relu"),
-    torch.relu_: _in_place("relu"), Tensor.relu_: _in_place("relu"),
+    torch.relu_: _unary("relu", True), Tensor.relu_: _unary("relu", True),
     F.relu6: _activation("hardtanh"), F.hardswish: _activation("hardswish"), F.hardsigmoid: _activation("hardsigmoid"),
-    F.silu: _activation("silu"), F.gelu: _gelu,
+    F.silu: _activation("silu"),
     F.sigmoid: _unary("sigmoid"), torch.sigmoid: _unary("sigmoid"), Tensor.sigmoid: _unary("sigmoid"),
     torch.tanh: _unary("tanh"), Tensor.tanh: _unary("tanh"),
     F.adaptive_avg_pool2d: _adaptive_avg_pool2d, torch.cat: _cat,
@@ -211,10 +191,6 @@ RULES = _with_names({
     Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),
     Tensor.mul_: _binary("mul_", True), Tensor.__imul__: _binary("mul_", True),
 })
-
-
-# Modules whose forward is one call of a function with a closed form: from module and input to that call, function
-# first, or to None where the module has to be entered.
 
 
 def _conv_call(function):
@@ -237,9 +213,7 @@ SHORTCUTS = {
     nn.Conv1d: _conv_call(F.conv1d), nn.Conv2d: _conv_call(F.conv2d), nn.Conv3d: _conv_call(F.conv3d),
     nn.BatchNorm2d: _batch_norm_call,
     nn.Linear: lambda module, x: (F.linear, x, module.weight, module.bias),
-    nn.ReLU: lambda module, x: (F.relu, x, module.inplace),
-    nn.ReLU6: lambda module, x: (F.relu6, x, module.inplace),
-    nn.Hardswish: lambda module, x: (F.hardswish, x, module.inplace),
-    nn.Hardsigmoid: lambda module, x: (F.hardsigmoid, x, module.inplace),
-    nn.SiLU: lambda module, x: (F.silu, x, module.inplace),
+    **{kind: lambda module, x, function=function: (function, x, module.inplace)
+       for kind, function in ((nn.ReLU, F.relu), (nn.ReLU6, F.relu6), (nn.Hardswish, F.hardswish),
+                              (nn.Hardsigmoid, F.hardsigmoid), (nn.SiLU, F.silu))},
 }

@@ -360,19 +360,17 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
     """The rows, and (operation, module) as keys for what is unknown; what was called goes into `modules`."""
     rows, unknown = [], {}
     row_of = {}  # leaf call -> its row; a call inside a module that has a formula -> the row of that module
-    parameters = dict(record.parameters.values())
-    left = dict.fromkeys(parameters)  # in order, not counted yet
+    left = dict(record.parameters.values())  # in order, not counted yet
     needs = _needs_gradient(record) if backward else set()
     of_module = {kind: formula for kind, formula in formulas.items() if isinstance(kind, type)}
-    opaque = set()  # rows whose multiply-adds a formula gave
+    opaque = set()  # calls of modules whose multiply-adds a formula gave, and calls inside them
 
     def count_parameters(row, names):
         for name in names:
-            if name in left:
-                del left[name]
-                count = parameters[name].numel()
+            if (parameter := left.pop(name, None)) is not None:
+                count = parameter.numel()
                 row.params += count
-                row.trainable += count * parameters[name].requires_grad
+                row.trainable += count * parameter.requires_grad
 
     def count_activations(row, outputs, given):
         for value in outputs:
@@ -385,8 +383,9 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
         if isinstance(step, Call):
             shape = _shape(step.outputs)
             modules[step.name] = (step.kind, shape)
-            if of_module and id(row_of.get(step.parent)) in opaque:
+            if step.parent in opaque:
                 row_of[step] = row_of[step.parent]
+                opaque.add(step)
                 continue
             formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None) if of_module else None
             if formula is not None or not step.has_children:
@@ -397,7 +396,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
                 held = step.module.parameters() if step.module._modules else step.module._parameters.values()
                 count_parameters(row, [record.parameters[id(p)][0] for p in held if p is not None])
                 if formula is not None:
-                    opaque.add(id(row))
+                    opaque.add(step)
                     row.macs = formula(step.module, [value.shape for value in step.inputs], [value.shape for value in step.outputs])
                     row.operations.append((row.macs, 0))
             continue
@@ -412,18 +411,16 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
             rows.append(row)
             count_activations(row, outputs, {value.storage for value in step.nodes[0].inputs})
         for node in step.nodes:
-            for value in node.inputs:
+            for value in node.inputs if left else ():
                 if value.parameters:
                     count_parameters(row, value.parameters)
             if not node.is_view:
                 entry = ops.of(node.op)
                 formula = formulas.get(node.op) or entry.macs
-                work = formula(node) if formula is not None else 0
                 if entry is ops.UNKNOWN and node.op not in formulas:
                     unknown[node.op, row.name] = None
-                if opaque and id(row) in opaque:
-                    work = 0
-                elif backward and work:
+                work = formula(node) if formula is not None and step.call not in opaque else 0
+                if backward and work:
                     row.backward += ops.backward_macs(node, needs.__contains__)
                 moved = ops.bytes_moved(node)
                 row.macs += work
@@ -449,11 +446,10 @@ def _needs_gradient(record: Trace) -> set[Value]:
 def _uncalled(model, left, count_parameters) -> list[Row]:
     """Rows for the parameters that no operation has read, one for each module that holds some."""
     rows = {}
-    modules = dict(model.named_modules()) if left else {}
     for name in list(left):
         owner = name.rpartition(".")[0]
         if owner not in rows:
-            rows[owner] = Row(owner, type(modules[owner]).__name__, called=False)
+            rows[owner] = Row(owner, type(model.get_submodule(owner)).__name__, called=False)
         count_parameters(rows[owner], (name,))
     return list(rows.values())
 

@@ -8,6 +8,7 @@ The step is really taken, forward and backward, on fake tensors: they have a sha
 memory, and PyTorch's autograd works on them as on real ones. So what is saved is what autograd really saves.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -41,28 +42,19 @@ class Saved:
     stage = Row.stage
 
 
-@dataclass
-class SavedTotal:
-    saved: int
-    tensors: int
-
-
 class TrainingMemory(Rows):
     """Bytes of one training step; the rows say which modules save how much, in forward order.
 
     Attributes:
         weights, buffers: the model's parameters and its other state, each storage once.
         gradients: one value for each trainable parameter, in the parameter's dtype.
-        optimizer_state: what the optimizer keeps for each trainable parameter: nothing for "sgd", one value for
-            "momentum" and "rmsprop", two for "adam" and "adamw"; the last three also a 4-byte step count for each
-            tensor.
-        saved: what autograd keeps from forward to backward, each storage once, in full where only a view is saved;
-            weights and buffers are not counted again, copies of them in another dtype (autocast) are. The input
-            counts if it is saved.
+        optimizer_state: what the optimizer keeps for each trainable parameter: `OPTIMIZER_STATES` values, and for those in
+            `COUNT_STEPS` a 4-byte count for each tensor.
+        saved: what autograd keeps from forward to backward, each storage once, in full where only a view is saved; the input
+            counts if it is saved, weights and buffers do not, but copies of them in another dtype (autocast) do.
         total_bytes: the sum of these five: what is in memory at the end of a forward pass with gradients allocated.
         peak: the largest sum of live storages at any moment of forward and backward, the five included as far as
-            they are alive then: saved tensors are freed while gradients appear. Workspaces that kernels free again and
-            the allocator's rounding are not counted.
+            they are alive then. Workspaces that kernels free again and the allocator's rounding are not counted.
     """
 
     columns = ("name", "kind", "saved", "tensors")
@@ -76,7 +68,7 @@ class TrainingMemory(Rows):
         self.optimizer_state = optimizer_state
         self.saved = sum(row.saved for row in rows)
         self.peak = peak
-        super().__init__(rows, SavedTotal(self.saved, sum(row.tensors for row in rows)), note)
+        super().__init__(rows, Saved("", "", self.saved, sum(row.tensors for row in rows)), note)
 
     @property
     def total_bytes(self) -> int:
@@ -85,10 +77,10 @@ class TrainingMemory(Rows):
 
     def stages(self) -> dict[str, int]:
         """Saved bytes by stage, as in `CostTable.stages`."""
-        sums = {}
+        sums = Counter()
         for row in self.rows:
-            sums[row.stage or "(model)"] = sums.get(row.stage or "(model)", 0) + row.saved
-        return sums
+            sums[row.stage or "(model)"] += row.saved
+        return dict(sums)
 
 
 def training_memory(
@@ -133,19 +125,14 @@ def training_memory(
                 raise AnalysisError(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
-        state = {}
-        twins = {}
-        for name, tensor in chain(model.named_parameters(remove_duplicate=False),
-                                  model.named_buffers(remove_duplicate=False)):
-            if id(tensor) not in twins:
-                twin = stand_in(tensor)
-                is_parameter = isinstance(tensor, nn.Parameter)
-                twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
-            state[name] = twins[id(tensor)]
+        state = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
+        twins = {id(tensor): nn.Parameter(stand_in(tensor), tensor.requires_grad) if isinstance(tensor, nn.Parameter) else
+                 stand_in(tensor) for tensor in state.values()}
+        state = {name: twins[id(tensor)] for name, tensor in state.items()}
         own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
         for name, module in modules:
             hooks.callback(module.register_forward_pre_hook(lambda module, _, name=name: stack.append(name)).remove)
-            hooks.callback(module.register_forward_hook(lambda *_: stack.pop() and None).remove)
+            hooks.callback(module.register_forward_hook(lambda *_: stack.__delitem__(-1)).remove)  # None: the output stays
 
         kept = {}  # storage -> a tensor that keeps it alive while counting
 
@@ -161,6 +148,7 @@ def training_memory(
 
         args, kwargs = _mapped(stand_in, given)
         live = _LiveStep(tensors_in((args, kwargs)))
+        live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
         context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
         try:
             with torch.enable_grad(), live:

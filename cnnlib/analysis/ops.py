@@ -9,6 +9,7 @@ do not pass, and tables list it in `unknown`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -45,6 +46,7 @@ UNKNOWN = Operator()
 OPERATORS: dict[str, Operator] = {}
 
 
+@cache
 def of(op: str) -> Operator:
     """The entry for the operation of this name."""
     return OPERATORS.get(op) or OPERATORS.get(op.rstrip("_")) or UNKNOWN
@@ -258,6 +260,8 @@ _add("cumsum", "self dim dtype", other=_each_input, field="cumulative")
 
 def lengths(value, dims: int) -> tuple[int, ...]:
     """One length for each axis, as PyTorch reads what may be a number, one number in a tuple, or a tuple."""
+    if type(value) is tuple and len(value) == dims:
+        return value
     return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
 
 

@@ -8,10 +8,10 @@
 - a `Value` for every tensor. An operation that writes in place makes a new value in the old storage. So the nodes and
   values form the graph of the computation, and the storages say what memory it needs.
 
-Three paths write the same record. The most common functions (convolution, batch norm, ReLU, ...) are answered from the formula
-for their output shape (`closed.py`), and modules that call one of them and nothing else are not even entered: that is what
-makes a trace fast. Every other function is run on meta tensors, and the operations that it turns out to consist of are
-recorded one by one; when it is called again on the same shapes, they are written down from memory. `fast=False` runs everything.
+Three paths write the same record. The most common functions are answered from the formula for their output shape (`closed.py`), and
+modules that call one of them and nothing else are not even entered. Every other function is run on meta tensors, and the operations
+that it turns out to consist of are recorded; when it is called again on the same shapes, they are written down from memory.
+`fast=False` runs everything.
 
 The model is left as it was: parameters, buffers, attributes and the random states; nothing stays patched, whether the
 trace succeeds or fails.
@@ -59,17 +59,18 @@ class Value:
     def __init__(self, shape, dtype, storage, role, parameters=(), data=None):
         self.shape = shape
         self.dtype = dtype
-        self.storage = storage
-        self.role = role
-        self.parameters = parameters
         self.numel = math.prod(shape)
         self.nbytes = self.numel * dtype.itemsize
+        self.storage = Storage(self.nbytes) if storage is None else storage
+        self.role = role
+        self.parameters = parameters
         self.data = data
 
     def __repr__(self):
         return f"Value({tuple(self.shape)}, {self.role})"
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """One operation: PyTorch's name for it, its arguments with values in place of tensors, and its results.
 
@@ -77,15 +78,12 @@ class Node:
     arguments; None stands for those in `ops.OPERATORS`.
     """
 
-    __slots__ = ("op", "args", "inputs", "outputs", "is_view", "names")
-
-    def __init__(self, op, args, inputs, outputs, is_view=False, names=None):
-        self.op = op
-        self.args = args
-        self.inputs = inputs
-        self.outputs = outputs
-        self.is_view = is_view
-        self.names = names
+    op: str
+    args: tuple
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    is_view: bool = False
+    names: tuple[str, ...] | None = None
 
     def arg(self, name: str, default=None):
         """The argument of this name, or `default` where the call left it out or gave None."""
@@ -94,37 +92,30 @@ class Node:
         given = self.args[place] if place < len(self.args) else None
         return default if given is None else given
 
-    def __repr__(self):
-        return f"Node({self.op}, {list(self.inputs)} -> {list(self.outputs)})"
 
-
-class Step:
-    """One call of a torch function directly inside the module call `call`; `kind` is the function's name."""
-
-    __slots__ = ("kind", "call", "nodes")
-
-    def __init__(self, kind, call):
-        self.kind = kind
-        self.call = call
-        self.nodes = []
-
-
+@dataclass(slots=True, eq=False)
 class Call:
     """One call of the module `name`; `has_children` once another module was called inside it."""
 
-    __slots__ = ("name", "module", "parent", "has_children", "inputs", "outputs")
-
-    def __init__(self, name, module, parent):
-        self.name = name
-        self.module = module
-        self.parent = parent
-        self.has_children = False
-        self.inputs = ()
-        self.outputs = ()
+    name: str
+    module: nn.Module
+    parent: "Call | None"
+    has_children: bool = False
+    inputs: tuple[Value, ...] = ()
+    outputs: tuple[Value, ...] = ()
 
     @property
     def kind(self) -> str:
         return type(self.module).__name__
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One call of a torch function directly inside the module call `call`; `kind` is the function's name."""
+
+    kind: str
+    call: Call | None
+    nodes: list[Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -176,11 +167,8 @@ def trace(
 ) -> Trace:
     """Run `model` once on meta tensors and return the record.
 
-    `input_size` is (C, H, W), or whatever shape one sample has, without the batch: the batch dimension of `batch_size` comes in
-    front. Networks with several inputs take a sequence of such shapes, those with keyword arguments a dictionary, and what is
-    nested in these is given nested. A tensor in place of a shape stands for itself, batch included; only its shape and dtype are
-    used; an `Input` gives a shape with a dtype of its own. `dtype` replaces the floating-point type of inputs, parameters and
-    buffers alike. With `strict=False` a pass that cannot be followed to its end is recorded up to there.
+    `input_size` is as in `meta_inputs`. `dtype` replaces the floating-point type of inputs, parameters and buffers alike. With
+    `strict=False` a pass that cannot be followed to its end is recorded up to there.
 
     Raises `TypeError` for a model that is not an `nn.Module` and `ValueError` for sizes that are not positive. What the
     network does with its input and cannot be followed raises `AnalysisError`, a `ValueError`.
@@ -199,7 +187,8 @@ def trace(
         tracer = _Tracer(modules, held, dtype, fast)
         values = [tracer.attach(tensor, role="input") for tensor in inputs]
         try:
-            with tracer.watching(modules), tracer:
+            tracer.watch(modules)
+            with tracer.naming("its forward", " raised {}: "), tracer:
                 result = model(*args, **kwargs)
             outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
             del result
@@ -210,6 +199,8 @@ def trace(
                 raise AnalysisError(f"{error}{hint}") from error
             else:
                 raise
+        finally:
+            tracer.shadows.clear()
     return Trace(
         model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.parameters, tracer.live.peak,
         tracer.live.peak_where, missing
@@ -225,7 +216,7 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if type(model).__name__ == "OptimizedModule":
         model = model._orig_mod
     modules = named_modules(model)
-    refused = {kind for kind in {type(module) for _, module in modules} if issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin))}
+    refused = any([issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin)) for kind in {type(module) for _, module in modules}])
     for name, module in modules if refused else ():
         which = f"module {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
@@ -296,28 +287,24 @@ class _Tracer(TorchFunctionMode):
     # Module calls
 
     @contextmanager
-    def watching(self, modules):
-        """Record calls of these modules, in this thread, while the context lasts.
-
-        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
-        """
-        own = [(module, module.__dict__.get("forward")) for _, module in modules]
-        thread = threading.get_ident()
+    def naming(self, what, failed, tensors=()):
+        """Errors in this context as an `AnalysisError` that names the module, and what it was that `failed`: {0}, their class, {1}, shapes."""
         try:
-            for name, module in modules:
-                module.__dict__["forward"] = self.watched(name, module, thread)
             yield
         except AnalysisError:
             raise
         except Exception as error:
-            raise self.error(explained(error, "its forward", f" raised {type(error).__name__}: ")) from error
-        finally:
-            self.shadows.clear()
-            for module, forward in own:
-                if forward is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.__dict__["forward"] = forward
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
+            raise self.error(explained(error, what, failed.format(type(error).__name__, shapes))) from error
+
+    def watch(self, modules):
+        """Record calls of these modules, in this thread, until `unchanged` puts their attributes back.
+
+        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
+        """
+        thread = threading.get_ident()
+        for name, module in modules:
+            module.__dict__["forward"] = self.watched(name, module, thread)
 
     def watched(self, name, module, thread):
         """A function that takes the place of `module.forward` and records the call."""
@@ -377,13 +364,13 @@ class _Tracer(TorchFunctionMode):
 
     def value(self, tensor: Tensor) -> Value:
         """The value that `tensor` holds now; a tensor not seen before is a parameter, a buffer or a constant."""
-        handle = getattr(tensor, "_cnnlib_handle", None)
-        if handle is not None and handle.tracer is self:
-            return handle.value
         key = id(tensor)
         known = self.state_values.get(key)
         if known is not None:
             return known[1]
+        handle = getattr(tensor, "_cnnlib_handle", None)
+        if handle is not None and handle.tracer is self:
+            return handle.value
         if _is_wrapped(tensor):
             return self.value(_unwrapped(tensor))
         dtype = tensor.dtype
@@ -401,8 +388,7 @@ class _Tracer(TorchFunctionMode):
             raise self.error(f"a tensor of shape {tuple(tensor.shape)} comes out of operations that cannot be watched, such as a TorchScript "
                              "function or another thread; call the Python function that it was made from, in the thread of the network")
         data = tensor if not tensor.is_meta and not dtype.is_floating_point and tensor.numel() <= 1 << 20 else None
-        value = Value(tuple(tensor.shape), dtype, None, role, names, data)
-        value.storage = Storage(value.nbytes)  # the model holds it: never counted, never freed
+        value = Value(tuple(tensor.shape), dtype, None, role, names, data)  # the model holds its storage: never counted, never freed
         self.state_values[key] = (tensor, value)
         return value
 
@@ -435,8 +421,6 @@ class _Tracer(TorchFunctionMode):
             value = Value(tuple(tensor.shape), tensor.dtype, storage, role, parameters)
         if storage is None:
             storage = value.storage
-            if storage is None:
-                storage = value.storage = Storage(value.nbytes)
             self.storages[self.live.add(tensor)] = storage
             place = None if tensor.is_contiguous() else (0, tensor.stride())
         else:
@@ -448,7 +432,7 @@ class _Tracer(TorchFunctionMode):
     def attach_new(self, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         """`attach` for what a closed form makes: a result of this shape in new memory, in the usual order."""
         value = Value(shape, dtype, None, "result")
-        storage = value.storage = Storage(value.nbytes)
+        storage = value.storage
         self.storages[self.live.add(tensor)] = storage
         handle = tensor._cnnlib_handle = _Handle(value, self)
         storage.handles.append(weakref.ref(handle))
@@ -520,7 +504,9 @@ class _Tracer(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in _QUERIES:
-            return self.query(func, args, kwargs)
+            if func in _DTYPE_QUERIES and self.dtype is not None:
+                args = (self.on_meta(args[0]), *args[1:])
+            return func(*args, **kwargs)
         self.step = None
         if func in self.rules and _peek() is None:
             result = self.answer(func, *args, **kwargs)
@@ -536,11 +522,6 @@ class _Tracer(TorchFunctionMode):
                 self.held[id(tensor)] = tensor
         return result
 
-    def query(self, func, args, kwargs):
-        if func in _DTYPE_QUERIES and self.dtype is not None:
-            args = (self.on_meta(args[0]), *args[1:])
-        return func(*args, **kwargs)
-
     def general(self, func, args, kwargs):
         """Run `func` on meta tensors and record the operations that it consists of, or write down what is remembered of it."""
         tensors = list(tensors_in((*args, *kwargs.values())))
@@ -554,7 +535,7 @@ class _Tracer(TorchFunctionMode):
             if not (writes and any(id(tensor) in self.buffers or id(tensor) in self.held for tensor in tensors)):
                 if not tensors:
                     return self.made(func(*args, **kwargs))
-                with _ProductRecorder(self):  # on real tensors: their values may steer the network
+                with _Recorder(self, of_constants=True):  # on real tensors: their values may steer the network
                     return self.made(func(*args, **kwargs))
         if func in _MOVES:
             args, kwargs = _without_device(args, kwargs)
@@ -565,24 +546,20 @@ class _Tracer(TorchFunctionMode):
         if func in _INDEXING:
             args = (args[0], _with_tensors(args[1]), *args[2:])
         args, kwargs = tuple(map(self.on_meta, args)), self.on_meta(kwargs) if kwargs else kwargs
-        try:
+        with self.naming(name.strip("_"), " on tensors of shape {1} failed: ", tensors):
             if self.fast and _peek() is None:
                 return remembered(self, func, args, kwargs)
             with _Recorder(self):
                 return self.made(func(*args, **kwargs))
-        except AnalysisError:
-            raise
-        except Exception as error:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
-            raise self.error(explained(error, name.strip("_"), f" on tensors of shape {shapes} failed: ")) from error
 
 
 class _Recorder(TorchDispatchMode):
-    """Records the operations below a torch function, as PyTorch dispatches them."""
+    """Records the operations below a torch function, as PyTorch dispatches them; `of_constants`, which are computed as ever, the products."""
 
-    def __init__(self, tracer):
+    def __init__(self, tracer, of_constants=False):
         super().__init__()
         self.tracer = tracer
+        self.of_constants = of_constants
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -594,6 +571,8 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         op, aliases, names = _schema(func)
         tracer = self.tracer
+        if self.of_constants and ops.of(op).macs is None:
+            return result
         args = args + tuple(kwargs.get(name) for name in names[len(args):])
         inputs = tracer.values_of(args)
         args = _with_values(args, tracer)
@@ -607,30 +586,14 @@ class _Recorder(TorchDispatchMode):
             node = tracer.record(op, args, inputs, (), aliases[0] == "view", names)
         for i, tensor in enumerate(results[:ops.of(op).results]):
             alias = aliases[min(i, len(aliases) - 1)]
-            if alias == "write":
+            if self.of_constants:
+                outputs.append(tracer.value(tensor))
+            elif alias == "write":
                 outputs.append(tracer.overwrite(tensor))
-            elif alias == "view":
-                outputs.append(tracer.attach(tensor, storage=inputs[0].storage, parameters=parameters))
             else:
-                outputs.append(tracer.attach(tensor, parameters=parameters))
+                outputs.append(tracer.attach(tensor, storage=inputs[0].storage if alias == "view" else None, parameters=parameters))
         if node is not None:
             node.outputs = tuple(outputs)
-        return result
-
-
-class _ProductRecorder(TorchDispatchMode):
-    """Records the products of constants, which are computed as ever."""
-
-    def __init__(self, tracer):
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        op, _, names = _schema(func)
-        if ops.of(op).macs is not None:
-            outputs = tuple(map(self.tracer.value, tensors_in(result)))
-            self.tracer.record(op, _with_values(args, self.tracer), self.tracer.values_of(args), outputs, False, names)
         return result
 
 
@@ -672,23 +635,16 @@ def _place(handle: _Handle) -> tuple[int, tuple[int, ...]]:
 
 
 _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-_schemas = {}
 
 
+@cache
 def _schema(func) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """The operation's name; for each result whether it is "new", a "view", or a "write" into an argument; the arguments' names."""
-    known = _schemas.get(func)
-    if known is None:
-        op = func.overloadpacket.__name__
-        aliases = []
-        for returned in func._schema.returns:
-            alias = returned.alias_info
-            aliases.append("new" if alias is None else "write" if alias.is_write else "view")
-        if op == "_unsafe_view":
-            aliases = ["view"]
-        names = tuple(argument.name for argument in func._schema.arguments)
-        known = _schemas[func] = (op, tuple(aliases) or ("new",), names)
-    return known
+    op = func.overloadpacket.__name__
+    aliases = ("new" if alias is None else "write" if alias.is_write else "view"
+               for alias in (returned.alias_info for returned in func._schema.returns))
+    aliases = ("view",) if op == "_unsafe_view" else tuple(aliases) or ("new",)
+    return op, aliases, tuple(argument.name for argument in func._schema.arguments)
 
 
 def _with_values(thing, tracer):
@@ -733,31 +689,27 @@ _MOVES = {Tensor.to, Tensor.cuda, Tensor.cpu}
 _INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 
 
-# What is remembered of functions that ran before. A recipe names values by number: those of the arguments, then every new one.
+# What is remembered of functions that ran before: the nodes of the first time, to be written down again with new values.
 
 _recipes: dict = {}
 _MOST_RECIPES = 4096
-
-
-class _Slot(int):
-    """The number of a value in a recipe."""
+_NUMBERS = {int, float, bool, str, type(None)}
 
 
 def remembered(tracer: _Tracer, func, args, kwargs):
     """The result of `func`, recorded: by its recipe if it was called on such arguments before, else by running it."""
     given = list(tensors_in((*args, *kwargs.values())))
     try:
-        places = {id(tensor): i for i, tensor in enumerate(reversed(given))}
+        places = {id(tensor): i for i, tensor in enumerate(given)}
         key = (func, tuple([_key(item, places) for item in args]), _key(kwargs, places) if kwargs else None)
         recipe = _recipes.get(key)
     except TypeError:  # something without a hash
         key = recipe = None
-    if recipe is not None:
-        return _replay(tracer, recipe, given)
     before = [tracer.value(tensor) for tensor in given]
+    if recipe is not None:
+        return recipe.repeated(tracer, given, before)
     live = tracer.live
-    step = tracer.step
-    count = len(step.nodes) if step else 0
+    count = len(tracer.step.nodes) if tracer.step else 0
     peak, where, now = live.peak, live.peak_where, live.now
     live.peak = now
     try:
@@ -769,12 +721,12 @@ def remembered(tracer: _Tracer, func, args, kwargs):
             live.peak, live.peak_where = peak, where
     untouched = all(tracer.value(tensor) is value for tensor, value in zip(given, before))
     if key is not None and untouched and not torch.is_inference_mode_enabled():
-        nodes = tracer.step.nodes[count:] if tracer.step else []
-        recipe = _recipe(nodes, given, before, result, extra)
-        if recipe is not None:
-            if len(_recipes) >= _MOST_RECIPES:
-                _recipes.clear()
-            _recipes[key] = recipe
+        if len(_recipes) >= _MOST_RECIPES:
+            _recipes.clear()
+        try:
+            _recipes[key] = _Recipe(tracer.step.nodes[count:] if tracer.step else [], given, before, result, extra)
+        except _Unrepeatable:
+            pass
     return result
 
 
@@ -794,116 +746,84 @@ def _key(thing, places):
     return kind, thing
 
 
-_NUMBERS = {int, float, bool, str, type(None)}
-
-
 class _Unrepeatable(Exception):
     """What shapes alone do not tell."""
 
 
-def _recipe(nodes, given, before, result, extra):
-    """(lines, result, peak): each line an operation with numbers for values, and for each output its shape, type and storage's owner.
+class _Recipe:
+    """The nodes of a call, the values that it was given, how its result is built, and the memory that it took on the way."""
 
-    None for what cannot be repeated from shapes alone."""
-    slots = {id(value): _Slot(i) for i, value in enumerate(before)}
-    owners = {id(value.storage): slots[id(value)] for value in reversed(before)}
-    kept = list(before)  # identities stay unique while these live
-    lines = []
-    try:
+    def __init__(self, nodes, given, before, result, extra):
+        self.nodes = nodes
+        self.before = before
+        self.extra = extra
+        known = set(before)
         for node in nodes:
-            new = [value for value in node.inputs if id(value) not in slots]
-            if any(value.role != "result" for value in new) or any(id(value) in slots for value in node.outputs):
-                return None
-            if new:
-                lines.append((None, None, (), _new_slots(new, slots, owners, kept), False, None))
-            args, inputs = _numbered(node.args, slots), tuple(slots[id(value)] for value in node.inputs)
-            lines.append((node.op, args, inputs, _new_slots(node.outputs, slots, owners, kept), node.is_view, node.names))
-        return lines, _part(result, given, slots, owners, set()), extra
-    except _Unrepeatable:
-        return None
-
-
-def _new_slots(values, slots, owners, kept):
-    made = []
-    for value in values:
-        slot = slots[id(value)] = _Slot(len(kept))
-        kept.append(value)
-        owner = owners.setdefault(id(value.storage), slot)
-        made.append((tuple(value.shape), value.dtype, None if owner is slot else owner, value.storage.nbytes))
-    return tuple(made)
-
-
-def _numbered(thing, slots):
-    """Arguments with numbers in place of values."""
-    if isinstance(thing, Value):
-        if id(thing) not in slots:
+            if any(value.role != "result" for value in node.inputs if value not in known) or not known.isdisjoint(node.outputs):
+                raise _Unrepeatable
+            known.update(node.inputs, node.outputs)
+        if any(value.data is not None and value.numel > 4096 for value in known):  # a recipe holds its values
             raise _Unrepeatable
-        return slots[id(thing)]
-    return tuple([_numbered(item, slots) for item in thing]) if isinstance(thing, tuple) else thing
+        self.build = _builder(result, given, before, known, set())
+
+    def repeated(self, tracer, given, now):
+        live = tracer.live
+        if live.now + self.extra > live.peak:
+            live.peak, live.peak_where = live.now + self.extra, live.where
+        values = dict(zip(self.before, now))
+        storages = {old.storage: new.storage for old, new in zip(reversed(self.before), reversed(now))}
+
+        def renewed(value, parameters=()):
+            new = values.get(value)
+            if new is None:
+                storage = storages.get(value.storage)
+                if storage is None:
+                    storage = storages[value.storage] = Storage(value.storage.nbytes)
+                new = values[value] = Value(value.shape, value.dtype, storage, "result", parameters)
+            return new
+
+        def renewed_in(thing):
+            if type(thing) is Value:
+                return renewed(thing)
+            return tuple([renewed_in(item) for item in thing]) if type(thing) is tuple else thing
+
+        for node in self.nodes:
+            inputs = tuple([renewed(value) for value in node.inputs])
+            parameters = made_of(inputs)
+            outputs = tuple([renewed(value, parameters) for value in node.outputs])
+            tracer.record(node.op, renewed_in(node.args), inputs, outputs, node.is_view, node.names)
+        return self.build(tracer, given, values)
 
 
-def _part(thing, given, slots, owners, whole):
-    """How to build a part of the result: a tensor that was given, a new one, a view of one that was given, a plain value, or a list."""
+def _builder(thing, given, before, known, built):
+    """A function of the tracer, what is given then and the new values to this part of the result."""
     if isinstance(thing, Tensor):
         for i, tensor in enumerate(given):
             if tensor is thing:
-                return "given", i
+                return lambda tracer, given, values: given[i]
         handle = getattr(thing, "_cnnlib_handle", None)
-        if handle is None or id(handle.value) not in slots:
+        if handle is None or handle.value not in known:
             raise _Unrepeatable
-        owner, slot = owners[id(handle.value.storage)], slots[id(handle.value)]
-        if owner < len(given):
-            return "view", slot, owner, thing.shape, thing.stride(), thing.storage_offset() - given[owner].storage_offset()
-        if thing.storage_offset() or owner in whole:
+        value, shape, strides, offset, dtype = handle.value, thing.shape, thing.stride(), thing.storage_offset(), thing.dtype
+        owner = next((i for i, one in enumerate(before) if one.storage is value.storage), None)
+        if owner is None and (offset or value.storage in built):
             raise _Unrepeatable
-        whole.add(owner)
-        return "new", slot, thing.shape, thing.stride(), thing.dtype
+        built.add(value.storage)
+        if owner is not None:
+            offset -= given[owner].storage_offset()
+
+        def build(tracer, given, values):
+            if owner is None:
+                tensor = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+            else:
+                tensor = given[owner].as_strided(shape, strides, given[owner].storage_offset() + offset)
+            tracer.attach(tensor, storage=None if owner is None else values[value].storage, value=values[value])
+            return tensor
+
+        return build
     if type(thing) in (tuple, list):
-        return "parts", type(thing), [_part(item, given, slots, owners, whole) for item in thing]
+        kind, parts = type(thing), [_builder(item, given, before, known, built) for item in thing]
+        return lambda *now: kind([part(*now) for part in parts])
     if isinstance(thing, (int, float, str, type(None), torch.Size, torch.dtype)):
-        return "plain", thing
+        return lambda *now: thing
     raise _Unrepeatable
-
-
-def _replay(tracer, recipe, given):
-    lines, result, extra = recipe
-    values = [tensor._cnnlib_handle.value for tensor in given]
-    live = tracer.live
-    if live.now + extra > live.peak:
-        live.peak, live.peak_where = live.now + extra, live.where
-    for op, args, inputs, outputs, is_view, names in lines:
-        inputs = tuple([values[slot] for slot in inputs])
-        parameters = made_of(inputs)
-        made = []
-        for shape, dtype, owner, nbytes in outputs:
-            storage = Storage(nbytes) if owner is None else values[owner].storage
-            value = Value(shape, dtype, storage, "result", parameters)
-            values.append(value)
-            made.append(value)
-        if op is not None:
-            tracer.record(op, _filled(args, values), inputs, tuple(made), is_view, names)
-    return _built(result, tracer, values, given)
-
-
-def _filled(thing, values):
-    """Arguments with values in place of their numbers."""
-    if type(thing) is _Slot:
-        return values[thing]
-    return tuple([_filled(item, values) for item in thing]) if type(thing) is tuple else thing
-
-
-def _built(part, tracer, values, given):
-    kind = part[0]
-    if kind == "new":
-        _, slot, shape, strides, dtype = part
-        tensor = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
-        tracer.attach(tensor, value=values[slot])
-        return tensor
-    if kind == "view":
-        _, slot, owner, shape, strides, offset = part
-        tensor = given[owner].as_strided(shape, strides, given[owner].storage_offset() + offset)
-        tracer.attach(tensor, storage=values[slot].storage, value=values[slot])
-        return tensor
-    if kind == "parts":
-        return part[1]([_built(item, tracer, values, given) for item in part[2]])
-    return given[part[1]] if kind == "given" else part[1]

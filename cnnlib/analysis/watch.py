@@ -7,8 +7,8 @@ import random
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import filterfalse
 
 import torch
@@ -81,7 +81,7 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
     With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in attributes that are
     neither parameters nor buffers.
     """
-    before, empty, tensors, seen = [], [], [], set()
+    before, others, empty, tensors, seen = [], [], [], [], set()
     for _, module in modules:
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
@@ -92,7 +92,7 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
             item = attributes[name]
             kind = type(item)
             if kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, item))):
-                _keep(item, before, tensors, seen)
+                _keep(item, before, others, tensors, seen)
     buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
     buffers += [tensor for tensor in tensors if values and not tensor.is_meta]
     contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
@@ -105,14 +105,12 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
         for now in filter(None, empty):
             now.clear()
         for now, then in before:
-            if type(now) is list:
-                now[:] = then
-            elif not isinstance(now, dict):  # a set or a deque
-                now.clear()
-                (now.update if isinstance(now, set) else now.extend)(then)
-            elif list(now) != list(then) or not all(map(operator.is_, now.values(), then.values())):
+            if list(now) != list(then) or not all(map(operator.is_, now.values(), then.values())):
                 now.clear()
                 now.update(then)
+        for now, then in others:
+            now.clear()
+            (now.update if isinstance(now, set) else now.extend)(then)
         for buffer, content in contents:
             buffer.data.copy_(content)
 
@@ -122,32 +120,27 @@ _OWN = {name for name, item in nn.Module().__dict__.items() if isinstance(item, 
 _own = operator.itemgetter(*_OWN)
 
 
-def _keep(item, before, tensors, seen) -> None:
+def _keep(item, before, others, tensors, seen) -> None:
     """Note a container, what lies in it, and the tensors of an attribute."""
-    if type(item) in _PLAIN or isinstance(item, (nn.Module, type)):
-        return
     if isinstance(item, Tensor):
         tensors.append(item)
-        return
-    inner = ()
-    if isinstance(item, (dict, list, set, deque)):
-        if id(item) in seen:
-            return
-        before.append((item, item.copy()))
-        inner = item.values() if isinstance(item, dict) else item
-    elif isinstance(item, tuple):
-        inner = item
-    elif hasattr(item, "__dict__") and not callable(item) and not type(item).__module__.startswith("torch"):
-        if id(item) in seen:
-            return
-        before.append((item.__dict__, item.__dict__.copy()))
-        inner = list(item.__dict__.values())
-    else:
+    if isinstance(item, (Tensor, nn.Module, type)) or id(item) in seen:
         return
     seen.add(id(item))
-    for part in inner:
+    if hasattr(item, "__dict__") and not isinstance(item, _CONTAINERS):
+        if callable(item) or type(item).__module__.startswith("torch"):
+            return
+        item = item.__dict__
+    if not isinstance(item, tuple):
+        if not isinstance(item, _CONTAINERS):
+            return
+        (before if isinstance(item, dict) else others).append((item, item.copy()))
+    for part in list(item.values()) if isinstance(item, dict) else item:
         if type(part) not in _PLAIN:
-            _keep(part, before, tensors, seen)
+            _keep(part, before, others, tensors, seen)
+
+
+_CONTAINERS = (dict, list, set, deque, tuple)
 
 
 def _random_states() -> list[tuple]:
@@ -155,7 +148,7 @@ def _random_states() -> list[tuple]:
     states = [(random.setstate, random.getstate()), (torch.set_rng_state, torch.get_rng_state())]
     if (numpy := sys.modules.get("numpy")) is not None and hasattr(numpy, "random"):
         states.append((numpy.random.set_state, numpy.random.get_state()))
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     return states
 
@@ -177,6 +170,15 @@ def no_collection():
             gc.enable()
 
 
+@contextmanager
+def hooked(hooks: Iterable[tuple[Callable, Callable]]) -> Iterator[None]:
+    """Within this context the hooks are there: pairs of a module's method that registers one, and the hook."""
+    with ExitStack() as handles:
+        for register, hook in hooks:
+            handles.callback(register(hook).remove)
+        yield
+
+
 def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
     """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
 
@@ -186,20 +188,16 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
     """
     caught = {}
 
-    def catch(layer, output):
-        caught[layer] = next((tensor.clone() for tensor in tensors_in(output)), None)
+    def catching(layer):
+        def hook(module, args, output):
+            caught[layer] = next((tensor.clone() for tensor in tensors_in(output)), None)
+        return model.get_submodule(layer).register_forward_hook, hook
 
-    modules = [(layer, model.get_submodule(layer)) for layer in layers]
-    with unchanged(named_modules(model), values=True):
-        hooks = []
-        try:
-            for layer, module in modules:
-                hooks.append(module.register_forward_hook(lambda module, args, output, layer=layer: catch(layer, output)))
-            model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    for layer, _ in modules:
+    layers = list(layers)
+    hooks = [catching(layer) for layer in layers]
+    with unchanged(named_modules(model), values=True), hooked(hooks):
+        model(images)
+    for layer in layers:
         if caught.get(layer) is None:
             what = "gives out no tensor" if layer in caught else "is not called in a forward pass"
             raise AnalysisError(f"module {layer!r} {what}")

@@ -19,7 +19,7 @@ from cnnlib import tables
 
 from ..inputs import InputSize
 from ..trace import Trace, Value, trace
-from .algebra import NOWHERE, Branch, Index, State, cover
+from .algebra import NOWHERE, Branch, Index, State, cover, hull
 from .rules import Follower, spatial_dims
 
 
@@ -164,7 +164,7 @@ def _own_units(state: State, has_local: Sequence[bool]) -> _Units:
 
 def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
     """The branch with all that other factors than those of `carrying` let it see."""
-    hulls = [index.hull(length) for i, (index, length) in enumerate(zip(branch.indices, lengths))
+    hulls = [hull(index, length) for i, (index, length) in enumerate(zip(branch.indices, lengths))
              if index is not None and i not in carrying]
     if not hulls:
         return branch
@@ -175,7 +175,7 @@ def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -
 
 def _spans(carrying: Sequence[int], lengths: Sequence[int], branches: Sequence[Branch]) -> list[tuple[int, int]]:
     """The span of every unit."""
-    return [cover([_span(branch, carrying, unit) for branch in branches] or [NOWHERE])
+    return [cover([branch.span(carrying, unit) for branch in branches] or [NOWHERE])
             for unit in itertools.product(*map(range, lengths))]
 
 
@@ -201,17 +201,6 @@ def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
     names = tuple(dict.fromkeys(name for axis in state.unaligned for name in axis))
     everywhere = tuple(any(branch.everywhere for branch in axis) for axis in state.axes)
     return Field(tuple(sizes), tuple(strides), tuple(starts), tuple(units), not names, names, everywhere, input_size, seen)
-
-
-def _span(branch: Branch, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
-    first, last = branch.first, branch.last
-    for place, i in zip(carrying, unit):
-        index = branch.indices[place]
-        if index is not None:
-            low, high = index.span(i)
-            first += low
-            last += high
-    return first, last
 
 
 def _stride(branches: Sequence[Branch], carrying: Sequence[int], lengths: Sequence[int]) -> int | Fraction:
@@ -263,9 +252,10 @@ class Fields(Mapping):
         return value in self._states and all(self._states[value].axes)
 
     def _field_of(self, value: Value) -> Field:
-        if value not in self._fields:
-            self._fields[value] = _field(self._states[value], self.input_size, lambda: self._seen(value))
-        return self._fields[value]
+        state = self._states[value]  # the same one behind operations that keep each unit's field
+        if state not in self._fields:
+            self._fields[state] = _field(state, self.input_size, lambda: self._seen(value))
+        return self._fields[state]
 
     def _seen(self, value: Value) -> tuple[tuple[tuple[int, int], ...], ...]:
         """For each axis the span of every unit, borders respected."""
@@ -300,7 +290,8 @@ class Fields(Mapping):
     def __getstate__(self):
         fields = dict(self.items())
         return {"_fields": {**fields, "": self.output}, "_values": {name: name for name in fields},
-                "_output": None if self.output is None else "", "missing": self.missing, "input_size": self.input_size}
+                "_states": {name: name for name in (*fields, "")}, "_output": None if self.output is None else "",
+                "missing": self.missing, "input_size": self.input_size}
 
     def _cells(self) -> dict:
         rows = [("layer", "size", "stride", "start", "notes")]

@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 
 # Functions of one index
@@ -19,8 +20,7 @@ from functools import lru_cache
 NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(NamedTuple):
     """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
 
     A table has one entry for each index instead and no step; outside it there is nothing to see. A table that does not
@@ -39,18 +39,14 @@ class Index:
         turns, phase = divmod(i, len(self.first))
         return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
 
-    def hull(self, length: int) -> tuple[int, int]:
-        """The first and last coordinate over all indices below `length`."""
-        return _hull(self, length)
-
 
 @lru_cache(maxsize=4096)
-def _hull(index: Index, length: int) -> tuple[int, int]:
+def hull(index: Index, length: int) -> tuple[int, int]:
+    """The first and last coordinate over all indices below `length`."""
     if len(index.first) == 1 and not index.is_table:
         reach = index.step * (length - 1)
         return index.first[0] + min(0, reach), index.last[0] + max(0, reach)
-    spans = [index.span(i) for i in range(length)]
-    return min(first for first, _ in spans), max(last for _, last in spans)
+    return cover(index.span(i) for i in range(length))
 
 
 def cover(spans) -> tuple[int, int]:
@@ -147,8 +143,7 @@ def windows_along(length: int, kernel: int, stride: int, padding: int, dilation:
 # Fields of a tensor
 
 
-@dataclass(frozen=True)
-class Branch:
+class Branch(NamedTuple):
     """The field along one input axis by one kind of path: spans of all indices on which it depends, added up.
 
     `indices` has one entry for each factor of the tensor's layout, None where the coordinate does not depend on it.
@@ -160,17 +155,21 @@ class Branch:
     indices: tuple[Index | None, ...]
     everywhere: bool = False
 
-    def span(self, unit: Sequence[int]) -> tuple[int, int]:
+    def with_indices(self, indices: tuple[Index | None, ...]) -> "Branch":
+        return Branch(self.first, self.last, indices, self.everywhere)
+
+    def span(self, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
+        """That of a unit by its indices along the factors of `carrying`."""
         first, last = self.first, self.last
-        for i, index in zip(unit, self.indices):
-            if index is not None:
+        for place, i in zip(carrying, unit):
+            if (index := self.indices[place]) is not None:
                 low, high = index.span(i)
                 first += low
                 last += high
         return first, last
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class State:
     """The fields of one tensor: a layout, which splits each dimension into factors, and branches for each input axis.
 
@@ -181,14 +180,19 @@ class State:
     axes: tuple[tuple[Branch, ...], ...]
     unaligned: tuple[tuple[str, ...], ...]
 
-    @property
+    @cached_property
     def factors(self) -> list[int]:
         return [length for dim in self.layout for length in dim]
 
-    def place(self, dim: int) -> slice:
-        """Where the factors of a dimension stand in the flat list."""
-        start = sum(map(len, self.layout[:dim]))
-        return slice(start, start + len(self.layout[dim]))
+    @cached_property
+    def places(self) -> list[slice]:
+        """Where the factors of each dimension stand in the flat list."""
+        ends = list(itertools.accumulate(map(len, self.layout)))
+        return list(map(slice, [0, *ends], ends))
+
+    def place(self, *dims: int) -> slice:
+        """Where the factors of a dimension, or of several that follow each other, stand in the flat list."""
+        return slice(self.places[dims[0]].start, self.places[dims[-1]].stop)
 
     def seeing(self) -> "State | None":
         """The same without branches by which no unit sees anything; None if there are no others."""
@@ -204,14 +208,20 @@ class State:
         return State(self.layout, tuple(outermost(axis, lengths) for axis in axes), self.unaligned)
 
     def with_axes(self, layout, change) -> "State":
-        return State(layout, tuple(tuple(map(change, axis)) for axis in self.axes), self.unaligned)
+        return State(layout, tuple([tuple([change(branch) for branch in axis]) for axis in self.axes]), self.unaligned)
 
     def map(self, positions: slice, change, layout) -> "State":
         """A new layout, and at `positions` of every branch the indices that `change` makes of the old ones."""
-        return self.with_axes(layout, lambda branch: Branch(
-            branch.first, branch.last,
-            (*branch.indices[:positions.start], *change(branch.indices[positions]), *branch.indices[positions.stop:]),
-            branch.everywhere))
+        start, stop = positions.start, positions.stop
+        return self.with_axes(layout, lambda branch: branch.with_indices(
+            (*branch.indices[:start], *change(branch.indices[start:stop]), *branch.indices[stop:])))
+
+    def parted(self, dim: int, ways, layout) -> "State":
+        """A new layout, and instead of every branch one for each of the `ways` to write its index of `dim`, a single factor."""
+        place = self.place(dim)
+        axes = tuple(tuple(branch.with_indices((*branch.indices[:place.start], *way, *branch.indices[place.stop:]))
+                           for branch in axis for way in ways(branch.indices[place.start])) for axis in self.axes)
+        return State(layout, axes, self.unaligned)
 
     def merged(self, dim: int) -> "State":
         """The same with a single factor for `dim`."""
@@ -243,7 +253,7 @@ class State:
             reduced = False
             for i in places:
                 if left[i] is not None:
-                    low, high = left[i].hull(lengths[i])
+                    low, high = hull(left[i], lengths[i])
                     reduced |= lengths[i] > 1 and left[i].moves
                     first, last, left[i] = first + low, last + high, None
             everywhere |= marks and reduced and (whole or not any(index is not None and index.moves for index in left))
@@ -253,16 +263,13 @@ class State:
 
     def resized(self, dim: int, length: int) -> "State":
         """The same with `dim`, on which no field may depend, given another length."""
-        place = self.place(dim)
-        layout = replace(self.layout, dim, (length,))
-        return self.map(place, lambda indices: (None,), layout)
+        return self.map(self.place(dim), lambda indices: (None,), replace(self.layout, dim, (length,)))
 
     def without(self, dims: Sequence[int]) -> "State":
         """Dimensions on which no field depends, dropped."""
         state = self
         for dim in sorted(dims, reverse=True):
-            place = state.place(dim)
-            state = state.map(place, lambda indices: (), state.layout[:dim] + state.layout[dim + 1:])
+            state = state.map(state.place(dim), lambda indices: (), state.layout[:dim] + state.layout[dim + 1:])
         return state
 
     def with_new(self, dim: int, length: int = 1) -> "State":
@@ -279,8 +286,7 @@ class State:
     def permuted(self, order: Sequence[int]) -> "State":
         positions = [i for dim in order for i in range(self.place(dim).start, self.place(dim).stop)]
         layout = tuple(self.layout[dim] for dim in order)
-        return self.with_axes(layout, lambda branch: Branch(
-            branch.first, branch.last, tuple(branch.indices[i] for i in positions), branch.everywhere))
+        return self.with_axes(layout, lambda branch: branch.with_indices(tuple([branch.indices[i] for i in positions])))
 
     def expanded(self, shape: Sequence[int]) -> "State":
         """Broadcast to `shape`."""
@@ -307,15 +313,12 @@ class State:
         if len(groups) == len(factors):
             return self
         layout = (tuple(math.prod(factors[i] for i in group) for group in groups),)
-        return self.with_axes(layout, lambda branch: Branch(
-            branch.first, branch.last,
-            tuple(merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups),
-            branch.everywhere))
+        return self.with_axes(layout, lambda branch: branch.with_indices(
+            tuple(merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups)))
 
     def reshaped_away(self, shape: Sequence[int]) -> "State":
         """Fields that depend on no index, for a tensor of any shape."""
-        return self.with_axes(tuple((length,) for length in shape), lambda branch: Branch(
-            branch.first, branch.last, (None,) * len(shape), branch.everywhere))
+        return self.with_axes(tuple((length,) for length in shape), lambda branch: branch.with_indices((None,) * len(shape)))
 
     def reshaped(self, shape: Sequence[int]) -> "State":
         """The fields after a view as `shape`: factors are split and regrouped."""
@@ -457,12 +460,7 @@ def _in_layout(state: State, layout) -> State:
         if state.layout[dim] == lengths:
             continue
         state = state.merged(dim)
-        place = state.place(dim)
-        axes = tuple(tuple(
-            Branch(branch.first, branch.last, (*branch.indices[:place.start], *way, *branch.indices[place.stop:]),
-                   branch.everywhere)
-            for branch in axis for way in split(branch.indices[place.start], lengths)) for axis in state.axes)
-        state = State(replace(state.layout, dim, lengths), axes, state.unaligned)
+        state = state.parted(dim, lambda index: split(index, lengths), replace(state.layout, dim, lengths))
     return state
 
 
@@ -510,17 +508,17 @@ def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     def centre(index, i):
         return 0 if index is None or index.is_table else sum(index.span(i))
 
-    start = a.first + a.last - b.first - b.last + sum(centre(x, 0) - centre(y, 0) for x, y in zip(a.indices, b.indices))
-    if start:
-        return False
+    start = a.first + a.last - b.first - b.last
     for x, y, length in zip(a.indices, b.indices, lengths):
         if x is not y and x != y:
+            apart = centre(x, 0) - centre(y, 0)
+            start += apart
             if any(z is not None and z.is_table for z in (x, y)):
                 continue  # parts of a whole: they need not agree
             indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
-            if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
+            if any(centre(x, i) - centre(y, i) != apart for i in indices):
                 return False
-    return True
+    return start == 0
 
 
 def union(states: Sequence[State], where: str) -> State:

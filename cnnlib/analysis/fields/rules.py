@@ -22,9 +22,9 @@ from .algebra import (
 RULES = {}
 
 
-def _rule(name):
+def _rule(*names):
     def add(function):
-        RULES[name] = function
+        RULES.update(dict.fromkeys(names, function))
         return function
 
     return add
@@ -166,6 +166,22 @@ def _taken(state: State, dim: int, start: int, step: int, length: int) -> State:
     return state.on_dim(dim, lambda index: slide(index, length, 1, step, -start, 1), length)
 
 
+def _picked(state: State, dim: int, places: Sequence[int | None], always: bool = True) -> State:
+    """The fields of the elements at these places along `dim`, and nothing where there is None. Where no field depends on the
+    dimension, that matters only if the whole may be taken apart again (`always`)."""
+    state = state.merged(dim)
+    if not always and all(branch.indices[state.place(dim)] == (None,) for axis in state.axes for branch in axis):
+        return state.resized(dim, len(places))
+
+    def pick(old):
+        if old[0] is None and None not in places:
+            return old
+        index = old[0] or Index(0, moves=False)
+        return [table((NOWHERE if i is None else index.span(i) for i in places), index.moves)]
+
+    return state.map(state.place(dim), pick, replace(state.layout, dim, (len(places),)))
+
+
 @_rule("slice")
 def _slice_of(follower, node):
     value, dim = node.args[0], node.arg("dim", 0) % len(node.args[0].shape)
@@ -193,37 +209,23 @@ def _select(follower, node):
 
 @_rule("cat")
 def _cat(follower, node):
-    values = node.args[0]
     shape = node.outputs[0].shape
     dim = node.arg("dim", 0) % len(shape)
-    states = [follower.of(value) for value in values]
-    if node.op == "stack":
-        states = [state and state.with_new(dim) for state in states]
-        lengths = [1] * len(values)
-    else:
-        values = [value for value in values if value.shape != (0,)]
-        states = [follower.of(value) for value in values]
-        lengths = [value.shape[dim] for value in values]
-    starts = itertools.accumulate(lengths, initial=0)
-    moved = [state and _placed(state, dim, start, length, shape[dim], follower.keeps_parts)
-             for start, state, length in zip(starts, states, lengths)]
-    return follower.union(moved)
-
-
-def _placed(state: State, dim: int, start: int, length: int, total: int, always: bool) -> State:
-    """The fields as a part of a longer dimension, and nothing outside the part; where no field depends on the dimension
-    this matters only if the whole may be taken apart again (`always`)."""
-    if length == total:
-        return state
-    state = state.merged(dim)
-    if always or any(branch.indices[state.place(dim)][0] is not None for axis in state.axes for branch in axis):
-        def place(indices):
-            index = indices[0] or Index(0, moves=False)
-            spans = (index.span(i - start) if 0 <= i - start < length else NOWHERE for i in range(total))
-            return [table(spans, index.moves)]
-
-        return state.map(state.place(dim), place, replace(state.layout, dim, (total,)))
-    return state.resized(dim, total)
+    states, start = [], 0
+    for value in node.args[0]:
+        if value.shape == (0,) and len(shape) > 1:  # PyTorch lets it pass
+            continue
+        state, length = follower.of(value), 1
+        if node.op == "stack":
+            state = state and state.with_new(dim)
+        else:
+            length = value.shape[dim]
+        if state is not None and length < shape[dim]:
+            places = [i - start if start <= i < start + length else None for i in range(shape[dim])]
+            state = _picked(state, dim, places, follower.keeps_parts)
+        states.append(state)
+        start += length
+    return follower.union(states)
 
 
 @_rule("pad")
@@ -249,7 +251,7 @@ def _rearranged(follower, node):
     for dim, shift in zip(dims, itertools.cycle(shifts)):
         n = value.shape[dim]
         order = [n - 1 - i if node.op == "flip" else (i - shift) % n for i in range(n)]
-        state = state.on_dim(dim % len(value.shape), lambda index: table(map(index.span, order), index.moves), n)
+        state = _picked(state, dim % len(value.shape), order, always=False)
     return state
 
 
@@ -296,9 +298,9 @@ def _index(follower, node):
     start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
     others = [dim for dim in range(len(value.shape)) if dim not in dims]
     state = state.permuted([*others[:start], *dims, *others[start:]])
-    for dim in range(start, start + len(dims)):
+    taken = range(start, start + len(dims))
+    for dim in taken:
         state = state.merged(dim)
-    place = slice(state.place(start).start, state.place(start + len(dims) - 1).stop)
 
     def pick(old):
         new = []
@@ -309,7 +311,7 @@ def _index(follower, node):
         return new
 
     layout = (*state.layout[:start], *((length,) for length in made), *state.layout[start + len(dims):])
-    state = state.map(place, pick, layout)
+    state = state.map(state.place(*taken), pick, layout)
     if state.factors and tuple(math.prod(dim) for dim in state.layout) != node.outputs[0].shape:
         if len(node.outputs[0].shape) < len(state.layout):  # numbers for indices: no dimension is left
             return state.contracted((start,)).without((start,))
@@ -317,28 +319,17 @@ def _index(follower, node):
     return state
 
 
-@_rule("pixel_shuffle")
-def _pixel_shuffle(follower, node):
+@_rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+def _shuffled(follower, node):
     value, r = node.args[:2]
-    n, c, h, w = value.shape
-    state = follower.of(value).reshaped((n, c // r**2, r, r, h, w)).permuted((0, 1, 4, 2, 5, 3))
-    return state.reshaped(node.outputs[0].shape)
-
-
-@_rule("pixel_unshuffle")
-def _pixel_unshuffle(follower, node):
-    value, r = node.args[:2]
-    n, c, h, w = value.shape
-    state = follower.of(value).reshaped((n, c, h // r, r, w // r, r)).permuted((0, 1, 3, 5, 2, 4))
-    return state.reshaped(node.outputs[0].shape)
-
-
-@_rule("channel_shuffle")
-def _channel_shuffle(follower, node):
-    value, groups = node.args[:2]
     n, c, *rest = value.shape
-    state = follower.of(value).reshaped((n, groups, c // groups, *rest))
-    return state.permuted((0, 2, 1, *range(3, len(rest) + 3))).reshaped(value.shape)
+    if "channel" in node.op:
+        shape, order = (n, r, c // r, *rest), (0, 2, 1, *range(3, len(rest) + 3))
+    elif "unshuffle" in node.op:
+        shape, order = (n, c, rest[0] // r, r, rest[1] // r, r), (0, 1, 3, 5, 2, 4)
+    else:
+        shape, order = (n, c // r**2, r, r, *rest), (0, 1, 4, 2, 5, 3)
+    return follower.of(value).reshaped(shape).permuted(order).reshaped(node.outputs[0].shape)
 
 
 # Windows
@@ -347,22 +338,16 @@ def _channel_shuffle(follower, node):
 def _whole(state: State, dim: int) -> State:
     """The same, with paths marked that see everything there is along `dim`."""
     place = state.place(dim)
-    return state.with_axes(state.layout, lambda branch: Branch(
-        branch.first, branch.last, branch.indices,
-        branch.everywhere or any(index is not None for index in branch.indices[place])))
-
-
-def _tuple(value, n) -> tuple[int, ...]:
-    value = (value,) if isinstance(value, int) else tuple(value)
-    return value * n if len(value) == 1 else value
+    return state.with_axes(state.layout, lambda branch: branch._replace(
+        everywhere=branch.everywhere or any(index is not None for index in branch.indices[place])))
 
 
 def _window(node) -> list[tuple[int, int, int, int]]:
     """(kernel, stride, padding, dilation) of a pooling along each of its dimensions."""
     n = int(node.op.partition("d")[0][-1])
-    kernel = _tuple(node.arg("kernel_size"), n)
-    return list(zip(kernel, _tuple(node.arg("stride") or kernel, n), _tuple(node.arg("padding", 0), n),
-                    _tuple(node.arg("dilation", 1), n)))
+    kernel = ops.lengths(node.arg("kernel_size"), n)
+    others = (node.arg("stride") or kernel, node.arg("padding", 0), node.arg("dilation", 1))
+    return list(zip(kernel, *(ops.lengths(one, n) for one in others)))
 
 
 @_rule("pool")
@@ -399,7 +384,7 @@ def _adaptive_pool(follower, node):
     """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
     value, sizes = node.args[:2]
     state = follower.of(value)
-    sizes = _tuple(sizes, 1)
+    sizes = ops.lengths(sizes, 1)
     for i, out in enumerate(sizes):
         dim = len(value.shape) - len(sizes) + i
         length = value.shape[dim]
@@ -409,8 +394,6 @@ def _adaptive_pool(follower, node):
         if out == 1 < length:
             state = _whole(state, dim)
     return state
-
-
 
 
 @_rule("convolution")
@@ -429,17 +412,10 @@ def _convolution(follower, node):
             (cover(map(index.span, group)) for group in groups_of), index.moves), out[1])
     else:
         state = state.contracted((1,)).resized(1, out[1])
-    n = len(out) - 2
-    kernel = weight.shape[2:]
-    stride, padding, dilation = _tuple(stride, n), _tuple(padding, n), _tuple(dilation, n)
-    for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation)):
-        if transposed:
-            state = state.on_dim(2 + i, lambda index: spread(index, out[2 + i], k, s, p, d), out[2 + i])
-        else:
-            state = state.on_dim(2 + i, lambda index: slide(index, out[2 + i], k, s, p, d), out[2 + i])
+    window = spread if transposed else slide
+    for dim, k, *others in zip(range(2, len(out)), weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation))):
+        state = state.on_dim(dim, lambda index: window(index, out[dim], k, *others), out[dim])
     return follower.union([state, *given])
-
-
 
 
 @_rule("upsample")
@@ -515,12 +491,7 @@ def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding
         return split_two(both, kernel, out)
 
     state = state.merged(dim)
-    place = state.place(dim)
-    axes = tuple(tuple(
-        Branch(branch.first, branch.last, (*branch.indices[:place.start], *way, *branch.indices[place.stop:]),
-               branch.everywhere)
-        for branch in axis for way in split(branch.indices[place.start])) for axis in state.axes)
-    return State((*state.layout[:dim], (kernel,), (out,), *state.layout[dim + 1:]), axes, state.unaligned)
+    return state.parted(dim, split, (*state.layout[:dim], (kernel,), (out,), *state.layout[dim + 1:]))
 
 
 @_rule("im2col")
@@ -549,8 +520,6 @@ def _col2im(follower, node):
 def _folded(state: State, dim: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> State:
     """The fields after `dim`, the place in a window, and the dimension behind it, the windows, became one."""
     state = state.merged(dim).merged(dim + 1)
-    place = slice(state.place(dim).start, state.place(dim + 1).stop)
-
     count = math.prod(state.layout[dim + 1])
 
     def fold(indices):
@@ -559,7 +528,7 @@ def _folded(state: State, dim: int, out: int, kernel: int, stride: int, padding:
             return [None]
         return [spread(windows or table([(0, 0)] * count, False), out, kernel, stride, padding, dilation, taps)]
 
-    return state.map(place, fold, (*state.layout[:dim], (out,), *state.layout[dim + 2:]))
+    return state.map(state.place(dim, dim + 1), fold, (*state.layout[:dim], (out,), *state.layout[dim + 2:]))
 
 
 @_rule("unfold")
@@ -593,31 +562,16 @@ def _reduce(follower, node):
     return state.without(dims)
 
 
-@_rule("softmax")
-def _softmax(follower, node):
+@_rule("softmax", "layer_norm", "group_norm", "cumulative")
+def _with_statistics(follower, node):
+    """A unit sees itself and all that the sum or the statistics go over: one dimension (of a running sum too all of it counts), the last
+    ones, or everything but the batch."""
     state = follower.of(node.args[0])
-    return follower.union([state, state.contracted((node.args[1] % len(state.layout),))])
-
-
-@_rule("layer_norm")
-def _layer_norm(follower, node):
-    """Over channels alone this is elementwise; statistics over the image make every unit see everything."""
-    state = follower.of(node.args[0])
-    rank = len(state.layout)
-    return follower.union([state, state.contracted(range(rank - len(node.args[1]), rank))])
-
-
-@_rule("group_norm")
-def _group_norm(follower, node):
-    state = follower.of(node.args[0])
-    return follower.union([state, state.contracted(range(1, len(state.layout)))])
-
-
-@_rule("cumulative")
-def _cumulative(follower, node):
-    """A unit sees all before it along the dimension; all of the dimension counts."""
-    state = follower.of(node.args[0])
-    return follower.union([state, state.contracted((node.arg("dim", 0) % len(state.layout),))])
+    rank, name = len(state.layout), ops.of(node.op).field
+    dims = range(rank - len(node.args[1]), rank) if name == "layer_norm" else range(1, rank)
+    if name in ("softmax", "cumulative"):
+        dims = (node.arg("dim", 0) % rank,)
+    return follower.union([state, state.contracted(dims)])
 
 
 @_rule("attention")
@@ -678,30 +632,21 @@ def _written_through(follower, node):
     states = []
     if new is not None and all(any(j is not None for j in indices) for indices in shared):
         for dim, indices in enumerate(shared):
-            new = _picked(new, dim, indices)
+            new = _shared(new, dim, indices)
         states.append(new)
     if old is not None:
         for dim, indices in enumerate(shared):  # outside in at least one dimension
             outside = [i if j is None else None for i, j in enumerate(indices)]
             if any(i is not None for i in outside):
-                states.append(_picked(old, dim, outside))
+                states.append(_shared(old, dim, outside))
     return follower.union(states)
 
 
-def _picked(state: State, dim: int, indices: Sequence[int | None]) -> State:
-    """The fields along `dim` of the elements with these indices, and nothing where there is None."""
-    length = math.prod(state.layout[dim])
-    if list(indices) == list(range(length)):
-        return state
-    if None not in indices and len({b - a for a, b in zip(indices, indices[1:])}) < 2:
-        step = indices[1] - indices[0] if len(indices) > 1 else 1
-        return _taken(state, dim, indices[0], step, len(indices))
-    state = state.merged(dim)
-
-    def pick(old):
-        index = old[0] or Index(0, moves=False)
-        return [table((NOWHERE if i is None else index.span(i) for i in indices), index.moves)]
-
-    return state.map(state.place(dim), pick, replace(state.layout, dim, (len(indices),)))
-
-
+def _shared(state: State, dim: int, places: Sequence[int | None]) -> State:
+    """`_picked`, and the state itself or a regular part of it where these are all places or places with regular steps."""
+    steps = {b - a for a, b in zip(places, places[1:])} if None not in places else {0, 1}
+    if len(steps) > 1:
+        return _picked(state, dim, places)
+    step = next(iter(steps), 1)
+    whole = step == 1 and places[0] == 0 and len(places) == math.prod(state.layout[dim])
+    return state if whole else _taken(state, dim, places[0], step, len(places))
