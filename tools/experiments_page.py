@@ -7,6 +7,7 @@ Verdicts, published counterparts and chapters stand in `data/verdicts.csv`, one 
 a record; `estimate` holds the core-hours that a plan would take on a CPU, as `python -m cnnlib.train.campaign --status --probe` found them.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ ELSEWHERE = "For the pages themselves"
 
 @dataclass(frozen=True)
 class Facts:
-    """What records and plan say of one experiment; a count that does not apply is None."""
+    """What records and plan say of one experiment; a count that does not apply is None. `networks` differ in name or arguments."""
 
     description: str
     runs: int | None
@@ -78,21 +79,24 @@ def span(values: set[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def different(recipes: list[Mapping]) -> int:
+    """How many networks recipes are about; another way to train one makes no other."""
+    return len({json.dumps((recipe["model"], recipe["model_args"])) for recipe in recipes})
+
+
 def facts(name: str, plan: Plan | None) -> Facts:
     """Of the record of that name; of the plan alone where there is no record."""
     if not book_file("results").joinpath(f"{name}.json").exists():
         recipes = [recipe.to_dict() for recipe in plan.recipes.values()]
-        networks = len({repr((recipe["model"], recipe["model_args"])) for recipe in recipes})
-        return Facts(plan.description, 0, len(recipes), networks, span({recipe["epochs"] for recipe in recipes}),
+        return Facts(plan.description, 0, len(recipes), different(recipes), span({recipe["epochs"] for recipe in recipes}),
                      len({recipe["seed"] for recipe in recipes}), 0.0)
     record = load_result(name)
     runs = record.get("runs") or {}
     runs = {key: run for key, run in runs.items() if isinstance(run, Mapping)} if isinstance(runs, Mapping) else {}
     recipes = [run["recipe"] for run in runs.values() if "recipe" in run]
-    networks = len({recipe["model"] for recipe in recipes}) if recipes else None
     epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else str(record.get("recipe", {}).get("epochs", ""))
     return Facts(plan.description if plan else record.get("description", ""), len(runs) or None, len(plan.recipes) if plan else len(runs),
-                 networks, epochs, seeds(runs, recipes) if runs else None, sum(map(hours, runs.values())))
+                 different(recipes) or None, epochs, seeds(runs, recipes) if runs else None, sum(map(hours, runs.values())))
 
 
 def cost(verdict: Mapping[str, str], found: Facts) -> str:
@@ -116,12 +120,14 @@ def entry(verdict: Mapping[str, str], found: Facts) -> str:
              *(counted(found.planned, "run") if found.state == "planned" else counted(found.runs, "run") if found.state == "done" else []),
              *([f"{found.epochs} epoch{'s' * (found.epochs != '1')}"] if found.epochs else []), *counted(found.seeds, "seed"),
              *([f"{spent} core-hours"] if spent else [])]
-    lines = [f"### {verdict['record']}", f"{found.description.rstrip('.')}{'' if found.description.endswith('?') else '.'}",
+    what = found.description.rstrip(" .")
+    lines = [f"### {verdict['record']}", what if what.endswith("?") else f"{what}.",
              f"*{', '.join(parts)}*", f"**{verdict['verdict']}.**" if found.state == "planned" else f"**Verdict.** {verdict['verdict']}."]
     if verdict["published"] != "none":
         lines.append(f"**Published.** {verdict['published']}.")
     if verdict["chapter"]:
-        lines.append(f"Told in [{'depth' if verdict['chapter'].endswith(notebooks.DEPTH) else 'the chapter'}]({verdict['chapter']}.ipynb).")
+        place = "on [the second page]" if verdict["chapter"].endswith(notebooks.DEPTH) else "in [the chapter]"
+        lines.append(f"It stands {place}({verdict['chapter']}.ipynb).")
     return "\n\n".join(lines) + "\n\n"
 
 
