@@ -82,7 +82,7 @@ def test_a_row_counts_runs_seeds_and_hours():
     cells = [cell.strip() for cell in experiments_page.row(verdict, found).split("|")]
     runs = load_result("alexnet_ensemble")["runs"]
     spent = sum(run.get("core_seconds", run["hardware"]["threads"] * sum(row["seconds"] for row in run["rows"])) for run in runs.values())
-    assert cells[1:6] == ["03", "[alexnet_ensemble](#alexnet_ensemble)", "done", "7", f"{spent / 3600:.2f}"]
+    assert cells[1:4] == ["03 [alexnet_ensemble](#alexnet_ensemble)", "done, 7 seeds", f"{spent / 3600:.2f}"]
     text = experiments_page.entry(verdict, found)
     assert f"*done, 1 network, 7 runs, 6 epochs, 7 seeds, {spent / 3600:.2f} core-hours*" in text
     assert "**Verdict.** clear." in text and "Published" not in text and "[the chapter](03_alexnet.ipynb)" in text
@@ -92,7 +92,7 @@ def test_a_plan_that_nobody_has_begun_tells_what_it_would_take():
     verdict = {"record": "drop_path", "verdict": "Planned; why", "published": "a paper", "chapter": "09_dense_and_fractal_depth", "estimate": "40"}
     found = experiments_page.facts("drop_path", experiments_page.plans()["drop_path"])
     assert (found.state, found.networks, found.planned, found.seeds) == ("planned", 3, 27, 3)
-    assert experiments_page.row(verdict, found) == "| 09 | [drop_path](#drop_path) | planned | 3 | about 40 |\n"
+    assert experiments_page.row(verdict, found) == "| 09 [drop_path](#drop_path) | planned, 3 seeds | (40) |\n"
     assert "*planned, 3 networks, 27 runs, 30 epochs, 3 seeds, about 40 core-hours*" in experiments_page.entry(verdict, found)
 
 

@@ -4,7 +4,8 @@
     python tools/experiments_page.py --check     fail if it would change
 
 Verdicts, published counterparts and chapters stand in `data/verdicts.csv`, one row for each record of trainings and for each plan without
-a record; `estimate` holds the core-hours that a plan would take on a CPU, as `python -m cnnlib.train.campaign --status --probe` found them.
+a record; `estimate` holds the core-hours that a plan would take on a CPU: from what `python -m cnnlib.train.campaign --status --probe` found
+on a core of our machine to what recorded runs of such networks took on it while it was busy.
 """
 
 import json
@@ -24,12 +25,12 @@ Every recorded training of our own is listed here, with what it cost and what it
 stands here as *planned*, written down before anybody has carried it out.
 
 A verdict says *clear* where an interval or every seed leaves out the opposite, *may be* where the runs lean to one side, and *not shown* where they do not carry the claim, whatever papers say. Core-hours are hours of one processor core;
-*about* marks an estimate. Plans stand in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it does it, on a GPU with the plans' larger budgets.
+those of plans, in brackets, are estimates. Plans stand in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it does it, on a GPU with the plans' larger budgets.
 
 ## At a glance
 
-| chapter | experiment | state | seeds | core-hours |
-|:-:|---|---|:-:|--:|
+| experiment | state | core-hours |
+|---|---|--:|
 """
 ELSEWHERE = "For the pages themselves"
 
@@ -100,12 +101,12 @@ def facts(name: str, plan: Plan | None) -> Facts:
 
 
 def cost(verdict: Mapping[str, str], found: Facts) -> str:
-    return f"{found.hours:.2f}" if found.hours else f"about {verdict['estimate']}" if verdict.get("estimate") else ""
+    return f"{found.hours:.2f}" if found.hours else f"({verdict['estimate']})" if verdict.get("estimate") else ""
 
 
 def row(verdict: Mapping[str, str], found: Facts) -> str:
     name = verdict["record"]
-    cells = (verdict["chapter"][:2], f"[{name}](#{name})", found.state, found.seeds or "", cost(verdict, found))
+    cells = (f"{verdict['chapter'][:2]} [{name}](#{name})".strip(), ", ".join([found.state, *counted(found.seeds, "seed")]), cost(verdict, found))
     return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
 
 
@@ -119,7 +120,7 @@ def entry(verdict: Mapping[str, str], found: Facts) -> str:
     parts = [found.state, *counted(found.networks, "network"),
              *(counted(found.planned, "run") if found.state == "planned" else counted(found.runs, "run") if found.state == "done" else []),
              *([f"{found.epochs} epoch{'s' * (found.epochs != '1')}"] if found.epochs else []), *counted(found.seeds, "seed"),
-             *([f"{spent} core-hours"] if spent else [])]
+             *([f"{'about ' * (spent[0] == '(')}{spent.strip('()')} core-hours"] if spent else [])]
     what = found.description.rstrip(" .")
     lines = [f"### {verdict['record']}", what if what.endswith("?") else f"{what}.",
              f"*{', '.join(parts)}*", f"**{verdict['verdict']}.**" if found.state == "planned" else f"**Verdict.** {verdict['verdict']}."]
