@@ -1,28 +1,59 @@
-"""Writes `chapters/experiments.md`: every training that the book rests on, its state, cost, seeds and verdict, out of the records.
+"""Writes `chapters/experiments.md`: every training of this book, done or planned, its state, cost, seeds and verdict, out of the records.
 
     python tools/experiments_page.py             write it
     python tools/experiments_page.py --check     fail if it would change
 
-Verdicts and published counterparts stand in `data/verdicts.csv`, one row for each record of trainings.
+Verdicts, published counterparts and chapters stand in `data/verdicts.csv`, one row for each record of trainings and for each plan without
+a record; `estimate` holds the core-hours that a plan would take on a CPU: from what `python -m cnnlib.train.campaign --status --probe` found
+on a core of our machine to what recorded runs of such networks took on it while it was busy.
 """
 
+import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import notebooks
 from cnnlib.data import book_file, load_result, load_table
 from cnnlib.train.experiments import Plan, read_plan
 
 PAGE = Path(__file__).parents[1] / "chapters" / "experiments.md"
 HEAD = """# Experiments
 
-Every claim of this book that only training can show rests on a run recorded here. Costs are hours of one processor core. A verdict says *clear* where an interval or every seed leaves out the
-opposite, *may be* where the runs lean to one side, and *not shown* where they do not carry the claim, whatever papers say. Plans stand in `data/experiments`, records in `data/results`;
-`python -m cnnlib.train.campaign --status` tells what is left, and goes on where it stopped when it is called without `--status`. Some plans wait for more hours, or for a GPU (`--budget gpu`).
+Every recorded training of our own is listed here, with what it cost and what it shows. Some claims of the chapters are settled by no run of ours: there the text gives the papers' figures and says so, and the run that would settle them
+stands here as *planned*, written down before anybody has carried it out.
 
-| experiment | networks | runs | epochs | seeds | core-hours | verdict | published | where |
-|---|---|---|---|---|---|---|---|---|
+A verdict says *clear* where an interval or every seed leaves out the opposite, *may be* where the runs lean to one side, and *not shown* where they do not carry the claim, whatever papers say. Core-hours are hours of one processor core;
+those of plans, in brackets, are estimates. Plans stand in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it does it, on a GPU with the plans' larger budgets.
+
+## At a glance
+
+| experiment | state | core-hours |
+|---|---|--:|
 """
+ELSEWHERE = "For the pages themselves"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What records and plan say of one experiment; a count that does not apply is None. `networks` differ in name or arguments."""
+
+    description: str
+    runs: int | None
+    planned: int | None
+    networks: int | None
+    epochs: str
+    seeds: int | None
+    hours: float
+
+    @property
+    def state(self) -> str:
+        if self.runs is None:
+            return "done"
+        if self.runs == 0:
+            return "planned"
+        return "done" if self.runs == self.planned else f"{self.runs} of {self.planned} runs"
 
 
 def plans() -> dict[str, Plan]:
@@ -49,29 +80,75 @@ def span(values: set[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def row(verdict: Mapping[str, str], plan: Plan | None) -> str:
-    record = load_result(verdict["record"])
+def different(recipes: list[Mapping]) -> int:
+    """How many networks recipes are about; another way to train one makes no other."""
+    return len({json.dumps((recipe["model"], recipe["model_args"])) for recipe in recipes})
+
+
+def facts(name: str, plan: Plan | None) -> Facts:
+    """Of the record of that name; of the plan alone where there is no record."""
+    if not book_file("results").joinpath(f"{name}.json").exists():
+        recipes = [recipe.to_dict() for recipe in plan.recipes.values()]
+        return Facts(plan.description, 0, len(recipes), different(recipes), span({recipe["epochs"] for recipe in recipes}),
+                     len({recipe["seed"] for recipe in recipes}), 0.0)
+    record = load_result(name)
     runs = record.get("runs") or {}
-    runs = runs if isinstance(runs, Mapping) else {}
-    recipes = [run["recipe"] for run in runs.values() if isinstance(run, Mapping) and "recipe" in run]
-    planned = len(plan.recipes) if plan else len(runs)
-    spent = sum(hours(run) for run in runs.values() if isinstance(run, Mapping))
-    networks = len({recipe["model"] for recipe in recipes}) if recipes else ""
-    epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else record.get("recipe", {}).get("epochs", "")
-    chapter = f"[{verdict['chapter'][:2]}]({verdict['chapter']}.ipynb)" if verdict["chapter"] else ""
-    state = "" if not runs else len(runs) if len(runs) == planned else f"{len(runs)} of {planned}"
-    cells = (f"`{verdict['record']}`", networks, state, epochs, seeds(runs, recipes) if runs else "", f"{spent:.2f}" if spent else "", verdict["verdict"], verdict["published"], chapter)
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
+    runs = {key: run for key, run in runs.items() if isinstance(run, Mapping)} if isinstance(runs, Mapping) else {}
+    recipes = [run["recipe"] for run in runs.values() if "recipe" in run]
+    epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else str(record.get("recipe", {}).get("epochs", ""))
+    return Facts(plan.description if plan else record.get("description", ""), len(runs) or None, len(plan.recipes) if plan else len(runs),
+                 different(recipes) or None, epochs, seeds(runs, recipes) if runs else None, sum(map(hours, runs.values())))
+
+
+def cost(verdict: Mapping[str, str], found: Facts) -> str:
+    return f"{found.hours:.2f}" if found.hours else f"({verdict['estimate']})" if verdict.get("estimate") else ""
+
+
+def row(verdict: Mapping[str, str], found: Facts) -> str:
+    name = verdict["record"]
+    cells = (f"{verdict['chapter'][:2]} [{name}](#{name})".strip(), ", ".join([found.state, *counted(found.seeds, "seed")]), cost(verdict, found))
+    return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
+
+
+def counted(number: int | None, word: str) -> list[str]:
+    return [f"{number} {word}{'s' * (number != 1)}"] if number else []
+
+
+def entry(verdict: Mapping[str, str], found: Facts) -> str:
+    """What is compared, the verdict, its published counterpart, and where it stands."""
+    spent = cost(verdict, found)
+    parts = [found.state, *counted(found.networks, "network"),
+             *(counted(found.planned, "run") if found.state == "planned" else counted(found.runs, "run") if found.state == "done" else []),
+             *([f"{found.epochs} epoch{'s' * (found.epochs != '1')}"] if found.epochs else []), *counted(found.seeds, "seed"),
+             *([f"{'about ' * (spent[0] == '(')}{spent.strip('()')} core-hours"] if spent else [])]
+    what = found.description.rstrip(" .")
+    lines = [f"### {verdict['record']}", what if what.endswith("?") else f"{what}.",
+             f"*{', '.join(parts)}*", f"**{verdict['verdict']}.**" if found.state == "planned" else f"**Verdict.** {verdict['verdict']}."]
+    if verdict["published"] != "none":
+        lines.append(f"**Published.** {verdict['published']}.")
+    if verdict["chapter"]:
+        place = "on [the second page]" if verdict["chapter"].endswith(notebooks.DEPTH) else "in [the chapter]"
+        lines.append(f"It stands {place}({verdict['chapter']}.ipynb).")
+    return "\n\n".join(lines) + "\n\n"
+
+
+def titles() -> dict[str, str]:
+    """The title of each chapter by its number."""
+    return {path.name[:2]: notebooks.read(path).cells[0].source.partition("\n")[0].removeprefix("# ") for path in notebooks.first_pages()}
 
 
 def page() -> str:
-    waiting, text = plans(), HEAD
-    for verdict in load_table("verdicts"):
-        text += row(verdict, waiting.pop(verdict["record"], None))
-    if waiting:
-        text += "\n## Waiting\n\nThese plans are written and not begun:\n\n"
-        text += "".join(f"- `{plan.path.stem}` ({len(plan.recipes)} runs): {plan.description}\n" for plan in waiting.values())
-    return text
+    known = plans()
+    rows = sorted(load_table("verdicts"), key=lambda verdict: verdict["chapter"][:2] or "99")
+    found = {verdict["record"]: facts(verdict["record"], known.get(verdict["record"])) for verdict in rows}
+    text = HEAD + "".join(row(verdict, found[verdict["record"]]) for verdict in rows) + "\n"
+    names, group = titles(), None
+    for verdict in rows:
+        if (chapter := verdict["chapter"][:2]) != group:
+            group = chapter
+            text += f"## {names.get(chapter, ELSEWHERE)}\n\n"
+        text += entry(verdict, found[verdict["record"]])
+    return text.rstrip("\n") + "\n"
 
 
 def is_current() -> bool:

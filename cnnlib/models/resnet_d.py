@@ -36,7 +36,8 @@ from cnnlib.registry import Variant, register
 class EfficientChannelAttention(nn.Module):
     """x * sigmoid(conv_k(means)), the convolution along the channels: keeps (N, channels, H, W).
 
-    k is the odd number nearest to (log2(channels) + 1) / 2, from below if in doubt, and at least 3 (equation 12).
+    k is the odd number nearest to (log2(channels) + 1) / 2, the larger of two that are equally near, and at least 3
+    (equation 12).
     """
 
     def __init__(self, channels: int):

@@ -55,6 +55,9 @@ def cifar() -> dict[str, object]:
     def percent(images: Tensor, form: nn.Module = model) -> float:
         return accuracy(scores(ImageSet(images, rest.labels, rest.classes, "spoilt"), form), rest.labels, 1)
 
+    def right(images: Tensor, part: ImageSet) -> Tensor:
+        return scores(ImageSet(images, part.labels, part.classes, "spoilt")).argmax(1) == part.labels
+
     warm = stress.temperature(scores(chosen), chosen.labels)
     plain = scores(rest)
     found = {"images": len(rest), "accuracy": accuracy(plain, rest.labels, 1), "temperature": warm}
@@ -65,6 +68,8 @@ def cifar() -> dict[str, object]:
                        "log_loss": nn.functional.nll_loss(probabilities.log(), rest.labels).item(),
                        "bins": stress.calibration(probabilities, rest.labels)}
     found["changes"] = {name: {str(value): percent(change(rest.images, value)) for value in values} for name, (change, values) in CHANGES.items()}
+    found["jpeg, 30 less 50"] = {half: paired(*(right(stress.jpeg(part.images, quality), part) for quality in (30, 50)))
+                                 for half, part in (("the half that chose nothing", rest), ("the other half", chosen))}
     found["adversarial"] = {}
     for step in STEPS:
         fooled = [stress.adversarial(model, images, labels, epsilon=step, mean=mean, std=std)
@@ -79,6 +84,12 @@ def cifar() -> dict[str, object]:
     found["int8"] = {"accuracy": accuracy(whole, rest.labels, 1), "same_answer": 100 * (whole.argmax(1) == plain.argmax(1)).float().mean().item(),
                      "mean_difference": (whole - plain).abs().mean().item()}
     return {"recipe": {"network": "resnet20", "data": rest.name, "from": "degradation_30"}, **found, "hardware": hardware(torch.device("cpu"))}
+
+
+def paired(first: Tensor, second: Tensor) -> dict[str, float]:
+    """The difference in percent of two ways to answer the same images, right or wrong (N), and its standard error."""
+    each = 100 * (first.double() - second.double())
+    return {"difference": each.mean().item(), "standard_error": (each.std() / len(each) ** 0.5).item()}
 
 
 @torch.no_grad()
