@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from cnnlib import list_models, plots
+from cnnlib import create_model, list_models, plots
 from cnnlib.analysis import drawing
 from cnnlib.analysis.diagram import diagram
 from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw, scene, svg_of, text_width, wrap
+from cnnlib.registry import find_variant
 from drawing_geometry import faults_of, texts_of
 from test_diagram import FEW, Residual, drawn, others
 from zoo import on_meta
@@ -329,3 +330,83 @@ def test_a_strip_says_what_stages_hold():
     assert [text for text in texts if "Bottleneck" in text] == [f"{n} \u00d7 Bottleneck" for n in (3, 4, 6, 3)]
     assert "2,048\u00d77\u00d77" in texts and "2,048\u00d77\u00d77" not in [
         text[4] for text in texts_of(scene(drawn("resnet50"), numbers=False))]
+
+
+# --- what evaluation leaves out, and networks that are changed ---
+
+
+@pytest.mark.parametrize("name, heads", [("googlenet", "aux1, aux2 (AuxiliaryHead)"),
+                                         ("inception_v3", "stages.1.auxiliary (Sequential)"), ("resnet20", None)])
+def test_auxiliary_heads_are_said_by_name(name, heads):
+    found = drawn(name)
+    for one in (scene(found), scene(found, narrow=True), scene(found, zoom="block")):
+        assert faults_of(one) == []
+        said = " ".join(text[4] for text in texts_of(one) if text[5].kind == "shape")
+        assert (f"Not used in evaluation: {heads}" in said and said.split("Not")[1] in one.words) if heads else (
+            "Not used" not in said + one.words)
+    assert "Not used" not in scene(found, found.stages[1]).words
+
+
+def signature(one):
+    """How many of each kind of part a scene holds, and its words."""
+    kinds = {}
+    for item in one.items:
+        kinds[item.kind] = kinds.get(item.kind, 0) + 1
+    return kinds, [text[4] for text in texts_of(one)]
+
+
+def without_shortcut(network):
+    block = network.stages[1][1]
+    block.forward = lambda x: block.activation(block.branch(x))
+
+
+def addition_for_concatenation(network):
+    for module in (network.stages[0][0].expand1x1, network.stages[0][0].expand3x3):
+        conv, = (child for child in module.modules() if isinstance(child, nn.Conv2d))
+        conv.out_channels *= 2
+        conv.weight = nn.Parameter(torch.empty(2 * len(conv.weight), *conv.weight.shape[1:], device="meta"))
+        conv.bias = None
+    fire = network.stages[0][0]
+
+    def forward(x):
+        x = fire.squeeze(x)
+        return fire.expand1x1(x) + fire.expand3x3(x)
+
+    fire.forward = forward
+
+
+def another_stride(network):
+    conv = next(module for module in network.stages[2].modules() if isinstance(module, nn.Conv2d)
+                and module.stride == (2, 2))
+    conv.stride = (1, 1)
+
+
+@pytest.mark.parametrize("name, mutate, stage, block, gone, come", [
+    ("resnet20", without_shortcut, "stages.1", "stages.1.1", {"add": 1}, {}),
+    ("squeezenet1_0", addition_for_concatenation, "stages.0", "stages.0.0", {"concatenate": 1}, {"add": 1}),
+    ("mobilenet_v2", another_stride, "stages.2", "stages.2.0", {}, {}),
+])
+def test_a_mutated_network_of_the_zoo_is_drawn_as_it_is_now(name, mutate, stage, block, gone, come):
+    """The whole, the stage and the block change where the network did; other stages of the same shapes do not."""
+    size = find_variant(name).input_size
+    with torch.device("meta"):
+        network = create_model(name).eval()
+    before = diagram(network, size, title=name)
+    mutate(network)
+    after = diagram(network, size, title=name)
+    kinds, texts = signature(scene(before, block, "block"))
+    new_kinds, new_texts = signature(scene(after, block, "block"))
+    for kind in {*gone, *come, "add", "concatenate"}:
+        assert new_kinds.get(kind, 0) == kinds.get(kind, 0) - gone.get(kind, 0) + come.get(kind, 0), kind
+    inside = [sum(layer.kind == "conv" for layer in one.layers(one.find(block))) for one in (before, after)]
+    assert inside[0] == inside[1] > 1, "the same convolutions, joined otherwise"
+    if mutate is another_stride:
+        assert sum(", /2" in text for text in texts) == 1 + sum(", /2" in text for text in new_texts)
+        assert texts[-1] != new_texts[-1], "the map that comes out is larger"
+    for part in (stage, ""):
+        old, new = (svg_of(scene(one, part, "block" if part == "" else None), sheet=False) for one in (before, after))
+        assert old != new, part or "whole"
+    assert svg_of(scene(before, "stages.0" if stage != "stages.0" else "stem")) == svg_of(
+        scene(after, "stages.0" if stage != "stages.0" else "stem"))
+    marks, missing = differences(before, after, "", "block")
+    assert marks or missing

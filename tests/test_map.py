@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cnnlib.widgets import ArchitectureMap
 from cnnlib.widgets import map as module_of_map
 from cnnlib.widgets.base import MOST_DATA
 from browsing import Watched
+from test_drawing import contrast
 from test_widgets import node  # noqa: F401 (a fixture)
 
 ZOO = {row["name"]: row for row in load_table("zoo")}
@@ -40,6 +42,28 @@ def test_every_network_is_on_the_map():
     families = [family for group in dict(explorer.data["groups"]).values() for family in group]
     assert sorted(families) == sorted({row["family"] for row in ZOO.values()}), "each family in one group"
     assert len(json.dumps(explorer.data)) <= MOST_DATA
+
+
+def test_families_look_different(node):  # noqa: F811
+    """Each has a colour and a shape that no other has together; what is added to the book's has a colour of its own."""
+    groups = [*module_of_map.GROUPS.items(), ("Others", ["meannet"])]
+    families = [family for _, group in groups for family in group]
+    looks, = node("map", [["looks", groups]])
+    assert set(looks) == set(families) and len(set(families)) == len(families) >= 34
+    assert len({tuple(look) for look in looks.values()}) == len(families)
+    assert looks["meannet"][0] not in {looks[family][0] for family in families[:-1]}
+    known = {row["family"] for row in ZOO.values()}
+    assert set(families[:-1]) <= known, "no family that is gone"
+
+
+def test_colours_of_groups_stand_out_in_both_themes():
+    sheet = (Path(module_of_map.__file__).parent / "static" / "map.css").read_text(encoding="utf-8")
+    pairs = re.findall(r"--group-\d: light-dark\((#\w{6}), (#\w{6})\)", sheet)
+    assert len(pairs) == len(set(pairs)) == len(module_of_map.GROUPS) + 1
+    for light, dark in pairs:
+        assert contrast(light, "#ffffff") >= 4.5 and contrast(dark, "#1b1e23") >= 4.5
+    fills = re.findall(r"\.cx-group-\d \{ --mark: var\(--group-(\d)\); (?:fill-opacity: ([\d.]+))", sheet)
+    assert len(fills) == len(pairs)
 
 
 def test_published_accuracies_are_the_quoted_ones():
@@ -227,5 +251,5 @@ def test_what_has_an_order_keeps_it_in_a_notebooks_file():
     """Jupyter writes the names of an object in alphabetical order; groups and axes must not depend on that."""
     explorer = ArchitectureMap()
     stored = json.loads(json.dumps(explorer.data, sort_keys=True))
-    assert [title for title, _ in stored["groups"]][:4] == list(module_of_map.GROUPS)
+    assert [title for title, _ in stored["groups"]][:5] == list(module_of_map.GROUPS)
     assert [name for name, _ in stored["quantities"]] == [name for name in module_of_map.QUANTITIES if name in dict(stored["quantities"])]

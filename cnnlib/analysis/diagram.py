@@ -72,7 +72,10 @@ class Part:
 
 @dataclass
 class Diagram:
-    """All parts of a network, the first of them the whole, and the edges between layers, (from, to) by id."""
+    """All parts of a network, the first of them the whole, and the edges between layers, (from, to) by id.
+
+    `idle` are the modules with weights that evaluation does not use, such as auxiliary classifiers: name -> class.
+    """
 
     title: str
     input_shape: tuple[int, ...]
@@ -80,6 +83,7 @@ class Diagram:
     parts: list[Part]
     edges: list[tuple[int, int]]
     aliases: dict[str, int] = field(default_factory=dict)  # names of modules that were drawn as a part of another name
+    idle: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """Everything as dictionaries, lists, texts and numbers."""
@@ -475,7 +479,16 @@ class _Builder:
         edges += [(ids[layer], OUTPUT) for layer in self.ends]
         aliases = {name: ids[thing] for name, thing in self.aliases.items() if thing in ids}
         shapes = [tuple(value.shape[1:]) for value in (self.record.inputs[0], self.record.outputs[0])]
-        return Diagram(self.title, *shapes, parts, edges, aliases)
+        return Diagram(self.title, *shapes, parts, edges, aliases, self._idle())
+
+    def _idle(self) -> dict[str, str]:
+        used = {name for node in self.record.nodes() for value in node.inputs for name in value.parameters}
+        found = {}
+        for name, module in self.record.model.named_modules():
+            own = [known for known, _ in self.record.parameters.values() if known.startswith(name + ".")]
+            if own and used.isdisjoint(own) and not any(name.startswith(outer + ".") for outer in found):
+                found[name] = type(module).__name__
+        return found
 
     def _count(self, part, layer):
         for node in layer.nodes:

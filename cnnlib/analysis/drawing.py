@@ -797,10 +797,25 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
             y, height = MARGIN + 18, height + 36
         placed = dataclasses.replace(inner, items=items, height=height)
     items = moved(placed.items, x, y)
-    marked = _marked(diagram, items, highlight, new)
     width = placed.left + placed.right + 2 * MARGIN
     height = placed.height + 2 * MARGIN
+    if found.parent is None and diagram.idle:
+        for text in wrap(idle_text(diagram.idle), max(width - 2 * MARGIN, NARROW - 60), "small"):
+            items.append(Item(None, "shape", [["t", "small", MARGIN, height + LINE["small"] / 2, "start", text]]))
+            width, height = max(width, text_width(text, "small") + 2 * MARGIN), height + LINE["small"]
+        height += MARGIN / 2
+    marked = _marked(diagram, items, highlight, new)
     return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series))
+
+
+def idle_text(idle: dict[str, str]) -> str:
+    """ "Not used in evaluation: aux1, aux2 (AuxiliaryHead)"."""
+    classes = {}
+    for name, kind in idle.items():
+        classes.setdefault(kind, []).append(name)
+    groups = [", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") + f" ({kind})"
+              for kind, names in classes.items()]
+    return "Not used in evaluation: " + "; ".join(groups[:3]) + ("; and more" if len(groups) > 3 else "")
 
 
 def _with_ends(inner: Placed, first: str, last: str, arrow: bool) -> tuple[Placed, list, list]:
@@ -833,7 +848,8 @@ def words(diagram: Diagram, part: Part, series: Series) -> str:
     """The drawing in words, for those who hear it."""
     start = shape_text(part.input_shape or diagram.input_shape)
     text = f"From {start} to {shape_text(part.output_shape)}: {say(series)}."
-    return text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
+    text = text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
+    return f"{text} {idle_text(diagram.idle)}." if part.parent is None and diagram.idle else text
 
 
 def say(series: Series) -> str:

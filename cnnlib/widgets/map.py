@@ -12,10 +12,12 @@ from .base import Explorer, WrongValue, check_choice, module, style
 
 # Families by what drove them; the colour and the fill of a mark are its group's, its shape is the family's own.
 GROUPS = {
-    "Classics": ["alexnet", "zfnet", "nin", "vgg", "googlenet"],
-    "Residual and dense": ["resnet", "preresnet", "wide_resnet", "resnext", "densenet", "fractalnet", "senet"],
-    "Made small": ["squeezenet", "mobilenet", "shufflenet", "efficientnet"],
-    "Searched and modern": ["nasnet", "regnet", "convnext"],
+    "Classics and Inception": ["alexnet", "zfnet", "nin", "vgg", "googlenet", "lenet", "inception_v3", "xception"],
+    "Residual": ["resnet", "preresnet", "wide_resnet", "resnext", "senet", "resnet_d", "bit", "nfnet"],
+    "Dense and fractal": ["densenet", "fractalnet", "cspdarknet", "rdnet"],
+    "Made small": ["squeezenet", "mobilenet", "shufflenet", "efficientnet", "efficientnet_lite", "mnasnet",
+                   "mobilenet_v4", "starnet"],
+    "Searched and modern": ["nasnet", "regnet", "convnext", "convnext_v2", "repvgg"],
 }
 QUANTITIES = {  # name -> what an axis says
     "top1": "Top-1 accuracy (%)",

@@ -60,19 +60,27 @@ const SHAPES = [ // of about equal area; the family's place in its group chooses
   (r) => polygon(3, 0.25)(1.5 * r),
   (r) => star(4, 0.4)(1.55 * r),
   (r) => star(4, 0.4, 0.125)(1.55 * r),
+  (r) => star(5, 0.5)(1.5 * r),
+  (r) => polygon(6)(1.12 * r),
+  (r) => around([[-r, -r], [r, -r], [-r, r], [r, r]]),
 ];
-const SPECIAL = [(r) => star(5, 0.5)(1.5 * r), (r) => polygon(6)(1.12 * r), (r) => around([[-r, -r], [r, -r], [-r, r], [r, r]])];
+const COLOURS = 5; // of the book's groups; what is added to them has a sixth
+
+// Family -> number of its colour and of its shape.
+export function looks(groups) {
+  const found = {};
+  groups.forEach(([, families], group) => families.forEach((family, i) => {
+    found[family] = [Math.min(group, COLOURS), i % SHAPES.length];
+  }));
+  return found;
+}
 
 function render({ model, el }) {
   const data = model.get("data"); // groups and quantities are pairs, in order: a notebook's file sorts the names in an object
   const titles = Object.fromEntries(data.quantities);
-  const groupOf = {};
-  const shapeOf = {};
-  data.groups.forEach(([, families], group) => families.forEach((family, i) => {
-    groupOf[family] = group % 4;
-    shapeOf[family] = (group === 3 ? SPECIAL : SHAPES)[i % (group === 3 ? 3 : 7)];
-  }));
-  const groupClass = (family) => `cx-mark cx-group-${groupOf[family]}`;
+  const look = looks(data.groups);
+  const shapeOf = (family) => SHAPES[look[family][1]];
+  const groupClass = (family) => `cx-mark cx-group-${look[family][0]}`;
   const number = (mark, name) => (name === "year" ? String(mark.year) : ACCURACIES.includes(name) ? `${mark[name]}%`
     : name === "milliseconds" ? `${Number(mark[name].toPrecision(3))} ms` : short(mark[name]));
   const plain = (name) => titles[name].replace(/ \(.*/, "").toLowerCase();
@@ -110,7 +118,7 @@ function render({ model, el }) {
         change: () => choose(everyone.filter((one) => boxes[one].checked)) });
       return html("label", { class: "cx-check" }, boxes[family],
         svg("svg", { class: "cx-sample", viewBox: "-9 -9 18 18", "aria-hidden": "true" },
-          svg("path", { class: groupClass(family), d: shapeOf[family](5) })), family);
+          svg("path", { class: groupClass(family), d: shapeOf(family)(5) })), family);
     }))), html("div", {}, button("Show all families", () => choose(everyone)), " ", button("Hide all", () => choose([]))));
   legend.sync = () => everyone.forEach((family) => (boxes[family].checked = get("families").includes(family)));
 
@@ -195,7 +203,7 @@ function render({ model, el }) {
       const bar = mark.low != null && (x === "top1") !== (y === "top1");
       nodes.push(svg("g", { role: "option", id: mark.id, "aria-selected": String(mark.label === get("network")),
         "aria-label": `${mark.label}: ${plain(x)} ${number(mark, x)}, ${plain(y)} ${number(mark, y)}` },
-      svg("path", { class: groupClass(mark.family), d: shapeOf[mark.family](mark.radius),
+      svg("path", { class: groupClass(mark.family), d: shapeOf(mark.family)(mark.radius),
         transform: `translate(${mark.left.toFixed(1)} ${mark.top.toFixed(1)})` }),
       bar && svg("path", { class: "cx-spread", d: `M${at(mark.low)}L${at(mark.high)}` })));
     });
@@ -323,7 +331,7 @@ function render({ model, el }) {
     for (const family of everyone.filter((one) => shown.some((mark) => mark.family === one))) {
       const wide = 26 + 6.5 * family.length;
       if (left + wide > width) [left, top] = [14, top + 18];
-      const mark = svg("path", { d: shapeOf[family](5), transform: `translate(${left} ${top})` });
+      const mark = svg("path", { d: shapeOf(family)(5), transform: `translate(${left} ${top})` });
       dress(mark, boxes[family].parentNode.querySelector("path"));
       copy.append(mark, written(left + 10, top + 4, family));
       left += wide;
