@@ -22,7 +22,7 @@ EXAMPLES = {
     "cost": lambda: CostTableExplorer("alexnet_227", "alexnet"),
     "field": lambda: ReceptiveFieldExplorer("alexnet_227"),
     "follow": lambda: FollowPhotograph("zfnet_cifar", "vgg11_animals", layer=3),
-    "fusion": lambda: BranchFusion(step=4),
+    "fusion": lambda: BranchFusion(step=1),
     "inception": lambda: InceptionDesigner(),
     "network": lambda: NetworkExplorer("resnet50"),
     "map": lambda: ArchitectureMap(),

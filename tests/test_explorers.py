@@ -150,18 +150,18 @@ def pixels_of(page, side):
     return torch.tensor(values, dtype=torch.double).view(side, side, 4)[..., :3].permute(2, 0, 1)[None] / 255
 
 
-@pytest.mark.parametrize("mode", ["convolution", "transposed", "max", "average"])
-def test_values_are_those_of_pytorch(show, mode):
-    page = show(ConvolutionArithmetic(10, 3, 2, padding=1, dilation=1, row=1, column=2, mode=mode))
+@pytest.mark.parametrize("mode, dilation", [("convolution", 1), ("convolution", 2), ("transposed", 1), ("transposed", 2), ("max", 1), ("max", 2), ("average", 1)])
+def test_values_are_those_of_pytorch(show, mode, dilation):
+    page = show(ConvolutionArithmetic(10, 3, 2, padding=1, dilation=dilation, row=1, column=2, mode=mode))
     pixels = pixels_of(page, 10)
     weight = torch.tensor([-1.0, 0, 1]).expand(1, 3, 3, 3).double()
     if mode in ("convolution", "transposed"):
         page.get_by_label("Weight of green, row 2, column 0").fill("0.5")
         weight = weight.clone()
         weight[0, 1, 2, 0] = 0.5
-    expected = {"convolution": lambda: F.conv2d(pixels, weight, stride=2, padding=1),
-                "transposed": lambda: F.conv_transpose2d(pixels, weight.transpose(0, 1), stride=2, padding=1),
-                "max": lambda: F.max_pool2d(pixels, 3, 2, 1), "average": lambda: F.avg_pool2d(pixels, 3, 2, 1)}[mode]()[0, :, 1, 2]
+    expected = {"convolution": lambda: F.conv2d(pixels, weight, stride=2, padding=1, dilation=dilation),
+                "transposed": lambda: F.conv_transpose2d(pixels, weight.transpose(0, 1), stride=2, padding=1, dilation=dilation),
+                "max": lambda: F.max_pool2d(pixels, 3, 2, 1, dilation), "average": lambda: F.avg_pool2d(pixels, 3, 2, 1)}[mode]()[0, :, 1, 2]
     total = page.locator(".cx-total").inner_text().replace("\u2212", "-")
     numbers = [float(number) for number in re.findall(r"-?\d+\.\d+", total)]
     if mode in ("max", "average"):
@@ -293,12 +293,12 @@ def test_softmax_is_written_out_and_the_window_slides(live):
     for chosen in (0, 2):
         page.locator(".cx-answers button").nth(chosen).click()
         page.wait_for_function("(i) => document.querySelectorAll('.cx-answers button')[i].ariaPressed === 'true'", arg=chosen)
-        top, terms, whole, share = re.fullmatch(r"Softmax: exp\((.*?)\) / \((.*)\) = [\d.e+-]+ / ([\d.e+-]+) = ([\d.]+)%",
+        top, terms, whole, share = re.fullmatch(r"Softmax: exp\((.*?)\) / \((.*)\) = [\d.,e+-]+ / ([\d.,e+-]+) = ([\d.]+)%",
                                                 page.locator(".cx-softmax").inner_text().replace("\u2212", "-")).groups()
         scores = [float(number) for number in re.findall(r"exp\((.*?)\)", terms)]
         assert len(scores) == 10 and float(top) in scores
         total = sum(np.exp(score) for score in scores)
-        assert total == pytest.approx(float(whole), rel=2e-3) and 100 * np.exp(float(top)) / total == pytest.approx(float(share), abs=0.1)
+        assert total == pytest.approx(float(whole.replace(",", "")), rel=2e-3) and 100 * np.exp(float(top)) / total == pytest.approx(float(share), abs=0.1)
     page.get_by_role("button", name="Slide the window").click()
     page.wait_for_function("() => /unit \\(3, 6\\)/.test(document.querySelector('[role=status]').innerText)")
     page.get_by_role("button", name="Stop").click()

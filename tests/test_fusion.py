@@ -92,5 +92,7 @@ def test_a_pressed_place_is_written_out(show):
 @pytest.mark.parametrize("theme, step", [("light", 0), ("dark", 7)])
 def test_it_is_accessible_and_narrow(show, theme, step):
     page = show(BranchFusion(step=step), theme, NARROW)
+    tops = [card.bounding_box()["y"] for card in page.locator(".cx-card").all()]
+    assert (tops[1] - tops[0] < page.locator(".cx-card").first.bounding_box()["height"]) is (step > 2)  # slid from the start
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW
     assert violations(page) == []

@@ -4,6 +4,9 @@
     python tools/benchmark_explorers.py --write     and record them in data/results/benchmark_explorers.json
 
 Every explorer gets the same kind of input many times; `first` is the answer to the first one, before anything is warm.
+A network that runs on the page gets two rows: from the click that fetches it (its files lie on this machine) to its first answer, and from the
+choice of another photograph to the answer for it; both come out of a worker, so that their `work` is left out.
+
 `work` is the processor time that the page's thread spends on one answer (the median), whoever else is busy. The aim is
 100 ms. `load` is the number of processes that wanted a processor meanwhile: with more than there are processors, the
 times are longer than a reader's.
@@ -20,6 +23,7 @@ import torch
 from chromium import Server, browser
 
 from cnnlib import widgets
+from cnnlib.widgets import follow
 from cnnlib.train.experiments import hardware, write_record
 
 ROOT = Path(__file__).parents[1]
@@ -104,20 +108,67 @@ def measure(browser, explorer, action: str) -> tuple[list[float], list[float]]:
             server.close()
 
 
+# Milliseconds from a press of a button to the next change of the answer.
+ANSWER = """async (button) => {
+  const root = document.querySelector('.cx');
+  const answer = () => root.querySelector('.cx-answers button') && root.querySelector('.cx-answers').innerText;
+  const before = answer();
+  const start = performance.now();
+  const changed = new Promise((done) => new MutationObserver((_, observer) => {
+    if (answer() && answer() !== before) { observer.disconnect(); done(performance.now() - start); }
+  }).observe(root, {childList: true, subtree: true, characterData: true}));
+  [...root.querySelectorAll('button')].find((one) => one.textContent.startsWith(button) || one.dataset.photograph === button).click();
+  return changed;
+}"""
+
+
+def measure_live(browser, network: str) -> dict[str, list[float]]:
+    """Milliseconds to the first answer of a network and to those for further photographs."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare_page(Path(folder), widgets.FollowPhotograph(network))
+        live = Path(folder) / "live"
+        live.mkdir()
+        for name in (f"{network}.json", f"{network}.safetensors", *(f"{photograph}.jpg" for photograph in follow.PHOTOGRAPHS)):
+            (live / name).write_bytes(follow.file(name))
+        server = Server(folder)
+        watched = Watched(browser, server.address)
+        try:
+            page = watched.open(f"{server.address}/index.html")
+            page.wait_for_timeout(500)
+            first = page.evaluate(ANSWER, "Fetch and run")
+            others = []
+            for photograph in list(follow.PHOTOGRAPHS)[1:INPUTS + 1]:
+                page.wait_for_timeout(2 * PAUSE)
+                others.append(page.evaluate(ANSWER, photograph))
+            return {"fetched": [first], "another photograph": others}
+        finally:
+            watched.close()
+            server.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"record in {TARGET.relative_to(ROOT)}")
+    parser.add_argument("--networks", action="store_true", help="only the networks that run on pages")
     options = parser.parse_args()
+    if options.write and options.networks:
+        parser.error("--write records all rows, --networks are only some")
     rows = []
     with browser() as opened:
         version = opened.version
-        for name, (make, action) in CASES.items():
+        for name, (make, action) in ({} if options.networks else CASES).items():
             times, work = measure(opened, make(), action)
             row = {"input": name, "first": round(times[0], 1), "median": round(statistics.median(times), 1),
                    "slowest": round(max(times), 1), "work": round(statistics.median(work), 1), "load": round(os.getloadavg()[0], 1)}
             rows.append(row)
             print("{input:55} first {first:6.1f}  median {median:6.1f}  slowest {slowest:6.1f}  work {work:5.1f} ms  (load {load})".format(**row),
                   flush=True)
+        for network in follow.offered():
+            for what, times in measure_live(opened, network).items():
+                row = {"input": f"{network}: {what}", "first": round(times[0], 1), "median": round(statistics.median(times), 1),
+                       "slowest": round(max(times), 1), "load": round(os.getloadavg()[0], 1)}
+                rows.append(row)
+                print("{input:55} first {first:6.1f}  median {median:6.1f}  slowest {slowest:6.1f} ms  (load {load})".format(**row), flush=True)
     if options.write:
         write_record(TARGET, {
             "description": "From an input to the next painted frame, on a page without a kernel; milliseconds",

@@ -252,6 +252,7 @@ function render({ model, el }) {
   let computed = "";
   async function compute() {
     const begin = performance.now();
+    const slow = setTimeout(() => (status.textContent = "Computing \u2026"), 250);
     const off = get("off");
     if (off.length) whole_ = await ask("run", pixels, []);
     answer = await ask("run", pixels, off);
@@ -260,6 +261,7 @@ function render({ model, el }) {
     answers.dataset.milliseconds = Math.round(performance.now() - begin);
     computed = key();
     await explainOverlay();
+    clearTimeout(slow);
     await showLayer();
     thumbnails();
   }
@@ -398,8 +400,9 @@ function render({ model, el }) {
     const written = order.slice(0, order.length > 12 ? 4 : 12);
     const total = order.reduce((sum, score) => sum + Math.exp(score), 0);
     const rest = order.length - written.length;
+    const plain = (number) => (number < 1000 ? `${Number(number.toPrecision(4))}` : whole(Number(number.toPrecision(4))));
     return `Softmax: ${power(scores[target()])} / (${written.map(power).join(" + ")}${rest ? ` + ${plural(rest, "smaller one")}` : ""}) `
-      + `= ${Math.exp(scores[target()]).toPrecision(4)} / ${total.toPrecision(4)} = ${percent(answer[target()])}`;
+      + `= ${plain(Math.exp(scores[target()]))} / ${plain(total)} = ${percent(answer[target()])}`;
   }
 
   function drawSum(one, told) {

@@ -132,18 +132,24 @@ function render({ model, el }) {
           .replace("\u2212 \u2212", "+ ").replace("+ \u2212", "\u2212 ")));
   }
 
+  function slideCards() { // the small branches beneath the first
+    const share = shareAt(model.get("step"), steps);
+    for (const card of cards.slice(1)) {
+      card.style.transform = share ? `translate(${share * (cards[0].offsetLeft - card.offsetLeft)}px, ${share * (cards[0].offsetTop - card.offsetTop)}px)` : "";
+    }
+  }
+  const board = html("div", { class: "cx-cards" }, cards);
+  const observer = new ResizeObserver(slideCards); // at first, too, when they have their places
+
   function update() {
     const [step, channel, [row, column]] = [model.get("step"), model.get("channel"), model.get("unit")];
     const now = branchesAt(branches, step, steps);
-    const share = shareAt(step, steps);
     const maps = outputAt(branches, pixels, side, step, steps);
     const moved = Math.max(...maps.flatMap((map, c) => map.map((value, i) => Math.abs(value - before[c][i]))));
     paint(picture, (i) => pixels.map((map) => 255 * map[i]), row, column, 3);
     paint(output, (i) => Array(3).fill(255 - (215 * maps[channel][i]) / largest), row, column, 1);
     cards.forEach((card, i) => fillCard(card, now[i], channel));
-    for (const card of cards.slice(1)) { // the small branches slide beneath the first
-      card.style.transform = share ? `translate(${share * (cards[0].offsetLeft - card.offsetLeft)}px, ${share * (cards[0].offsetTop - card.offsetTop)}px)` : "";
-    }
+    slideCards();
     title.textContent = `Step ${step} of ${steps}: ${stage()}.`;
     const values = now.map((branch) => branchValue(branch, pixels, side, channel, row, column));
     const sum = values.reduce((a, b) => a + b);
@@ -155,8 +161,9 @@ function render({ model, el }) {
   }
 
   const framed = (target, caption) => html("figure", {}, html("div", { class: "cx-framed" }, target, html("span", { class: "cx-frame", "aria-hidden": "true" })), html("figcaption", {}, caption));
-  return mount({ model, el }, { name: "fusion", title: "Three branches become one kernel", controls, update, stop,
-    body: [title, total, status, html("div", { class: "cx-fusing" }, framed(picture, "x: the photograph; press a place"), html("div", { class: "cx-cards" }, cards), framed(output, "y: the sum behind the ReLU; darker is larger"))] });
+  observer.observe(board);
+  return mount({ model, el }, { name: "fusion", title: "Three branches become one kernel", controls, update, stop, end: () => observer.disconnect(),
+    body: [title, total, status, html("div", { class: "cx-fusing" }, framed(picture, "x: the photograph; press a place"), board, framed(output, "y: the sum behind the ReLU; darker is larger"))] });
 }
 
 export default { render };
