@@ -88,7 +88,7 @@ def images(test_images):
 
 def make(name):
     torch.manual_seed(1)
-    return create_model(name)
+    return create_model(name, in_channels=3)
 
 
 def by_hand(name, processes, test_images):
