@@ -84,7 +84,7 @@ class ChapterFile(IPyNbFile):
             yield cell
 
     def _solutions(self):
-        for number, code in enumerate(Chapter(self.path).solutions(), 1):
+        for number, code in enumerate(Chapter(self.path, self.nb).solutions(), 1):
             if code:
                 yield IPyNbCell.from_parent(
                     self, name=f"Solution {number}", cell_num=number, cell=nbformat.v4.new_code_cell(code),

@@ -13,7 +13,7 @@ from cnnlib.train import Recipe, evaluate, fit, load_checkpoint, measure_inferen
 from cnnlib.train.loop import make_batches
 from cnnlib.train.optimization import Average, mix
 from other_device import OtherDevice
-from zoo import smallest_of_each_kind
+from zoo import shallow, smallest_of_each_kind
 
 SMALL = [name for name in list_models() if find_variant(name).input_size[1] == 32]
 KINDS = [name for name in smallest_of_each_kind(SMALL) if not find_variant(name).name.startswith("convnext_step")]
@@ -33,7 +33,7 @@ def test_every_kind_of_network_trains_and_predicts_there(name, small):
     recipe = Recipe(model=name, epochs=1, batch_size=4, train_images=4, lr=1e-3, crop=2, flip=True, cutout=4, mixup=0.5, cutmix=0.5,
                     accumulate=2, average=0.9, clip=1.0, label_smoothing=0.1)
     with OtherDevice() as other:
-        model = create_model(name, in_channels=3)
+        model = create_model(name, in_channels=3, **shallow(name))
         [row] = fit(recipe, model=model, data=(small[0], small[1].first(2)), device=other.device)
         assert other.has(model) and math.isfinite(row["train_loss"])
 

@@ -88,7 +88,7 @@ def images(test_images):
 
 def make(name):
     torch.manual_seed(1)
-    return create_model(name)
+    return create_model(name, in_channels=3)
 
 
 def by_hand(name, processes, test_images):
@@ -131,9 +131,14 @@ def by_hand(name, processes, test_images):
         "test_accuracy": 100 * (logits.argmax(1) == labels).float().mean().item()}
 
 
-def compare(names, processes, tmp_path, test_images=11):
-    for status, output in start("train_each", {"models": names, "folder": str(tmp_path), "test_images": test_images}, processes):
+def compare(names, processes, tmp_path, test_images=11, seconds=500):
+    options = {"models": names, "folder": str(tmp_path), "test_images": test_images}
+    for status, output in start("train_each", options, processes, seconds):
         assert status == 0, output
+    assert_equal_by_hand(names, processes, tmp_path, test_images)
+
+
+def assert_equal_by_hand(names, processes, tmp_path, test_images):
     wrong = {}
     for name in names:
         found, (state, row) = torch.load(tmp_path / f"{name}.pt"), by_hand(name, processes, test_images)
@@ -157,10 +162,10 @@ QUIET = [name for name in SMALL if size_of(name)[0] < 3e6 and size_of(name)[1] <
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_equal_one_on_every_small_network(tmp_path, processes):
-    compare(QUIET, processes, tmp_path)
+    compare(QUIET, processes, tmp_path, seconds=3000)
 
 
 def test_which_networks_may_skip_parts():

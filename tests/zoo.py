@@ -70,6 +70,12 @@ def smallest_of_each_kind(names: list[str]) -> list[str]:
     return list({kind(name): name for name in sorted(names, key=size_of, reverse=True)}.values())
 
 
+def shallow(name: str) -> dict[str, tuple[int, ...]]:
+    """Arguments for `create_model` that leave two blocks in each stage of a network that is made of equal ones."""
+    depths = find_variant(name).config.get("depths")
+    return {"depths": tuple(min(depth, 2) for depth in depths)} if depths else {}
+
+
 def is_quick(name: str, most_params: float = 8e6, most_modules: int = 450) -> bool:
     """Whether a CPU runs the network in well under a second, judged by counting parameters and modules."""
     params, modules = size_of(name)

@@ -1,7 +1,7 @@
 """Kernels for chapters that start at once: copies of one process that has imported what every chapter imports.
 
-    nursery = Nursery()                           # `python tools/kernels.py`, which imports the libraries, once
-    manager.provisioner = nursery.provisioner(manager)         # of a jupyter_client KernelManager, before start_kernel
+    nursery = Nursery()  # `python tools/kernels.py`, which imports the libraries, once
+    manager.provisioner = nursery.provisioner(manager)  # of a jupyter_client KernelManager, before start_kernel
     nursery.close()
 
 A copy (`os.fork`) begins as `python -m ipykernel_launcher` does, with the libraries loaded: nothing that one chapter does
@@ -21,8 +21,9 @@ import subprocess
 import sys
 
 LIBRARIES = (
-    "ipykernel.ipkernel", "ipykernel.kernelapp", "ipykernel.zmqshell", "torch", "matplotlib.pyplot", "pandas", "ipywidgets", "anywidget",
-    "cnnlib.analysis.diagram", "cnnlib.data", "cnnlib.notebook", "cnnlib.train", "cnnlib.train.statistics", "cnnlib.widgets",
+    "ipykernel.ipkernel", "ipykernel.kernelapp", "ipykernel.zmqshell", "torch", "matplotlib.pyplot", "pandas",
+    "ipywidgets", "anywidget", "cnnlib.analysis.diagram", "cnnlib.data", "cnnlib.notebook", "cnnlib.train",
+    "cnnlib.train.statistics", "cnnlib.widgets",
 )
 START = 300.0  # seconds until the libraries are there, on a busy machine
 LAUNCHER = ["-m", "ipykernel_launcher"]
@@ -96,7 +97,8 @@ class Nursery:
             self.close()
             self.refused = answer.decode().strip()
             if not self.refused:
-                raise RuntimeError("the process that kernels are copied from died or takes too long")
+                raise RuntimeError("the process that kernels are copied from died or takes too long; "
+                                   "CNNLIB_FRESH_KERNELS=1 goes without")
             return None
         return Copy(int(answer))
 
@@ -156,7 +158,7 @@ def become_kernel(arguments: list[str], cwd: str, env: dict[str, str]) -> None:
 
 
 def serve() -> None:
-    """One line for each kernel wanted, on stdin: its arguments, folder and environment; its process's number, on stdout."""
+    """Each line of stdin wants a kernel: its arguments, folder, environment. The answer is its process's number."""
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # what a kernel reads is no order,
     os.dup2(2, 1)  # and what a library prints is no answer

@@ -50,9 +50,9 @@ UNSTABLE = {
 class Chapter:
     """A notebook file and the views of it that the rules need."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, notebook: NotebookNode | None = None):
         self.path = path
-        self.notebook = notebooks.read(path)
+        self.notebook = notebook or notebooks.read(path)
         self.cells = self.notebook.cells
 
     @property
