@@ -508,17 +508,16 @@ def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     def centre(index, i):
         return 0 if index is None or index.is_table else sum(index.span(i))
 
-    start = a.first + a.last - b.first - b.last
-    for x, y, length in zip(a.indices, b.indices, lengths):
-        if x is not y and x != y:
-            apart = centre(x, 0) - centre(y, 0)
-            start += apart
-            if any(z is not None and z.is_table for z in (x, y)):
-                continue  # parts of a whole: they need not agree
-            indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
-            if any(centre(x, i) - centre(y, i) != apart for i in indices):
-                return False
-    return start == 0
+    differing = [(x, y, length) for x, y, length in zip(a.indices, b.indices, lengths) if x is not y and x != y]
+    if a.first + a.last - b.first - b.last + sum([centre(x, 0) - centre(y, 0) for x, y, _ in differing]):
+        return False
+    for x, y, length in differing:
+        if any(z is not None and z.is_table for z in (x, y)):
+            continue  # parts of a whole: they need not agree
+        indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
+        if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
+            return False
+    return True
 
 
 def union(states: Sequence[State], where: str) -> State:

@@ -221,7 +221,7 @@ def _cat(follower, node):
         else:
             length = value.shape[dim]
         if state is not None and length < shape[dim]:
-            places = [i - start if start <= i < start + length else None for i in range(shape[dim])]
+            places = [*[None] * start, *range(length), *[None] * (shape[dim] - start - length)]
             state = _picked(state, dim, places, follower.keeps_parts)
         states.append(state)
         start += length
