@@ -88,30 +88,23 @@ class Unfollowed(Exception):
 
 @lru_cache(maxsize=4096)
 def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t <
-    kernel."""
+    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
+    return gathered(index, out, [range(-padding, kernel * dilation - padding, dilation)], stride)
+
+
+def gathered(index: Index, out: int, windows: Sequence[Sequence[int]], advance: int | None) -> Index:
+    """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
+    `advance` further on, or there are as many as outputs (None)."""
     period = len(index.first)
-    taps = (0, kernel - 1) if period == 1 and not index.is_table else range(kernel)
+    if period == 1 and not index.is_table:  # the ends decide
+        windows = [(window[0], window[-1]) for window in windows]
 
-    def span(o):
-        return cover(index.span(o * stride - padding + t * dilation) for t in taps)
-
-    if index.is_table:
-        return table(map(span, range(out)), index.moves)
-    turns = period // math.gcd(period, stride)
-    return periodic(index.step * stride * turns // period, _first(span, turns))
-
-
-def gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance: int) -> Index:
-    """The function of `out` outputs of which number o covers the input indices from windows[o][0] to windows[o][1];
-    after all windows they start anew `advance` further on."""
     def span(o):
         turn, place = divmod(o, len(windows))
-        return cover(index.span(i + turn * advance) for i in range(windows[place][0], windows[place][1] + 1))
+        return cover(index.span(i + turn * (advance or 0)) for i in windows[place])
 
-    if index.is_table:
+    if index.is_table or advance is None:
         return table(map(span, range(out)), index.moves)
-    period = len(index.first)
     turns = period // math.gcd(period, advance)
     return periodic(index.step * advance * turns // period, _first(span, turns * len(windows)))
 
