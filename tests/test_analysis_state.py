@@ -29,7 +29,8 @@ class Restless(nn.Module):
         self.conv, self.norm, self.drop = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)
         self.head = nn.Linear(4, 2)
         self.register_buffer("seen", torch.zeros(()))
-        self.register_buffer("passing", torch.zeros(2), persistent=False)
+        for module in (self, self.conv):  # forward adds another one to the first
+            module.register_buffer("passing", torch.zeros(2), persistent=False)
         self.plain = torch.zeros(3)
         self.nested = {"lists": [[1], (2, [3])], "set": {1}, "queue": collections.deque([1])}
         self.settings = Settings()
@@ -232,5 +233,6 @@ def test_an_attribute_that_moved_to_another_name_moves_back():
             return x
 
     model = Mover()
-    cost_table(model, (2,))
-    assert model.first == [1] and not hasattr(model, "second")
+    for watch in (lambda: cost_table(model, (2,)), lambda: outputs_of(model, [""], torch.rand(1, 2))):
+        watch()
+        assert model.first == [1] and not hasattr(model, "second")
