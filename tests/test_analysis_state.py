@@ -29,6 +29,8 @@ class Restless(nn.Module):
         self.conv, self.norm, self.drop = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)
         self.head = nn.Linear(4, 2)
         self.register_buffer("seen", torch.zeros(()))
+        for module in (self, self.conv):  # forward adds another one to the first
+            module.register_buffer("passing", torch.zeros(2), persistent=False)
         self.plain = torch.zeros(3)
         self.nested = {"lists": [[1], (2, [3])], "set": {1}, "queue": collections.deque([1])}
         self.settings = Settings()
@@ -53,6 +55,7 @@ class Restless(nn.Module):
         self.norm.train(not self.norm.training)
         self.conv.register_forward_hook(lambda *_: None)
         self.added = nn.Linear(1, 1)
+        self.register_buffer("more", torch.zeros(1), persistent=False)
         x = self.drop(self.norm(self.conv(x)))
         if self.error is not None:
             raise self.error
@@ -65,7 +68,7 @@ def snapshot(model):
     return (names, copy.deepcopy(model.nested), vars(model.settings).copy() | {"log": list(model.settings.log)}, model.calls,
             hasattr(model, "cache"), [module.training for module in model.modules()], model.plain.clone(),
             [(list(m._forward_hooks), list(m._forward_pre_hooks), "forward" in vars(m)) for m in model.modules()],
-            [p.grad for p in model.parameters()]), tensors
+            [p.grad for p in model.parameters()], sorted(model._non_persistent_buffers_set)), tensors
 
 
 def states():
@@ -230,5 +233,6 @@ def test_an_attribute_that_moved_to_another_name_moves_back():
             return x
 
     model = Mover()
-    cost_table(model, (2,))
-    assert model.first == [1] and not hasattr(model, "second")
+    for watch in (lambda: cost_table(model, (2,)), lambda: outputs_of(model, [""], torch.rand(1, 2))):
+        watch()
+        assert model.first == [1] and not hasattr(model, "second")

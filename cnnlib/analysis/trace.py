@@ -782,17 +782,19 @@ class _Recipe:
                 new = values[value] = Value(value.shape, value.dtype, storage, "result", parameters)
             return new
 
-        def renewed_in(thing):
-            if type(thing) is Value:
-                return renewed(thing)
-            return tuple([renewed_in(item) for item in thing]) if type(thing) is tuple else thing
-
         for node in self.nodes:
             inputs = tuple([renewed(value) for value in node.inputs])
             parameters = made_of(inputs)
             outputs = tuple([renewed(value, parameters) for value in node.outputs])
-            tracer.record(node.op, renewed_in(node.args), inputs, outputs, node.is_view, node.names)
+            tracer.record(node.op, _with_new(node.args, values), inputs, outputs, node.is_view, node.names)
         return self.build(tracer, given, values)
+
+
+def _with_new(thing, values):
+    """Arguments with new values in place of old ones."""
+    if type(thing) is Value:
+        return values[thing]
+    return tuple([_with_new(item, values) for item in thing]) if type(thing) is tuple else thing
 
 
 def _builder(thing, given, before, known, built):

@@ -87,11 +87,16 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
         before.append((attributes, attributes.copy()))
         own = _own(attributes)
         empty.extend(filterfalse(None, own))
-        before.extend([(item, item.copy()) for item in filter(None, own)])
+        for item in filter(None, own):
+            (before if isinstance(item, dict) else others).append((item, item.copy()))
         for name in attributes.keys() - _OWN:
             item = attributes[name]
             kind = type(item)
-            if kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, item))):
+            if kind in _PLAIN or kind is tuple and _PLAIN.issuperset(map(type, item)):
+                continue
+            if kind is list and _PLAIN.issuperset(map(type, item)):
+                others.append((item, item.copy()))
+            else:
                 _keep(item, before, others, tensors, seen)
     buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
     buffers += [tensor for tensor in tensors if values and not tensor.is_meta]

@@ -88,30 +88,23 @@ class Unfollowed(Exception):
 
 @lru_cache(maxsize=4096)
 def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t <
-    kernel."""
+    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
+    return gathered(index, out, [range(-padding, kernel * dilation - padding, dilation)], stride)
+
+
+def gathered(index: Index, out: int, windows: Sequence[Sequence[int]], advance: int | None) -> Index:
+    """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
+    `advance` further on, or there are as many as outputs (None)."""
     period = len(index.first)
-    taps = (0, kernel - 1) if period == 1 and not index.is_table else range(kernel)
+    if period == 1 and not index.is_table:  # the ends decide
+        windows = [(window[0], window[-1]) for window in windows]
 
-    def span(o):
-        return cover(index.span(o * stride - padding + t * dilation) for t in taps)
-
-    if index.is_table:
-        return table(map(span, range(out)), index.moves)
-    turns = period // math.gcd(period, stride)
-    return periodic(index.step * stride * turns // period, _first(span, turns))
-
-
-def gathered(index: Index, out: int, windows: Sequence[tuple[int, int]], advance: int) -> Index:
-    """The function of `out` outputs of which number o covers the input indices from windows[o][0] to windows[o][1];
-    after all windows they start anew `advance` further on."""
     def span(o):
         turn, place = divmod(o, len(windows))
-        return cover(index.span(i + turn * advance) for i in range(windows[place][0], windows[place][1] + 1))
+        return cover(index.span(i + turn * (advance or 0)) for i in windows[place])
 
-    if index.is_table:
+    if index.is_table or advance is None:
         return table(map(span, range(out)), index.moves)
-    period = len(index.first)
     turns = period // math.gcd(period, advance)
     return periodic(index.step * advance * turns // period, _first(span, turns * len(windows)))
 
@@ -508,17 +501,16 @@ def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     def centre(index, i):
         return 0 if index is None or index.is_table else sum(index.span(i))
 
-    start = a.first + a.last - b.first - b.last
-    for x, y, length in zip(a.indices, b.indices, lengths):
-        if x is not y and x != y:
-            apart = centre(x, 0) - centre(y, 0)
-            start += apart
-            if any(z is not None and z.is_table for z in (x, y)):
-                continue  # parts of a whole: they need not agree
-            indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
-            if any(centre(x, i) - centre(y, i) != apart for i in indices):
-                return False
-    return start == 0
+    differing = [(x, y, length) for x, y, length in zip(a.indices, b.indices, lengths) if x is not y and x != y]
+    if a.first + a.last - b.first - b.last + sum([centre(x, 0) - centre(y, 0) for x, y, _ in differing]):
+        return False
+    for x, y, length in differing:
+        if any(z is not None and z.is_table for z in (x, y)):
+            continue  # parts of a whole: they need not agree
+        indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
+        if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
+            return False
+    return True
 
 
 def union(states: Sequence[State], where: str) -> State:

@@ -221,7 +221,7 @@ def _cat(follower, node):
         else:
             length = value.shape[dim]
         if state is not None and length < shape[dim]:
-            places = [i - start if start <= i < start + length else None for i in range(shape[dim])]
+            places = [*[None] * start, *range(length), *[None] * (shape[dim] - start - length)]
             state = _picked(state, dim, places, follower.keeps_parts)
         states.append(state)
         start += length
@@ -350,16 +350,20 @@ def _window(node) -> list[tuple[int, int, int, int]]:
     return list(zip(kernel, *(ops.lengths(one, n) for one in others)))
 
 
+def _slid(state: State, windows: Sequence[tuple[int, int, int, int]], out: Sequence[int], move=slide) -> State:
+    """The fields after windows (kernel, stride, padding, dilation) moved along the last dimensions, whose lengths are then those of `out`."""
+    for dim, window in enumerate(windows, len(out) - len(windows)):
+        state = state.on_dim(dim, lambda index: move(index, out[dim], *window), out[dim])
+    return state
+
+
 @_rule("pool")
 def _pool(follower, node):
     """Sliding windows over the last dimensions; one window over a whole dimension is a global operation."""
-    value = node.args[0]
-    state = follower.of(value)
-    out = node.outputs[0].shape
-    window = _window(node)
-    for dim, (k, s, p, d) in enumerate(window, len(out) - len(window)):
-        state = state.on_dim(dim, lambda index: slide(index, out[dim], k, s, p, d), out[dim])
-        if out[dim] == 1 and 1 < value.shape[dim] <= k and d == 1:
+    given, out, windows = node.args[0].shape, node.outputs[0].shape, _window(node)
+    state = _slid(follower.of(node.args[0]), windows, out)
+    for dim, (kernel, _, _, dilation) in enumerate(windows, len(out) - len(windows)):
+        if out[dim] == 1 and 1 < given[dim] <= kernel and dilation == 1:
             state = _whole(state, dim)
     return state
 
@@ -371,12 +375,7 @@ def _max_unpool(follower, node):
     maker = follower.makers.get(indices)
     if maker is None:
         raise Unfollowed("its indices are not those of a pooling layer of the network")
-    state = follower.union([follower.of(value), follower.of(indices)])
-    out = node.outputs[0].shape
-    window = _window(maker)
-    for dim, (k, s, p, d) in enumerate(window, len(out) - len(window)):
-        state = state.on_dim(dim, lambda index: spread(index, out[dim], k, s, p, d), out[dim])
-    return state
+    return _slid(follower.union([follower.of(value), follower.of(indices)]), _window(maker), node.outputs[0].shape, spread)
 
 
 @_rule("adaptive_pool")
@@ -385,11 +384,10 @@ def _adaptive_pool(follower, node):
     value, sizes = node.args[:2]
     state = follower.of(value)
     sizes = ops.lengths(sizes, 1)
-    for i, out in enumerate(sizes):
-        dim = len(value.shape) - len(sizes) + i
+    for dim, out in enumerate(sizes, len(value.shape) - len(sizes)):
         length = value.shape[dim]
         repeats = math.gcd(length, out)
-        windows = [(j * length // out, -(-(j + 1) * length // out) - 1) for j in range(out // repeats)]
+        windows = [range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats)]
         state = state.on_dim(dim, lambda index: gathered(index, out, windows, length // repeats), out)
         if out == 1 < length:
             state = _whole(state, dim)
@@ -412,10 +410,8 @@ def _convolution(follower, node):
             (cover(map(index.span, group)) for group in groups_of), index.moves), out[1])
     else:
         state = state.contracted((1,)).resized(1, out[1])
-    window = spread if transposed else slide
-    for dim, k, *others in zip(range(2, len(out)), weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation))):
-        state = state.on_dim(dim, lambda index: window(index, out[dim], k, *others), out[dim])
-    return follower.union([state, *given])
+    windows = list(zip(weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation))))
+    return follower.union([_slid(state, windows, out, spread if transposed else slide), *given])
 
 
 @_rule("upsample")
@@ -429,19 +425,17 @@ def _upsample(follower, node):
         length, out = value.shape[dim], node.outputs[0].shape[dim]
         scale = scales[dim - 2] if dim - 2 < len(scales) else None
         if nearest:
-            places = [(i, i) for i in _nearest(node.op, value.dtype, length, out, scale)]
-            state = state.on_dim(dim, lambda index: gathered(index, out, places, length), out)
-            continue
-        if corners:
-            advance = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
+            windows = [(i,) for i in _nearest(node.op, value.dtype, length, out, scale)]
+            advance = length
         else:
-            advance = 1 / Fraction(scale) if scale else Fraction(length, out)
-        windows = [_sources(node.op, o, advance, corners, length) for o in range(min(advance.denominator, out))]
-        if advance.denominator > out:  # no pattern that repeats
-            state = state.on_dim(dim, lambda index: table(
-                (cover(index.span(i) for i in range(low, high + 1)) for low, high in windows), index.moves), out)
-        else:
-            state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance.numerator), out)
+            step = Fraction(length, out)
+            if corners:
+                step = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
+            elif scale:
+                step = 1 / Fraction(scale)
+            windows = [_sources(node.op, o, step, corners) for o in range(min(step.denominator, out))]
+            advance = step.numerator if step.denominator <= out else None  # no pattern that repeats
+        state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance), out)
     return state
 
 
@@ -455,8 +449,8 @@ def _nearest(op: str, dtype: torch.dtype, length: int, out: int, scale: float | 
     return kernel(numbers.view(1, 1, length, *rest), [out, *rest], scale, *(None,) * (n - 1)).flatten().int().tolist()
 
 
-def _sources(op: str, o: int, advance: Fraction, corners: bool, length: int) -> tuple[int, int]:
-    """First and last input that output `o` of an interpolation takes."""
+def _sources(op: str, o: int, advance: Fraction, corners: bool) -> Sequence[int]:
+    """The inputs between the first and the last that output `o` of an interpolation takes."""
     half = Fraction(1, 2)
     if op.endswith("_aa"):  # the filter is as wide as the advance, around the middle of the output
         wide = max(advance, 1)
@@ -464,11 +458,11 @@ def _sources(op: str, o: int, advance: Fraction, corners: bool, length: int) -> 
         middle = (o + half) * advance
         used = [i for i in range(math.floor(middle - reach * wide), math.ceil(middle + reach * wide) + 1)
                 if abs(x := (i + half - middle) / wide) < reach and weight(x)]
-        return used[0], used[-1]
+        return used
     place = o * advance if corners else (o + half) * advance - half
     low, high = math.floor(place), math.ceil(place)
     wide = op == "upsample_bicubic2d" and low < high
-    return low - wide, high + wide
+    return range(low - wide, high + wide + 1)
 
 
 def _cubic(x: Fraction) -> Fraction:
