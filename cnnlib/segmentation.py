@@ -52,8 +52,9 @@ class Encoder(nn.Module):
         x, maps = images, {}
         for step in self.steps():
             x = step(x)
-            top = x[0] if isinstance(x, tuple) else x  # a cell of NASNet hands on two
-            maps[stride_of(images, top)] = top
+            tops = x if isinstance(x, list) else x[:1] if isinstance(x, tuple) else [x]
+            for top in tops:  # HRNet keeps all resolutions; a cell of NASNet hands on its neighbour's maps too
+                maps[stride_of(images, top)] = top
         return maps
 
 

@@ -1,12 +1,19 @@
 """Looking inside: projections equal a deconvnet written out, occlusion and aliasing equal hand-computed cases."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib import create_model
-from cnnlib.analysis import aliased_share, deconvolve, occlusion_map, strongest_responses
+from cnnlib import create_model, list_models
+from cnnlib.analysis import aliased_share, deconvolve, grad_cam, occlusion_map, strongest_responses
+from cnnlib.analysis.inside import RECTIFIERS, rectifying
+from cnnlib.data import book_file
+from cnnlib.photographs import read_photograph
+from zoo import smallest_input, smallest_of_each_kind
 
 
 def deconvnet(convolutions, pools, image, unit):
@@ -86,3 +93,87 @@ def test_aliased_share_of_known_filters():
     assert torch.allclose(share, torch.tensor([0.0, 1.0, 1.0]), atol=1e-5)
     assert torch.allclose(aliased_share(waves[:, None], stride=1), torch.zeros(3), atol=1e-5)
     assert torch.allclose(aliased_share(waves[:, None], stride=2, grid=32), torch.tensor([0.0, 0.0, 1.0]), atol=1e-5)
+
+
+@torch.no_grad()
+def test_grad_cam_of_a_linear_head_is_the_class_activation_map():
+    """Behind global average pooling the weights are those of the classifier, over the number of places."""
+    torch.manual_seed(0)
+    model = create_model("resnet20").eval()
+    images = torch.randn(3, 3, 32, 40)
+    maps = model.stages(model.stem(images))
+    weights = model.head[2].weight
+    found = grad_cam(model, images, [1, 7, 0])
+    expected = torch.einsum("nchw,nc->nhw", maps, weights[[1, 7, 0]]).relu() / maps[0, 0].numel()
+    torch.testing.assert_close(found, expected)
+    best = model(images).argmax(1)
+    torch.testing.assert_close(grad_cam(model, images), grad_cam(model, images, best))
+    assert grad_cam(model, images, layer="stages.0").shape == (3, 32, 40)
+
+
+def test_what_cannot_be_looked_at_is_named():
+    model, images = create_model("resnet20").eval(), torch.randn(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"classes=\[3, 10\] must name one of 10 classes for each of 2 images"):
+        grad_cam(model, images, [3, 10])
+    with pytest.raises(ValueError, match=r"classes=\[3\] must name"):
+        grad_cam(model, images, [3])
+    for call in (grad_cam, lambda *args, layer: strongest_responses(args[0], layer, args[1]),
+                 lambda *args, layer: deconvolve(args[0], layer, args[1])):
+        with pytest.raises(ValueError, match=r"layer 'head' gives out a tensor of shape \(2, 10\), not maps"):
+            call(model, images, layer="head")
+    for unit in ([0, 0, 8], [64, 0, 0], [0, -1, 0]):
+        with pytest.raises(ValueError, match=r"must be a channel, row and column of \(64, 8, 8\) for each of 2"):
+            deconvolve(model, "stages.2", images, torch.tensor([[0, 0, 0], unit]))
+    with pytest.raises(ValueError, match="Sequential has no stages; name the layer: one of '0', '1'"):
+        grad_cam(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), images)
+    with pytest.raises(ValueError, match="Sequential has none of the modules .* ReLU, "):
+        deconvolve(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()), "1", images)
+    with pytest.raises(ValueError, match=r"image of shape \(2, 3, 32, 32\) must be one image"):
+        occlusion_map(model, images, size=3)
+    with pytest.raises(ValueError, match="stride=0"):
+        occlusion_map(model, images[0], size=3, stride=0)
+
+
+@pytest.mark.parametrize("activation", RECTIFIERS)
+def test_every_rectifier_goes_back_rectified(activation):
+    x = torch.tensor([[-3.0, -0.5, 0.5, 7.0]], requires_grad=True)
+    model = nn.Sequential(activation())
+    with rectifying(model) as count:
+        out = model(x)
+        gradient, = torch.autograd.grad(out, x, torch.tensor([[1.0, -1.0, 2.0, -2.0]]))
+    assert count == 1 and torch.equal(out, activation()(x)) and gradient.tolist() == [[1, 0, 2, 0]]
+    assert "forward" not in vars(model[0])
+
+
+LOOKED_INTO = ("resnet20", "alexnet_cifar", "nasnet_cifar", "hrnet_cifar", "mobilenet_v3_small", "convnext_cifar",
+               "efficientnet_lite0", "googlenet_cifar", "lenet5")
+NO_RECTIFIER = ("lenet5",)  # tanh
+
+
+@pytest.mark.parametrize("name", [*LOOKED_INTO, *(pytest.param(name, marks=pytest.mark.slow) for name in smallest_of_each_kind(
+    list_models()) if name not in LOOKED_INTO)])
+def test_every_network_is_looked_into_by_one_call_each(name):
+    """On a photograph, and the network is left as it was."""
+    torch.manual_seed(0)
+    model = create_model(name).eval()
+    channels, *size = smallest_input(name)
+    size = [max(64, length) for length in size] if name != "lenet5" else size
+    photograph = read_photograph(book_file("images/chelsea.jpg")).resize(size[::-1])
+    image = torch.tensor(np.asarray(photograph)).permute(2, 0, 1)[:channels] / 127.5 - 1
+    images, before = torch.stack([image, -image]), copy.deepcopy(model.state_dict())
+
+    values, places = strongest_responses(model, None, images)
+    cam = grad_cam(model, images)
+    heat = occlusion_map(model, image, size=15, stride=size[0] // 2)
+    assert values.isfinite().all() and (places >= 0).all() and values.shape == places.shape[:2]
+    assert cam.isfinite().all() and (cam >= 0).all() and len(cam) == 2
+    assert heat.shape[:2] == (2, 2) and torch.allclose(heat.sum(2), torch.ones(2, 2))
+    if name in NO_RECTIFIER:
+        with pytest.raises(ValueError, match="has none of the modules"):
+            deconvolve(model, None, images)
+    else:
+        projection = deconvolve(model, None, images)
+        assert projection.shape == images.shape and projection.isfinite().all() and projection.any()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert not model.training and not any(module._forward_hooks or "forward" in vars(module) for module in model.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.analysis import (AnalysisError, cost_table, deconvolve, gradient_footprint, occlusion_map, outputs_of, receptive_field, signals,
+from cnnlib.analysis import (AnalysisError, cost_table, deconvolve, grad_cam, gradient_footprint, occlusion_map, outputs_of, receptive_field, signals,
                              strongest_responses, training_memory)
 
 
@@ -27,7 +27,7 @@ class Restless(nn.Module):
     def __init__(self, error=None):
         super().__init__()
         self.conv, self.norm, self.drop = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)
-        self.head = nn.Linear(4, 2)
+        self.relu, self.head = nn.ReLU(), nn.Linear(4, 2)
         self.register_buffer("seen", torch.zeros(()))
         for module in (self, self.conv):  # forward adds another one to the first
             module.register_buffer("passing", torch.zeros(2), persistent=False)
@@ -56,7 +56,7 @@ class Restless(nn.Module):
         self.conv.register_forward_hook(lambda *_: None)
         self.added = nn.Linear(1, 1)
         self.register_buffer("more", torch.zeros(1), persistent=False)
-        x = self.drop(self.norm(self.conv(x)))
+        x = self.drop(self.relu(self.norm(self.conv(x))))
         if self.error is not None:
             raise self.error
         return self.head(x.mean((2, 3)))
@@ -84,6 +84,7 @@ WATCHERS = {
     "footprint": lambda model: gradient_footprint(model, torch.rand(2, 3, 8, 8), "norm", initializations=1),
     "strongest": lambda model: strongest_responses(model, "norm", torch.rand(2, 3, 8, 8)),
     "deconvolve": lambda model: deconvolve(model, "norm", torch.rand(2, 3, 8, 8), torch.zeros(2, 3, dtype=torch.int64)),
+    "grad_cam": lambda model: grad_cam(model, torch.rand(2, 3, 8, 8), layer="norm"),
     "occlusion": lambda model: occlusion_map(model, torch.rand(3, 4, 4), size=3),
 }
 

@@ -11,8 +11,8 @@ from cnnlib import create_model, list_models
 from cnnlib.analysis.depth import depth
 from cnnlib.layers import DropPath, standardized
 from cnnlib.models import (
-    bit, convnext_v2, cspdarknet, efficientnet_lite, inception_v3, lenet, mobilenet_v4, nfnet, rdnet, repvgg, resnet_d,
-    starnet, xception,
+    bit, convnext_v2, cspdarknet, efficientnet_lite, fasternet, hrnet, inception_v3, lenet, mobilenet_v4, nfnet, rdnet,
+    repvgg, resnet_d, starnet, xception,
 )
 from cnnlib.registry import find_variant
 from libraries import timm, torchvision
@@ -20,7 +20,8 @@ from zoo import count_params, on_meta, randomize, size_of
 
 # one of each family, the start of which is its twin's: weights by order
 STARTS = ("efficientnet_lite0", "repvgg_a0", "mobileone_s0", "mobilenet_v4_conv_small", "convnext_v2_atto",
-          "inception_v3", "xception", "mnasnet_b1_050", "resnet18d", "rdnet_tiny", "bit_50x1", "nfnet_f0", "starnet_s1")
+          "inception_v3", "xception", "mnasnet_b1_050", "resnet18d", "rdnet_tiny", "bit_50x1", "nfnet_f0", "starnet_s1",
+          "fasternet_t0", "hrnet_w18_small_v2", "mobilenet_v4_hybrid_medium")
 
 
 def fresh_twin(name: str, **more) -> nn.Module:
@@ -48,7 +49,7 @@ def test_weights_start_like_the_twins(name):
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v4_conv_small", "convnext_v2_atto", "resnet18d",
-                                  "rdnet_tiny", "nfnet_f0", "starnet_s1"])
+                                  "rdnet_tiny", "nfnet_f0", "starnet_s1", "fasternet_t0", "mobilenet_v4_hybrid_medium"])
 def test_blocks_are_dropped_like_the_twins(name):
     with torch.device("meta"):
         ours = create_model(name, drop_path_rate=0.3)
@@ -162,6 +163,81 @@ def test_activations_of_the_universal_bottleneck():
     block = mobilenet_v4.UniversalBottleneck(8, 8, 3, 3).eval()
     assert [hasattr(part, "activation") for part in (block.start, block.expand, block.middle, block.project)] == \
         [False, True, True, False]
+
+
+@torch.no_grad()
+def test_attention_by_hand():
+    """Two heads on three places: softmax of likeness over sqrt(d), shared keys and values, heads side by side."""
+    torch.manual_seed(0)
+    block = mobilenet_v4.MobileAttention(4, 2, 3).double().eval()
+    x = torch.randn(1, 4, 1, 3).double()
+    normalized = block.norm(x)[0, :, 0]  # (4, places)
+    k, v = (part[0].weight[:, :, 0, 0] @ normalized for part in (block.key, block.value))
+    query = block.query.weight[:, :, 0, 0] @ normalized
+    heads = []
+    for q in (query[:3], query[3:]):
+        weights = (q.T @ k / math.sqrt(3)).softmax(1)  # each place over all places
+        heads.append(v @ weights.T)
+    mixed = block.output.weight[:, :, 0, 0] @ torch.cat(heads)
+    torch.testing.assert_close(block(x)[0, :, 0], x[0, :, 0] + 1e-5 * mixed, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        block.scale.factor.fill_(1.0)
+    torch.testing.assert_close(block(x)[0, :, 0], x[0, :, 0] + mixed)
+    reduced = mobilenet_v4.MobileAttention(4, 2, 3, 2)
+    assert [part[0].stride for part in (reduced.key, reduced.value)] == [(2, 2), (2, 2)]
+    assert reduced(torch.randn(2, 4, 5, 6)).shape == (2, 4, 5, 6)
+
+
+@pytest.mark.parametrize("name, params", [
+    ("mobilenet_v4_hybrid_medium", 11_070_136), ("mobilenet_v4_hybrid_large", 37_755_152)])
+def test_hybrids_without_factors_in_their_bottlenecks_have_what_another_implementation_counts(name, params):
+    """ChanLumerico/lucid, which has factors behind attention alone."""
+    with torch.device("meta"):
+        assert count_params(create_model(name, layer_scale=None)) == params
+
+
+# FasterNet and HRNet
+
+
+@torch.no_grad()
+def test_a_partial_convolution_leaves_three_quarters_as_they_are():
+    layer, x = fasternet.PartialConv(8), torch.randn(2, 8, 5, 5)
+    out = layer(x)
+    assert torch.equal(out[:, 2:], x[:, 2:]) and layer.conv.conv.in_channels == layer.conv.conv.out_channels == 2
+    torch.testing.assert_close(out[:, :2], nn.functional.conv2d(x[:, :2], layer.conv.conv.weight, padding=1))
+    with pytest.raises(ValueError, match="divisor=3 must divide the 8 channels"):
+        fasternet.PartialConv(8, 3)
+    for name, kind in (("fasternet_t1", nn.GELU), ("fasternet_t2", nn.ReLU)):  # of 13 blocks and the head
+        assert [type(m) for m in on_meta(name).modules() if isinstance(m, (nn.GELU, nn.ReLU))] == 14 * [kind]
+
+
+@torch.no_grad()
+def test_every_resolution_hears_of_every_other():
+    """The exchange written out: 3x3 of stride 2 on the way down, 1x1 and repeated pixels on the way up, then ReLU."""
+    torch.manual_seed(0)
+    exchange = hrnet.Exchange((4, 8, 16), 1).eval()
+    maps = [torch.randn(1, 4, 9, 12), torch.randn(1, 8, 5, 6), torch.randn(1, 16, 3, 3)]
+    a, b, c = (branch(x) for branch, x in zip(exchange.branches, maps))
+
+    def up(x, like):
+        return nn.functional.interpolate(x, like.shape[2:])
+
+    paths = exchange.paths
+    expected = [a + up(paths[0][1](b), a) + up(paths[0][2](c), a), paths[1][0](a) + b + up(paths[1][2](c), b),
+                paths[2][0](a) + paths[2][1](b) + c]
+    for found, wanted in zip(exchange(maps), expected, strict=True):
+        torch.testing.assert_close(found, wanted.relu())
+    strides = [[m.stride[0] for m in path.modules() if isinstance(m, nn.Conv2d)] for path in paths[2]]
+    assert strides == [[2, 2], [2], []]
+    assert [[hasattr(m, "activation") for m in path.modules() if isinstance(m, hrnet.ConvNormAct)] for path in paths[2]] == [
+        [True, False], [False], []]
+
+
+def test_stages_of_hrnet():
+    model = on_meta("hrnet_w32")
+    assert [sum(isinstance(m, hrnet.Exchange) for m in stage) for stage in model.stages] == [0, 1, 4, 3]
+    maps = model.stages(model.stem(torch.empty(1, 3, 224, 200, device="meta")))
+    assert [tuple(x.shape[1:]) for x in maps] == [(32, 56, 50), (64, 28, 25), (128, 14, 13), (256, 7, 7)]
 
 
 # ConvNeXt V2

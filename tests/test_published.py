@@ -71,6 +71,26 @@ def test_wrong_names_and_shapes_are_refused_before_any_download(hub):
         create_model("alexnet", weights="IMAGENET1K_V1", num_classes=10)
 
 
+# what torchvision ships for classification and has no convolution at its heart
+NOT_CONVOLUTIONAL = ("vit_", "swin_", "maxvit_")
+
+
+def test_every_convolutional_network_that_torchvision_ships_weights_for_is_here():
+    """All of them, old recipe and new: each weight that has an accuracy on ImageNet and a classifier is listed by name."""
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    missing, weights = [], 0
+    for twin in classifiers:
+        if twin.startswith(NOT_CONVOLUTIONAL):
+            continue
+        names = [name for name in NAMES if find_variant(name).twin == f"torchvision.{twin}"]
+        entries = [name for name, entry in torchvision.models.get_model_weights(twin).__members__.items()
+                   if name == entry.name and entry.meta["_metrics"]["ImageNet-1K"]["acc@1"] > 0]  # not NaN
+        missing += [f"{twin}: {entries}"] if not names or [row.name for row in describe(names[0]).weights] != entries else []
+        weights += len(entries)
+    assert not missing
+    assert weights >= 89 and [row.name for row in describe("resnet50").weights] == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_listed_weights_fit(name):
     rows = published_weights(find_variant(name).twin)

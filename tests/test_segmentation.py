@@ -40,6 +40,16 @@ def test_a_pyramid_is_what_the_network_computes(name):
     assert all(torch.equal(found, kept[found.shape[2]]) for found in maps.values())
 
 
+@torch.no_grad()
+def test_the_pyramid_of_hrnet_is_what_its_last_exchange_gives():
+    model, images = network("hrnet_cifar"), torch.randn(2, 3, 64, 64)
+    maps, last = features(model, images), model.stages(model.stem(images))
+    assert list(maps) == [2, 4, 8, 16] and [found.shape[1] for found in maps.values()] == [16, 32, 64, 128]
+    assert all(torch.equal(found, expected) for found, expected in zip(maps.values(), last, strict=True))
+    segmenter = FPNSegmenter(model, 5, strides=(2, 4, 8, 16)).eval()
+    assert segmenter(images).shape == (2, 5, 64, 64)
+
+
 @pytest.mark.parametrize("name, strides", [
     ("resnet50", [2, 4, 8, 16, 32]),
     ("convnext_tiny", [4, 8, 16, 32]),
