@@ -140,6 +140,7 @@ def lightened(page: str, folder: Path, address: str) -> str:
         page = MATH_SCRIPT.sub("", MATH_CONFIG.sub("", page))
     title = re.search(r"<h1>(.*?)<a", page, re.S)
     page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
+    page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds no items of a list
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
     return _lazy(_tables(_legible(page, folder)))
 

@@ -90,6 +90,12 @@ def test_what_opens_has_a_name(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_called_a_list_holds_items(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r'<(?!ul|ol)\w+[^>]* role="list"', text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_figures_and_drawings_keep_their_letters(page):
     """Each has a least width, at which its smallest letters are 9 pixels."""
     text = page.read_text(encoding="utf-8")
