@@ -3,7 +3,8 @@
 What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from it
 and put into the pages. MathJax is left out of pages without formulas, and elsewhere it begins when the explorers are ready. The first paragraph
 becomes the description that search engines and links shared elsewhere show. Figures and drawings are given the width below which their letters
-would be too small; where that is too wide they scroll in their frame. Scripts of sphinx-thebe go: the book does not use it, and
+would be too small; where that is too wide they scroll in their frame. Tables of many columns are marked, so that on a phone their rows stay
+low and their first column stays in sight. Scripts of sphinx-thebe go: the book does not use it, and
 Jupyter Book writes its settings out twice, which is an error.
 """
 
@@ -30,6 +31,11 @@ ROOT_OF = re.compile(r"data-content_root=\"([^\"]*)\"")  # the way from a page t
 OPENER = re.compile(r"(<a class=\"[^\"]*reference internal\"[^>]*>([^<]*)</a><details[^>]*><summary)>")
 FIGURE = re.compile(r"(<img\b[^>]*\bsrc=\"[^\"]*_images/[^>]*\bstyle=\"width: (\d+)px;[^\"]*)\"")
 DRAWING = re.compile(r"(<svg [^>]*class=\"nd\"[^>]* width=\"([\d.]+)\"[^>]*)>(?=(.*?)</svg>)", re.S)
+NETWORK = re.compile(r"<img (?=[^>]*\bsrc=\"([^\"]*_static/pictures/[^\"]*\.svg)\")(?![^>]*\bstyle=)")
+SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+TABLE = re.compile(r"<table class=\"table\">(.*?)</table>", re.S)
+CELL = re.compile(r"<td( class=\"[^\"]*)?(\"?)>(.*?)</td>", re.S)
+COLUMNS, WORDS = 5, 32  # from how many columns a table is wide, and from how many letters a cell is long
 LEAST = 9  # pixels of the smallest letters as shown
 FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
@@ -75,15 +81,33 @@ def _lazy(page: str) -> str:
     return head + article + begin + re.sub(r"<img (?![^>]*\bloading=)", '<img loading="lazy" decoding="async" ', later)
 
 
-def _legible(page: str) -> str:
-    """Figures and drawings never shrink so far that their smallest letters fall below `LEAST` pixels."""
+def _legible(page: str, folder: Path) -> str:
+    """Figures and drawings never shrink so far that their smallest letters fall below `LEAST` pixels; pictures of networks have their size."""
     page = FIGURE.sub(lambda found: f'{found[1]} min-width: {math.ceil(int(found[2]) * LEAST / FIGURE_LETTERS)}px;"', page)
 
     def drawn(found: re.Match) -> str:
         least = float(found[2]) * LEAST / DRAWING_LETTERS['class="small"' in found[3]]
         return f'{found[1]} style="min-width: {math.ceil(least)}px">'
 
-    return DRAWING.sub(drawn, page)
+    def sized(found: re.Match) -> str:
+        width, height = (float(one) for one in SIZE.search((folder / found[1]).read_text(encoding="utf-8")[:1000]).groups())
+        return (f'<img width="{width:.0f}" height="{height:.0f}" style="min-width: {math.ceil(width * LEAST / DRAWING_LETTERS[True])}px" ')
+
+    return NETWORK.sub(sized, DRAWING.sub(drawn, page))
+
+
+def _tables(page: str) -> str:
+    """Tables of `COLUMNS` and more are called wide, and their cells of more than `WORDS` letters long."""
+    def cell(found: re.Match) -> str:
+        if len(html.unescape(re.sub(r"<[^>]+>", "", found[3])).strip()) <= WORDS:
+            return found[0]
+        return f'<td{found[1] or " class=" + chr(34)}{" " if found[1] else ""}long">{found[3]}</td>'
+
+    def table(found: re.Match) -> str:
+        columns = found[1].partition("</tr>")[0].count("<th")  # the opening of thead counts too
+        return f'<table class="table wide">{CELL.sub(cell, found[1])}</table>' if columns > COLUMNS else found[0]
+
+    return TABLE.sub(table, page)
 
 
 def _described(page: str, title: str, address: str) -> str:
@@ -116,8 +140,9 @@ def lightened(page: str, folder: Path, address: str) -> str:
         page = MATH_SCRIPT.sub("", MATH_CONFIG.sub("", page))
     title = re.search(r"<h1>(.*?)<a", page, re.S)
     page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
+    page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds no items of a list
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
-    return _lazy(_legible(page))
+    return _lazy(_tables(_legible(page, folder)))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:

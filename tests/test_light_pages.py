@@ -2,11 +2,15 @@
 
 import gzip
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import notebooks
 import pytest
+
+sys.path.insert(0, str(notebooks.ROOT / "_ext"))
+import light_pages
 
 HTML = notebooks.ROOT / "_build" / "html"
 PAGES = sorted([*HTML.glob("chapters/*.html"), HTML / "index.html"]) if HTML.exists() else []
@@ -86,6 +90,12 @@ def test_what_opens_has_a_name(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_called_a_list_holds_items(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r'<(?!ul|ol)\w+[^>]* role="list"', text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_figures_and_drawings_keep_their_letters(page):
     """Each has a least width, at which its smallest letters are 9 pixels."""
     text = page.read_text(encoding="utf-8")
@@ -95,6 +105,29 @@ def test_figures_and_drawings_keep_their_letters(page):
     for head, body in re.findall(r'<svg\b([^>]*class="nd"[^>]*)>(.*?)</svg>', text, re.S):
         width, least = float(re.search(r' width="([\d.]+)"', head)[1]), float(re.search(r"min-width: (\d+)px", head)[1])
         assert 9 <= (10.5 if 'class="small"' in body else 12) * least / width < 9.5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pictures_of_networks_have_their_size_and_keep_their_letters(page):
+    for tag in re.findall(r'<img\b[^>]*_static/pictures/[^>]*\.svg"[^>]*>', page.read_text(encoding="utf-8")):
+        shown = re.search(r'width="(\d+)" height="(\d+)" style="min-width: (\d+)px"', tag)
+        width, height, least = map(int, shown.groups())
+        source = re.search(r'src="([^"]*)"', tag)[1]
+        own = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', (page.parent / source).read_text(encoding="utf-8")).groups()
+        assert [round(float(one)) for one in own] == [width, height]
+        assert 9 <= 10.5 * least / float(own[0]) < 9.1
+
+
+def test_tables_of_many_columns_are_marked():
+    """And their cells with sentences; other tables stay as they are."""
+    row = "<tr><th>a</th><th>b</th><th>c</th><th>d</th>{}</tr>"
+    cells = f'<tr><td class="text-right"><p>{"many words " * 4}</p></td><td>few</td><td>{"many words " * 4}</td></tr>'
+    narrow, wide = (f'<table class="table"><thead>{row.format(last)}</thead><tbody>{cells}</tbody></table>'
+                    for last in ("", "<th>e</th>"))
+    assert light_pages._tables(narrow) == narrow
+    found = light_pages._tables(wide)
+    assert found.startswith('<table class="table wide">') and '<td class="text-right long"><p>' in found
+    assert "<td>few</td>" in found and '<td class="long">many' in found
 
 
 def test_no_figure_has_smaller_letters_than_it_is_shown_by():
