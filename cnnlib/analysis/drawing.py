@@ -1073,6 +1073,7 @@ def small_picture(diagram: Diagram) -> str:
         *(Cell(part.id, "conv" if part.kind == "group" else part.kind, part.output_shape, 1, [])
           for part in map(diagram.parts.__getitem__, diagram.parts[0].children))]
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
+    solids, width, gap = [], 0.0, 0
     for thin, gap in ((0.55, 5), (0.4, 4), (0.3, 3), (0.2, 2), (0.1, 1), (0.1, -3)):
         solids = [solid(cell, 30, largest, thin, least=4.5 * thin) for cell in cells]
         width = sum(wide + gap for wide, _, _ in solids) - gap + 4

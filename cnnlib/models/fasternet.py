@@ -84,17 +84,17 @@ class FasterNet(nn.Module):
                  activation: Callable[[], nn.Module] = nn.ReLU, drop_path_rate: float = 0.0):
         super().__init__()
         rates = iter(linear_rates(drop_path_rate, depths))
+        widths = [width * 2**number for number in range(len(depths))]
         self.stem = conv(in_channels, width, patch_size, patch_size, padding=0)
         self.stages = nn.Sequential()
-        for number, depth in enumerate(depths):
-            channels = width * 2**number
+        for number, (depth, channels) in enumerate(zip(depths, widths)):
             blocks = [FasterBlock(channels, divisor=divisor, activation=activation, drop_path=next(rates))
                       for _ in range(depth)]
             merge = conv(channels // 2, channels, 2, 2, padding=0) if number else nn.Identity()
             self.stages.append(Stage(merge, *blocks))
         self.head = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            conv(channels, hidden, 1, norm=None, activation=activation),
+            conv(widths[-1], hidden, 1, norm=None, activation=activation),
             nn.Flatten(),
             nn.Linear(hidden, num_classes),
         )
