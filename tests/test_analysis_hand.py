@@ -200,3 +200,13 @@ def test_patterns_that_repeat_too_late_are_refused_by_name():
     assert receptive_field(network(11, 13), (1, 7, 7)).output.units == (12, 12)
     with pytest.raises(AnalysisError, match="'upsample_bilinear2d' .interpolate. in module '4'.*repeats only after 2431 units"):
         receptive_field(network(11, 13, 17), (1, 7, 7))
+
+
+def test_the_parts_of_a_concatenation_keep_their_places():
+    class Stacked(nn.Sequential):
+        def forward(self, x):
+            return torch.cat([self[0](x), x], 2)
+
+    output = receptive_field(Stacked(nn.Conv2d(3, 3, 3, padding=1)), (3, 6, 6)).output
+    assert output.units == (12, 6)
+    assert [output.pixels((row, 0))[0] for row in (5, 6, 11)] == [(4, 5), (0, 0), (5, 5)]
