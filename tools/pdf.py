@@ -1,6 +1,6 @@
 """The whole built book as one PDF: contents with page numbers, outlines, figures, explorers as they begin, solutions at the end.
 
-    .venv/bin/python tools/pdf.py [--output _build/cnn-architectures.pdf] [--address https://...]
+    .venv/bin/python tools/pdf.py [--tagged] [--output _build/cnn-architectures.pdf] [--address https://...]
 
 Prints each page of `_build/html` in the order of `_toc.yml`. Links between pages lead to pages of the PDF. An explorer is shown in its first state,
 with a link to its page at `--address`, by default the one that GitHub gives the repository of `_config.yml`. Needs a browser, as the page tests do.
@@ -166,7 +166,7 @@ def _tag(writer: PdfWriter, parts: list[Part]) -> None:
                                NameObject("/MarkInfo"): DictionaryObject({NameObject("/Marked"): BooleanObject(True)})})
 
 
-def bound(page, here: str, parts: list[Part]) -> PdfWriter:
+def bound(page, here: str, parts: list[Part], tagged: bool = True) -> PdfWriter:
     """The printed parts as one book: cover, contents, page numbers, outlines, tags for screen readers, and links that lead to its own pages."""
     start = len(_front(page, parts).pages)
     for part in parts:
@@ -177,7 +177,8 @@ def bound(page, here: str, parts: list[Part]) -> PdfWriter:
     footers = [""] + [f"<span>{html.escape(part.title)}</span><span>{part.start + i + 1}</span>" for part in printed for i in range(len(part.pdf.pages))][1:]
     for part in printed:
         writer.append(part.pdf, import_outline=False)
-    _tag(writer, printed)
+    if tagged:
+        _tag(writer, printed)
     for sheet, footer in zip(writer.pages, _footers(page, footers).pages, strict=True):
         content = footer.get_contents()
         content.set_data(b"/Artifact BMC\n" + content.get_data() + b"\nEMC")  # not read aloud
@@ -224,11 +225,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=BOOK.parent / "cnn-architectures.pdf")
     parser.add_argument("--address", default=site(), help="where the book's pages are shown (default: %(default)s)")
+    parser.add_argument("--tagged", action="store_true", help="keep the structure that screen readers follow: a much larger file, slowly written")
     options = parser.parse_args()
     parts = contents()
     with chromium() as page, contextlib.closing(Server(BOOK)) as server:
         print_parts(page, server.address, parts, options.address.rstrip("/"))
-        writer = bound(page, server.address, parts)
+        writer = bound(page, server.address, parts, options.tagged)
     writer.write(options.output)
     print(f"{len(writer.pages)} pages in {options.output}")
 
