@@ -88,6 +88,13 @@ def test_a_stride_is_seen_where_it_stands():
     assert found[1] == ("branches", ["3x3 conv, 8, /2 | BN | ReLU", "3x3 conv, 8 | BN"], ["1x1 conv, 8, /2"])
 
 
+def test_a_shortcut_that_drops_pixels_says_so():
+    block = told(drawn("resnet20").structure("stages.1.0"))
+    assert block[0][2] == ["subsample, /2, pad"] and told(drawn("resnet20").structure("stages.1.1"))[0][2] == []
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ZeroPad2d(1), nn.Flatten())
+    assert "pad" in [layer.label for layer in diagram(plain, (3, 8, 8)).layers()]
+
+
 def test_repeats_are_found_and_counted():
     branch = layers_of(depth=5)[1][1]
     assert branch[2] == ("repeat", 4, ["3x3 conv, 8 | BN | ReLU"])

@@ -140,6 +140,14 @@ def test_networks_fit_wide_and_narrow_pages(name):
     assert scene(found, narrow=True).width <= NARROW + 2 * drawing.MARGIN
 
 
+def test_wide_blocks_break_their_labels_before_they_outgrow_the_page():
+    found = drawn("nasnet_mobile")
+    for zoom in ("stage", "block"):
+        assert scene(found, "stages.0.1", zoom).width <= WIDE + 2 * drawing.MARGIN
+    plain = scene(drawn("resnet50"), "stages.0.0", "block")
+    assert any(text[4] == "1\u00d71 conv, 64" for text in texts_of(plain)), "what fits keeps its lines whole"
+
+
 def test_the_largest_is_quick():
     def seconds_of(work):
         start = time.process_time()

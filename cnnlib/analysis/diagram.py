@@ -615,6 +615,11 @@ def _describe_convolution(layer, node):
                      "transposed": bool(transposed), "depthwise": 1 < groups == x.shape[1]}
 
 
+def _steps(nodes) -> bool:
+    """Whether only every second, third, ... pixel is kept."""
+    return any(node.op == "slice" and len(node.args) > 4 and (node.args[4] or 1) > 1 for node in nodes)
+
+
 def _describe_view(layer, ops, name):
     splitting = [op for op in ops if op in SPLITS]
     first = layer.nodes[0]
@@ -627,8 +632,7 @@ def _describe_view(layer, ops, name):
         last = layer.nodes[-1].outputs[0].shape if layer.nodes[-1].outputs else after
         if math.prod(last) == math.prod(before) and len(node.outputs) == 1:
             layer.kind = "pass"
-        elif len(before) == 4 and len(last) == 4 and any(
-                node.op == "slice" and len(node.args) > 4 and (node.args[4] or 1) > 1 for node in layer.nodes):
+        elif len(before) == 4 and len(last) == 4 and _steps(layer.nodes):
             layer.kind, layer.label = "other", f"subsample{_stride([-(-a // b) for a, b in zip(before[2:], last[2:])])}"
         else:
             layer.kind, layer.label = "split", "split"
@@ -686,6 +690,9 @@ def _describe_single(layer, op, node, name):
         layer.kind, layer.label = "resize", op.replace("_", " ")
     elif "pad" in op:
         layer.kind, layer.label = "pad", "pad"
+        before, after = layer.nodes[0].inputs[0].shape[2:], layer.nodes[-1].outputs[0].shape[2:]
+        if _steps(layer.nodes) and len(before) == 2 == len(after):  # a shortcut that takes every second pixel
+            layer.label = f"subsample{_stride([-(-a // b) for a, b in zip(before, after)])}, pad"
     elif op in NORMS:
         layer.kind, layer.label = "norm", NORMS[op]
     elif op in ("roll", "flip", "index", "index_select", "gather"):

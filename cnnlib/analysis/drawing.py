@@ -757,6 +757,8 @@ def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[
 
 
 MARGIN = 8
+LABELS = ((170, 110, 74), (74,))  # pixels at which labels are broken, on a wide and on a narrow page
+BOXES = ((190, 120, 74), (150, 74))
 
 
 def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers: bool = True, narrow: bool = False,
@@ -767,7 +769,7 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
     """
     found = diagram.find(part)
     zoom = zoom or diagram.zoom_of(found)
-    style = Style(numbers=numbers, label_width=74 if narrow else 170)
+    style = Style(numbers=numbers)
     series = diagram.structure(part, zoom)
     title = f"{diagram.title}, {found.label} ({found.name})" if found.name else diagram.title
     cells = cells_of(diagram, series, style) if zoom == "network" else None
@@ -776,10 +778,14 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
         placed = Placed(0, width, height, items)
         x, y = MARGIN, MARGIN
     else:
+        widths = LABELS[narrow]
         if zoom == "stage" or zoom == "network":
             style.nested = False
-            style.label_width = 150 if narrow else 190
-        inner = place_series(series, style)
+            widths = BOXES[narrow]
+        for style.label_width in widths:  # labels are broken earlier where the drawing would be wider than a page
+            inner = place_series(series, style)
+            if inner.left + inner.right <= WIDE:
+                break
         x, y = MARGIN + inner.left, MARGIN
         items = list(inner.items)
         height = inner.height
