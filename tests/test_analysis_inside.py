@@ -164,7 +164,7 @@ def test_every_network_is_looked_into_by_one_call_each(name):
 
     values, places = strongest_responses(model, None, images)
     cam = grad_cam(model, images)
-    heat = occlusion_map(model, image, size=15, stride=size[0] // 2)
+    heat = occlusion_map(model, image, size=15, stride=-(-size[0] // 2))
     assert values.isfinite().all() and (places >= 0).all() and values.shape == places.shape[:2]
     assert cam.isfinite().all() and (cam >= 0).all() and len(cam) == 2
     assert heat.shape[:2] == (2, 2) and torch.allclose(heat.sum(2), torch.ones(2, 2))
