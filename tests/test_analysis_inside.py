@@ -13,6 +13,7 @@ from cnnlib.analysis import aliased_share, deconvolve, grad_cam, occlusion_map, 
 from cnnlib.analysis.inside import RECTIFIERS, rectifying
 from cnnlib.data import book_file
 from cnnlib.photographs import read_photograph
+from cnnlib.registry import find_variant
 from zoo import smallest_input, smallest_of_each_kind
 
 
@@ -157,7 +158,7 @@ def test_every_network_is_looked_into_by_one_call_each(name):
     torch.manual_seed(0)
     model = create_model(name).eval()
     channels, *size = smallest_input(name)
-    size = [max(64, length) for length in size] if name != "lenet5" else size
+    size = [min(max(64, length), own) for length, own in zip(size, find_variant(name).input_size[1:])]
     photograph = read_photograph(book_file("images/chelsea.jpg")).resize(size[::-1])
     image = torch.tensor(np.asarray(photograph)).permute(2, 0, 1)[:channels] / 127.5 - 1
     images, before = torch.stack([image, -image]), copy.deepcopy(model.state_dict())
