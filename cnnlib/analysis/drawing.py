@@ -778,14 +778,13 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
         placed = Placed(0, width, height, items)
         x, y = MARGIN, MARGIN
     else:
-        widths = LABELS[narrow]
-        if zoom == "stage" or zoom == "network":
-            style.nested = False
-            widths = BOXES[narrow]
+        style.nested = zoom == "block"
+        inner, widths = None, LABELS[narrow] if style.nested else BOXES[narrow]
         for style.label_width in widths:  # labels are broken earlier where the drawing would be wider than a page
             inner = place_series(series, style)
             if inner.left + inner.right <= WIDE:
                 break
+        assert inner is not None
         x, y = MARGIN + inner.left, MARGIN
         items = list(inner.items)
         height = inner.height
