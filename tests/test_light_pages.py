@@ -109,7 +109,7 @@ def test_figures_and_drawings_keep_their_letters(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pictures_of_networks_have_their_size_and_keep_their_letters(page):
-    for tag in re.findall(r'<img\b[^>]*_static/pictures/[^>]*\.svg"[^>]*>', page.read_text(encoding="utf-8")):
+    for tag in re.findall(r'<img\b[^>]*_static/pictures/(?!small/)[^>]*\.svg"[^>]*>', page.read_text(encoding="utf-8")):
         shown = re.search(r'width="(\d+)" height="(\d+)" style="min-width: (\d+)px"', tag)
         width, height, least = map(int, shown.groups())
         source = re.search(r'src="([^"]*)"', tag)[1]
