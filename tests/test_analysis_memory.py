@@ -114,3 +114,11 @@ def test_peak_is_near_that_of_cuda(name):
         optimizer.step()
     computed = training_memory(model, (3, 224, 224), batch_size=32, device="cuda").peak
     assert computed == pytest.approx(peak, rel=0.05)
+
+
+def test_a_block_that_is_computed_again_keeps_less():
+    """The backward pass runs parts of the network once more, with the state that stands in for its own."""
+    whole, again = (training_memory(create_model("densenet_cifar", memory_efficient=efficient).train(), (3, 32, 32), batch_size=8)
+                    for efficient in (False, True))
+    assert again.saved < whole.saved / 2 and again.peak < whole.peak
+    assert (again.weights, again.gradients) == (whole.weights, whole.gradients)

@@ -9,7 +9,7 @@ memory, and PyTorch's autograd works on them as on real ones. So what is saved i
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -150,17 +150,21 @@ def training_memory(
         live = _LiveStep(tensors_in((args, kwargs)))
         live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
         context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
+        def step(model, *args, **kwargs):
+            with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                result = model(*args, **kwargs)
+            outputs = [t for t in tensors_in(result) if t.requires_grad]
+            kept.clear()
+            if outputs:
+                del result
+                loss = sum(t.sum() for t in outputs)
+                del outputs
+                loss.backward()
+
         try:
             with torch.enable_grad(), live:
-                with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                    result = torch.func.functional_call(model, state, args, kwargs)
-                outputs = [t for t in tensors_in(result) if t.requires_grad]
-                kept.clear()
-                if outputs:
-                    del result
-                    loss = sum(t.sum() for t in outputs)
-                    del outputs
-                    loss.backward()
+                state = {f"model.{name}": tensor for name, tensor in state.items()}
+                torch.func.functional_call(_Step(model, step), state, args, kwargs)
         except Exception as error:
             where = f"in module {stack[-1]!r} ({rows[stack[-1]].kind}): " if stack else ""
             text = explained(error, "the step", f" raised {type(error).__name__}: ")
@@ -205,6 +209,17 @@ def _mapped(function, thing):
     if isinstance(thing, (list, tuple)):
         return type(thing)(_mapped(function, item) for item in thing)
     return {key: _mapped(function, item) for key, item in thing.items()} if isinstance(thing, dict) else thing
+
+
+class _Step(nn.Module):
+    """`step(model, ...)` as a module: the backward pass, too, meets the model with the state that stands in for its own."""
+
+    def __init__(self, model: nn.Module, step: Callable):
+        super().__init__()
+        self.model, self.step = model, step
+
+    def forward(self, *args, **kwargs):
+        return self.step(self.model, *args, **kwargs)
 
 
 class _LiveStep(LiveBytes):
