@@ -1,7 +1,7 @@
 """The speed run's curve of accuracy against operations, and what each of its ingredients brings.
 
     python tools/experiments/speed_ingredients.py                        all runs; what is recorded already is not run again
-    python tools/experiments/speed_ingredients.py --only "5.8 epochs"    some of them
+    python tools/experiments/speed_ingredients.py --only "8.3 epochs"    some of them
     python tools/experiments/speed_ingredients.py --speed                images per second instead, on an otherwise idle machine
 
 Trains `cnnlib.train.speedrun` on all of CIFAR-10: for `LENGTHS` with `SEEDS` each, and, for the shortest length, with one ingredient
@@ -31,7 +31,7 @@ from cnnlib.train.experiments import hardware, read_record, write_record
 
 TARGET = Path(__file__).parents[2] / "data" / "results" / "speed_ingredients.json"
 DESCRIPTION = "The speed run of cnnlib/train/speedrun.py: accuracy against operations, and with one ingredient left out at a time"
-LENGTHS, SEEDS, SHORT = (2.9, 5.8, 12.5), 3, 5.8  # epochs; 5.8 and 12.5 are what two cores do in 7 and in 15 minutes
+LENGTHS, SEEDS, SHORT = (4.0, 8.3, 17.8), 3, 8.3  # epochs; 8.3 and 17.8 are what two cores do in 7 and in 15 minutes
 TIMED_IMAGES = 10_240
 
 
