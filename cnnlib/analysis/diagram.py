@@ -6,7 +6,8 @@
 
 Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read
     off
-the trace of one forward pass: what joins, branches and repeats is found, not declared. The groups are those of the
+the trace of one forward pass: what joins, branches and repeats is found, not declared. What reads two different maps
+from outside, such as a cell of NASNet or the decoder of a U-Net, has an input for each. The groups are those of the
 modules; where a module is one long chain, such as VGG's `features`, it is cut where the size of the maps changes.
 """
 
@@ -23,6 +24,7 @@ from .ops import lengths, macs
 from .trace import Call, Step, Trace, trace
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
+ENDS = ("input", "output")  # kinds of what stands for one of several maps that come from outside, or go there
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
 
 MOST_PERIOD = 4  # things that repeat together
@@ -43,7 +45,7 @@ class Part:
         name: dotted name of the module (of a function, of the module that calls it), or of a run of modules:
             "features.0-2".
         kind: of a layer, what it does: "conv", "fc", "pool", "norm", "act", "add", "concatenate", "multiply", "split",
-            "shuffle", "other", ...; of a group, "group".
+            "shuffle", "other", ...; of a group, "group"; in a structure also "input" and "output", see `ENDS`.
         label: in the words of papers, such as "3x3 conv, 64, /2"; of a group, the class of its module or its role.
         code: the line that makes the module, or the function's name.
         input_shape, output_shape: without the batch dimension.
@@ -1020,7 +1022,8 @@ class Unit:
     def key(self):
         # Shapes of concatenations, norms and activations follow from what is around: they grow through a dense block.
         # Constants by which maps are scaled may differ from block to block, as in NFNet: the drawing tells their range.
-        return tuple((part.kind, part.details.get("sign", part.label),
+        # Where an input comes from differs from block to block; which of the inputs it is does not.
+        return tuple((part.kind, part.details.get("sign", part.details.get("number", part.label)),
                       () if part.kind in ("concatenate", *STRIPS) else part.output_shape) for part in self.layers)
 
     def parts(self) -> list[Part]:
@@ -1034,6 +1037,7 @@ class Box:
     part: Part
     inner: "Series | None"
     summary: tuple
+    results: list  # shapes of the maps that it gives out, if they are several
     looks: tuple  # what is inside, whether it is drawn or not: only what is the same throughout is a repeat
 
     def key(self):
@@ -1111,27 +1115,103 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, peri
             holder[layer.id] = thing.id
     own = {thing.id: thing for thing in things}
     edges, seen = [], set()
+    given, results = _ends(diagram, part, holder)
+    own |= {end.details["place"]: end for end in (*given.values(), *results.values())}
+    edges += [[INPUT, end.details["place"], Series([])] for end in given.values()]
     for source, target in diagram.edges:
         a, b = holder.get(source, INPUT), holder.get(target, OUTPUT)
+        if a == INPUT and b != OUTPUT and source in given:
+            a = given[source].details["place"]
+        elif b == OUTPUT and a != INPUT and source in results:
+            b = results[source].details["place"]
         if a == b or (a, b) == (INPUT, OUTPUT) or (source not in holder and target not in holder):
             continue
         # Two groups are joined by one line for each layer that is read; one layer is read twice only by a join.
-        key = (source, b) if b != OUTPUT else (source, OUTPUT)
-        if key in seen and not (b in own and own[b].is_layer):
+        if (source, b) in seen and not (b in own and own[b].is_layer and own[b].kind != "output"):
             continue
-        seen.add(key)
+        seen.add((source, b))
         edges.append([a, b, Series([])])
+    edges += [[end.details["place"], OUTPUT, Series([])] for end in results.values()]
 
     def thing_of(id):
         thing = own[id]
         if thing.is_layer:
             return Unit([thing])
         inner = _structure(diagram, thing, by_layers=True, nested=False)
-        return Box(thing, inner if nested else None, summary(inner), inner.key())
+        results = [part.output_shape for part in inner.parts() if part.kind == "output"]
+        return Box(thing, inner if nested else None, summary(inner), results, inner.key())
 
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}
     return _finish(series, parent_of, period)
+
+
+def _ends(diagram: Diagram, part: Part, holder: dict) -> tuple[dict[int, Part], dict[int, Part]]:
+    """Source -> a part that stands for it, for the maps that come into `part` if they are several, and for those that
+    leave it.
+
+    `place` is its number among the nodes: inputs before all layers, outputs behind them.
+    """
+    read, left = {}, {}  # source -> what reads it
+    for source, target in diagram.edges:
+        if source not in holder and target in holder:
+            read.setdefault(source, []).append(target)
+        elif source in holder and target not in holder:
+            left.setdefault(source, []).append(target)
+    given, results = {}, {}
+    if len(read) > 1:
+        for i, (source, name) in enumerate(zip(sorted(read), _where(diagram, part, sorted(read), distinct=True))):
+            made_by = diagram.parts[source] if source != INPUT else None
+            given[source] = Part(source, made_by.name if made_by else "", "input", f"from {name}",
+                                 code=made_by.code if made_by else "",
+                                 output_shape=made_by.output_shape if made_by else diagram.input_shape,
+                                 details={"number": i + 1, "place": OUTPUT - len(read) + i})
+    if len(left) > 1:
+        order = sorted(left)
+        targets = list(dict.fromkeys(target for source in order for target in left[source]))
+        names = dict(zip(targets, _where(diagram, part, targets, distinct=False)))
+        for i, source in enumerate(order):
+            readers = list(dict.fromkeys(names[target] for target in left[source]))
+            words = " and ".join(readers) if len(readers) < 3 else f"{readers[0]} and {len(readers) - 1} more"
+            results[source] = Part(source, diagram.parts[source].name, "output", f"to {words}",
+                                   output_shape=diagram.parts[source].output_shape,
+                                   details={"number": i + 1, "place": len(diagram.parts) + i})
+    return given, results
+
+
+RESULTS = {"add": "sum", "multiply": "product", "concatenate": "concatenation", "mean": "mean",
+           "subtract": "difference", "maximum": "maximum"}
+
+
+def _where(diagram: Diagram, part: Part, ids: Sequence[int], distinct: bool) -> list[str]:
+    """Where these layers are, seen from `part`: the names of the largest groups that do not hold it.
+
+    If they are to be `distinct`, those that would share a name get longer ones, at last with the label of the layer.
+    """
+    around, above = {part.id}, part.parent
+    while above is not None:
+        around.add(above)
+        above = diagram.parts[above].parent
+    own = {diagram.parts[id].name for id in around}
+    names, longer = [], []
+    for id in ids:
+        if id in (INPUT, OUTPUT):
+            names.append("the input" if id == INPUT else "the output")
+            longer.append([])
+            continue
+        layer = thing = diagram.parts[id]
+        while thing.parent not in around:
+            thing = diagram.parts[thing.parent]
+        inside = f" in {layer.name}" if layer.name else ""
+        words = f"the {RESULTS.get(layer.kind, layer.label)}{inside}"
+        names.append(words if thing.is_layer and thing.name in own else thing.name)
+        pieces = layer.name.split(".")
+        longer.append([name for i in range(len(pieces)) if len(name := ".".join(pieces[: i + 1])) > len(thing.name)]
+                      + [words])
+    while distinct and (doubled := [i for i, name in enumerate(names) if names.count(name) > 1 and longer[i]]):
+        for i in doubled:
+            names[i] = longer[i].pop(0)
+    return names
 
 
 def _reduce(edges: list, thing_of) -> Series:
@@ -1163,7 +1243,7 @@ def _reduce(edges: list, thing_of) -> Series:
                     _take(out[node], edge)
                     _take(into[target], edge)
                 pending[target] = pending[node] = None
-        if node >= 0 and len(into.get(node, ())) == 1 and len(out[node]) == 1:
+        if node not in (INPUT, OUTPUT) and len(into.get(node, ())) == 1 and len(out[node]) == 1:
             first, second = into[node][0], out[node][0]
             first[2] = Series([*first[2].items, thing_of(node), *second[2].items])
             first[1] = second[1]
@@ -1173,9 +1253,9 @@ def _reduce(edges: list, thing_of) -> Series:
     left = [edge for edges in out.values() for edge in edges]
     if len(left) == 1:
         return left[0][2]
-    nodes = sorted({end for edge in left for end in edge[:2] if end >= 0})
+    nodes = sorted({end for edge in left for end in edge[:2] if end not in (INPUT, OUTPUT)})
     number = {node: i for i, node in enumerate(nodes)} | {INPUT: INPUT, OUTPUT: OUTPUT}
-    ordered = sorted(left, key=lambda edge: (edge[0], edge[1] if edge[1] >= 0 else math.inf))
+    ordered = sorted(left, key=lambda edge: (number[edge[0]], edge[1] if edge[1] != OUTPUT else math.inf))
     graph = Graph([thing_of(node) for node in nodes], [(number[a], number[b], series) for a, b, series in ordered])
     return Series(_split_graph(graph))
 
@@ -1411,7 +1491,7 @@ def summary(series: Series) -> tuple[str, ...]:
     for item in series.items:
         if isinstance(item, Unit):
             for layer, label in rows_of(item):
-                if layer.kind not in STRIPS and layer.kind not in JOINS and layer.kind != "split":
+                if layer.kind not in (*STRIPS, *JOINS, *ENDS, "split"):
                     lines.append(label)
         elif isinstance(item, Parallel):
             inside = sorted((summary(branch) for branch in item.branches if branch.items), key=len)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagram import (CONTAINERS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat,
+from .diagram import (CONTAINERS, ENDS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat,
                       Series, Unit, by,
                       rows_of, summary)
 
@@ -165,6 +165,8 @@ def place_unit(unit: Unit, style: Style, least: float = 0) -> Placed:
     first = unit.layers[0]
     if first.kind in JOINS and first.kind != "concatenate" and len(unit.layers) == 1:
         return place_join(first)
+    if first.kind in ENDS:
+        return place_end(first, style)
     rows, width = [], least
     strips = []  # neighbouring strips share a row if they fit
 
@@ -242,6 +244,39 @@ def place_join(part: Part) -> Placed:
     return Placed(RADIUS, RADIUS, 2 * RADIUS, [Item(part.id, part.kind, [["c", "box", 0, RADIUS, RADIUS], *lines])])
 
 
+def place_end(part: Part, style: Style) -> Placed:
+    """One of several maps that come from outside, or go there: where from, where to, and its shape."""
+    lines = wrap(part.label, style.label_width, "small")
+    if style.numbers and part.output_shape:
+        lines.append(shape_text(part.output_shape))
+    width = max(text_width(text, "small") for text in lines) + 2 * PAD + 4
+    height = len(lines) * LINE["small"] + 8
+    shapes: list[list] = [["r", "box", -width / 2, 0, width, height, 12]]
+    shapes += [["t", "small", 0, 4 + LINE["small"] * (i + 0.5), "middle", text] for i, text in enumerate(lines)]
+    shown = part.id if part.kind == "input" and part.id != INPUT else None
+    return Placed(width / 2, width / 2, height, [Item(shown, part.kind, shapes)])
+
+
+def end_of(item, kind: str) -> int:
+    """The number of the input that comes first in an item, or of the output that comes last; 0 if there is none.
+
+    Where there are several, they are all there is: nothing else comes from outside, or goes there.
+    """
+    if isinstance(item, Series):
+        return end_of(item.items[0 if kind == "input" else -1], kind) if item.items else 0
+    if isinstance(item, Unit):
+        part = item.layers[0 if kind == "input" else -1]
+        return part.details["number"] if part.kind == kind else 0
+    if isinstance(item, Parallel):
+        return min(end_of(branch, kind) for branch in item.branches)
+    if isinstance(item, Graph):
+        mine = [end_of(series, kind) or end_of(item.nodes[b if kind == "input" else a], kind)
+                if not series.items and (b if kind == "input" else a) >= 0 else end_of(series, kind)
+                for a, b, series in item.edges if (a == INPUT if kind == "input" else b == OUTPUT)]
+        return min(mine, default=0)
+    return 0
+
+
 def place_box(box: Box, style: Style) -> Placed:
     """A group in a frame with its inside, or, where there is no room for that, in a few words."""
     part = box.part
@@ -254,16 +289,17 @@ def place_box(box: Box, style: Style) -> Placed:
         head = 22
         items = [Item(part.id, "frame", [["r", "frame", -left, 0, left + right, inner.height + head + 10, 6],
                                          ["t", "title", PAD + 2, 12, "start", title]])]
-        return Placed(left, right, inner.height + head + 10,
-                      [*items, line([0, 0, 0, head]), *moved(inner.items, 0, head),
-                       line([0, head + inner.height, 0, head + inner.height + 10])])
+        lines = [] if end_of(box.inner, "input") else [line([0, 0, 0, head])]
+        if not end_of(box.inner, "output"):
+            lines.append(line([0, head + inner.height, 0, head + inner.height + 10]))
+        return Placed(left, right, inner.height + head + 10, [*items, *lines, *moved(inner.items, 0, head)])
     lines = [("title", part.label)]
     words = [style.label(text) for text in box.summary]
     if len(words) > 6:
         words = [*words[:5], f"\u2026 {len(words) - 5} more"]
     lines += [("small", piece) for text in words for piece in wrap(text, style.label_width, "small")]
     if style.numbers and part.output_shape:
-        lines.append(("small", f"\u2192 {shape_text(part.output_shape)}"))
+        lines += [("small", f"\u2192 {shape_text(shape)}") for shape in box.results or [part.output_shape]]
     width = max(text_width(text, kind) for kind, text in lines) + 2 * PAD
     shapes, y = [], 5.0
     for kind, text in lines:
@@ -322,8 +358,12 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
     """Branches side by side between a fork and, if there is one, the join below them; shortcuts are plain lines.
 
     One branch beside shortcuts stays on the axis and the shortcuts pass on the right; a gate, which multiplies, hangs
-    on the right, and what it scales stays on the axis. More branches stand symmetrically.
+    on the right, and what it scales stays on the axis. More branches stand symmetrically, and so do those of different
+    inputs, which begin beside each other without a fork.
     """
+    fed, gives = (bool(end_of(parallel, kind)) for kind in ENDS)
+    if fed:
+        parallel = Parallel(sorted(parallel.branches, key=lambda branch: end_of(branch, "input")))
     full = [branch for branch in parallel.branches if branch.items]
     count = len(parallel.branches) - len(full)
     columns = [place_series(branch, style) for branch in full]
@@ -336,7 +376,7 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
             columns, heads, on_axis = [bare] * count + columns, [False] * count + heads, 0
         else:
             columns, heads, on_axis = columns + [bare] * count, heads + [False] * count, 0
-    elif len(full) == 2 and not count and not is_bar:
+    elif len(full) == 2 and not count and not is_bar and not fed and not gives:
         longer = 0 if columns[0].height >= columns[1].height else 1
         columns, heads = [columns[longer], columns[1 - longer]], [heads[longer], heads[1 - longer]]
         on_axis = 0
@@ -352,9 +392,10 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
         xs = [x - middle for x in xs]
     fork = 12
     tall = max(column.height for column in columns)
-    top, bottom = fork + GAP - 4, fork + GAP - 4 + tall
+    top = 0 if fed else fork + GAP - 4
+    bottom = top + tall
     items = []
-    end = bottom + GAP - 2
+    end = bottom + (GAP - 2 if not gives else 0)
     if is_bar:
         low, high = min(xs), max(xs)
         joined = place_unit(join, style, least=max(2 * max(-low, high) + 24, 0))
@@ -363,12 +404,15 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
     else:
         joined = None
     for x, column, has_head in zip(xs, columns, heads):
-        start = top + (tall - column.height) / 2
+        start = top if fed else bottom - column.height if gives else top + (tall - column.height) / 2
         lead = [x, start] if column.items else [x, bottom]
         path = [0, 0, 0, lead[1]] if x == 0 else [0, 0, 0, fork - 4, x, fork - 4, *lead]
-        items.append(line(path, arrow=has_head))
+        if not fed:
+            items.append(line(path, arrow=has_head))
         items += moved(column.items, x, start)
         low = start + column.height if column.items else bottom
+        if gives:
+            continue
         if joined is None:
             items.append(line([x, low, x, end - 8, 0, end - 8, 0, end] if x else [0, low, 0, end]))
         elif is_bar or x == 0:
@@ -396,11 +440,14 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     """
     nodes = [place(node, style) for node in graph.nodes]
     heads = [isinstance(node, (Unit, Box, Repeat)) for node in graph.nodes]
+    ends = [[end_of(node, kind) for node in graph.nodes] for kind in ENDS]
     edges = []
     for a, b, series in graph.edges:
         if series.items:
             nodes.append(place_series(series, style))
             heads.append(starts_with_box(series))
+            for numbers, kind in zip(ends, ENDS):
+                numbers.append(end_of(series, kind))
             edges += [(a, len(nodes) - 1), (len(nodes) - 1, b)]
         else:
             edges.append((a, b))
@@ -409,7 +456,10 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     nodes += [lane, lane]
     heads += [False, False]
     edges = [(source if a == INPUT else a, sink if b == OUTPUT else b) for a, b in edges]
-    rank = ranks(len(nodes), edges, source, sink)
+    fed, gives = ({node for node, number in enumerate(numbers) if number} for numbers in ends)
+    rank = ranks(len(nodes), edges, source, sink, fed)
+    for node in gives:
+        rank[node] = rank[sink] - 1
     count = len(nodes)
     links = []  # (upper, lower) between neighbouring layers
     for a, b in edges:
@@ -421,6 +471,7 @@ def place_graph(graph: Graph, style: Style) -> Placed:
             links.append((upper, len(nodes) - 1))
             upper = len(nodes) - 1
         links.append((upper, b))
+    links = [(a, b) for a, b in links if not (a == source and b in fed or a in gives and b == sink)]
     levels = [[] for _ in range(max(rank) + 1)]
     for node, level in enumerate(rank):
         levels[level].append(node)
@@ -436,13 +487,14 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     tops = {}
     bounds = []
     for i, level in enumerate(levels):
-        if i:
+        if i and not (i == 1 and fed or i == len(levels) - 1 and gives):
             span = max((abs(xs[a] - xs[b]) for b in level for a in above[b]), default=0)
             y += max(GAP + 4, min(64, 18 + 0.12 * span)) if i < len(levels) else GAP
         tall = max(nodes[node].height for node in level)
         bounds.append((y, y + tall))
         for node in level:
-            tops[node] = y + (tall - nodes[node].height) / 2
+            room = tall - nodes[node].height
+            tops[node] = y + (0 if node in fed else room if node in gives else room / 2)
         y += tall
     for a, b in links:
         (_, out), (into, _) = bounds[rank[a]], bounds[rank[b]]
@@ -470,8 +522,8 @@ def curve(x: float, start: float, out: float, to_x: float, into: float, end: flo
     return Item(None, "line", shapes)
 
 
-def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int) -> list[int]:
-    """Longest paths from the source; what nothing holds from above moves down to what reads it."""
+def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int, fixed: Iterable[int] = ()) -> list[int]:
+    """Longest paths from the source; what nothing holds from above moves down to what reads it, but for the `fixed`."""
     readers = [[] for _ in range(count)]
     waiting = [0] * count
     for a, b in edges:
@@ -492,7 +544,7 @@ def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int) 
     for _, b in edges:
         sources[b] += 1
     for node in reversed(order):
-        if node not in (source, sink) and sources[node] <= 1 and len(readers[node]) == 1 and readers[node][0] != sink:
+        if node not in (source, sink, *fixed) and sources[node] <= 1 and len(readers[node]) == 1 and readers[node][0] != sink:
             rank[node] = rank[readers[node][0]] - 1
     return rank
 
@@ -792,13 +844,16 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
         if numbers and (found.input_shape or diagram.input_shape):
             shape = found.input_shape or diagram.input_shape
             outs = [layer.output_shape for layer in diagram.layers(found)]
-            inner, first, last = _with_ends(inner, shape_text(shape), shape_text(found.output_shape or outs[-1]),
-                                            starts_with_box(series))
+            end = shape_text(found.output_shape or outs[-1])
+            inner, first, last = _with_ends(inner, None if end_of(series, "input") else shape_text(shape),
+                                            None if end_of(series, "output") else end, starts_with_box(series))
             items = [*first, *items, *last]
-            x, y, height = MARGIN + inner.left, MARGIN + 32, inner.height
+            x, y, height = MARGIN + inner.left, MARGIN + (32 if first else 0), inner.height
         else:
-            items = [line([0, -18, 0, 0], arrow=starts_with_box(series)), *items,
-                     line([0, height, 0, height + 18], arrow=True)]
+            if not end_of(series, "input"):
+                items.insert(0, line([0, -18, 0, 0], arrow=starts_with_box(series)))
+            if not end_of(series, "output"):
+                items.append(line([0, height, 0, height + 18], arrow=True))
             y, height = MARGIN + 18, height + 36
         placed = dataclasses.replace(inner, items=items, height=height)
     items = moved(placed.items, x, y)
@@ -823,13 +878,19 @@ def idle_text(idle: dict[str, str]) -> str:
     return "Not used in evaluation: " + "; ".join(groups[:3]) + ("; and more" if len(groups) > 3 else "")
 
 
-def _with_ends(inner: Placed, first: str, last: str, arrow: bool) -> tuple[Placed, list, list]:
-    """Lines into the top and out of the bottom, with the shapes of what flows there."""
-    reach = max(text_width(first, "small"), text_width(last, "small")) / 2
-    top = [Item(None, "shape", [["t", "small", 0, -25, "middle", first]]), line([0, -17, 0, 0], arrow=arrow)]
-    bottom = [line([0, inner.height, 0, inner.height + 17], arrow=True),
-              Item(None, "shape", [["t", "small", 0, inner.height + 26, "middle", last]])]
-    return Placed(max(inner.left, reach), max(inner.right, reach), inner.height + 66, []), top, bottom
+def _with_ends(inner: Placed, first: str | None, last: str | None, arrow: bool) -> tuple[Placed, list, list]:
+    """Lines into the top and out of the bottom, with the shapes of what flows there; None for an end that has its
+    own."""
+    reach = max(text_width(text, "small") for text in (first or "", last or "")) / 2
+    height, top, bottom = inner.height, [], []
+    if first is not None:
+        top = [Item(None, "shape", [["t", "small", 0, -25, "middle", first]]), line([0, -17, 0, 0], arrow=arrow)]
+        height += 32
+    if last is not None:
+        bottom = [line([0, inner.height, 0, inner.height + 17], arrow=True),
+                  Item(None, "shape", [["t", "small", 0, inner.height + 26, "middle", last]])]
+        height += 34
+    return Placed(max(inner.left, reach), max(inner.right, reach), height, []), top, bottom
 
 
 def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: frozenset) -> list[Item]:
@@ -852,9 +913,18 @@ def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: 
 def words(diagram: Diagram, part: Part, series: Series) -> str:
     """The drawing in words, for those who hear it."""
     start = shape_text(part.input_shape or diagram.input_shape)
-    text = f"From {start} to {shape_text(part.output_shape)}: {say(series)}."
+    inputs, results = ([f"{end.label.split(' ', 1)[1]} ({shape_text(end.output_shape)})" for end in ends_in(series, kind)]
+                       for kind in ENDS)
+    start, end = " and ".join(inputs) or start, " and ".join(results) or shape_text(part.output_shape)
+    text = f"From {start} to {end}: {say(series)}."
     text = text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
     return f"{text} {idle_text(diagram.idle)}." if part.parent is None and diagram.idle else text
+
+
+def ends_in(series: Series, kind: str) -> list[Part]:
+    """The inputs or outputs that a series names, by number."""
+    found = {part.details["number"]: part for part in series.parts() if part.kind == kind}
+    return [found[number] for number in sorted(found)]
 
 
 def say(series: Series) -> str:
@@ -893,7 +963,7 @@ COLOUR_OF = {
     "drop": "other", "scale": "other", "flatten": "other", "pad": "other", "split": "join", "shuffle": "other",
     "resize": "pool",
     "concatenate": "join", "add": "join", "multiply": "join", "mean": "join", "subtract": "join", "maximum": "join",
-    "input": "other", "frame": "group", "repeat": "group",
+    "input": "other", "output": "other", "frame": "group", "repeat": "group",
 }
 INK, LINES, ACCENT = ("#1c1f24", "#e6e8eb"), ("#5b636c", "#9aa2ab"), ("#d55e00", "#f08a43")
 
@@ -1133,7 +1203,8 @@ def _flat(series: Series) -> list[tuple[tuple, list[int]]]:
     out = []
     for item in series.items:
         if isinstance(item, Unit):
-            out += [((part.kind, part.label, part.output_shape), [part.id]) for part in item.layers]
+            out += [((part.kind, part.details["number"] if part.kind in ENDS else part.label, part.output_shape),
+                     [part.id]) for part in item.layers]
         elif isinstance(item, Box):
             layers = ((*item.key(), item.part.output_shape), [item.part.id])
             out += [layers] if item.inner is None else _flat(item.inner)
