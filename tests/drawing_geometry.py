@@ -36,7 +36,7 @@ def texts_of(scene: Scene):
             if shape[0] == "t":
                 _, style, x, y, anchor, text = shape
                 width = text_width(text, style)
-                left = x if anchor == "start" else x - width / 2
+                left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
                 yield (left, y - 0.5 * SIZES[style], left + width, y + 0.5 * SIZES[style], text, item)
 
 

@@ -688,6 +688,8 @@ def _describe_single(layer, op, node, name):
         factor = after[0] / before[0] if before else 1
         layer.kind = "resize"
         layer.label = f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
+        if before == after and "upsample" in op:
+            layer.kind = "pass"
     elif op in ("pixel_shuffle", "pixel_unshuffle", "im2col", "unfold"):
         layer.kind, layer.label = "resize", op.replace("_", " ")
     elif "pad" in op:
@@ -882,6 +884,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
         children += child.children if opened else [child]
     _adopt(root, children)
     if not _is_chain(root):
+        _bundle_runs(root)
         _bundle_ends(root)
         return
     if all(isinstance(child, _Group) for child in root.children):
@@ -952,6 +955,47 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     _adopt(root, children)
 
 
+def _bundle_runs(root: _Group) -> None:
+    """Stages of a network that is no chain, such as a U-Net: what follows one after the other at one size, read from
+    outside at its end alone.
+
+    A join takes in what is resized, cropped or fitted for it by one convolution and read by nothing else.
+    """
+    if len(root.children) <= MOST_LAYERS:
+        return
+    reads, readers = _edges_between(root)
+    order = {child: i for i, child in enumerate(root.children)}
+    runs = {}  # the last of a run -> all of it
+
+    def goes_on(before, child):
+        if isinstance(before, _Group):
+            return before.label == child.label if isinstance(child, _Group) else child.kind in STRIPS
+        return True
+
+    for child in sorted(root.children, key=order.get):
+        sources = list(dict.fromkeys(source for source in reads[child] if source is not None))
+        alone = [source for source in sources if set(readers[source]) == {child} and source in runs
+                 and 2 / 3 < _side(source) / _side(child) < 3 / 2]  # without padding sizes change a little
+        if len(sources) == 1 and None not in reads[child] and alone and goes_on(sources[0], child):
+            runs[child] = [*runs.pop(sources[0]), child]
+        elif len(sources) > 1 and isinstance(child, _Layer) and child.kind in JOINS:
+            fitted = [source for source in alone if all(isinstance(thing, _Layer) for thing in runs[source])
+                      and sum(thing.kind in HEAVY for thing in runs[source]) < 2]
+            runs[child] = [thing for source in fitted for thing in runs.pop(source)] + [child]
+        else:
+            runs[child] = [child]
+    children = []
+    for run in sorted(runs.values(), key=lambda run: order[run[-1]]):
+        if len(run) == 1:
+            children += run
+            continue
+        is_head = run[-1] is root.children[-1] and all(isinstance(thing, _Layer) for thing in run)
+        group = _Group(_run_name(run, root), "head" if is_head else "stage", "", root)
+        _adopt(group, run)
+        children.append(group)
+    _adopt(root, children)
+
+
 def _bundle_ends(root: _Group) -> None:
     """Layers before the first and behind the last group of a network that is no chain, as stem and head."""
     groups = [i for i, child in enumerate(root.children) if isinstance(child, _Group)]
@@ -971,9 +1015,12 @@ def _bundle_ends(root: _Group) -> None:
     _adopt(root, children)
 
 
+SIDES = ("encoder", "decoder", "down", "up")  # modules whose parts are told by their names
+
+
 def _name_stages(parts: list[Part]) -> None:
     """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; what holds no block keeps its class."""
-    number = 0
+    number, numbers = 0, {}
     tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
@@ -982,8 +1029,13 @@ def _name_stages(parts: list[Part]) -> None:
                                                                             "classifier") else part.label
         elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS,
                 "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
-            number += 1
-            part.label = f"stage {number}"
+            side = next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), None)
+            if side:
+                numbers[side] = numbers.get(side, 0) + 1
+                part.label = f"{side} {numbers[side]}"
+            else:
+                number += 1
+                part.label = f"stage {number}"
         else:
             part.label = part.label.strip("_")
 
@@ -1186,7 +1238,7 @@ RESULTS = {"add": "sum", "multiply": "product", "concatenate": "concatenation", 
 def _where(diagram: Diagram, part: Part, ids: Sequence[int], distinct: bool) -> list[str]:
     """Where these layers are, seen from `part`: the names of the largest groups that do not hold it.
 
-    If they are to be `distinct`, those that would share a name get longer ones, at last with the label of the layer.
+    Parts of the whole are told by their labels. If they are to be `distinct`, those that would share a name get longer ones; outputs of one module are counted.
     """
     around, above = {part.id}, part.parent
     while above is not None:
@@ -1204,14 +1256,20 @@ def _where(diagram: Diagram, part: Part, ids: Sequence[int], distinct: bool) -> 
             thing = diagram.parts[thing.parent]
         inside = f" in {layer.name}" if layer.name else ""
         words = f"the {RESULTS.get(layer.kind, layer.label)}{inside}"
-        names.append(words if thing.is_layer and thing.name in own else thing.name)
+        known = thing.label if thing.parent == 0 and not thing.is_layer else thing.name  # "encoder 2", "stem"
+        block = thing.name.rpartition(".")[0]
+        if thing.is_layer and block in diagram.aliases and block not in own:
+            known = block  # the convolution with its norm and activation
+        names.append(words if thing.is_layer and thing.name in own else known)
         pieces = layer.name.split(".")
-        longer.append([name for i in range(len(pieces)) if len(name := ".".join(pieces[: i + 1])) > len(thing.name)]
-                      + [words])
+        longer.append([name for i in range(len(pieces)) if len(name := ".".join(pieces[: i + 1])) > len(thing.name)])
+    short = names[:]
     while distinct and (doubled := [i for i, name in enumerate(names) if names.count(name) > 1 and longer[i]]):
         for i in doubled:
             names[i] = longer[i].pop(0)
-    return names
+    same = [short[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return [f"{name}, output {same[: i + 1].count(name)}" if distinct and same.count(name) > 1 else name
+            for i, name in enumerate(same)]
 
 
 def _reduce(edges: list, thing_of) -> Series:
@@ -1512,6 +1570,6 @@ def summary(series: Series) -> tuple[str, ...]:
                 count = things.count(thing)
                 lines.append(f"{count} \u00d7 ({thing})" if count > 1 else thing)
         elif isinstance(item, Box):
-            lines.append(item.part.label)
+            lines += item.summary if item.part.label in CONTAINERS else [item.part.label]
     runs = [(line, len(list(run))) for line, run in groupby(lines)]
     return tuple(line if count == 1 else f"{count} \u00d7 ({line})" for line, count in runs)

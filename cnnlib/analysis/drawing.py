@@ -123,7 +123,8 @@ def line(points: Sequence[float], arrow: bool = False) -> Item:
             s = 1 if dx > 0 else -1
             shapes.append(["p", "tip", [x, y, x - 6 * s, y - 3.5, x - 6 * s, y + 3.5]])
         else:
-            shapes.append(["p", "tip", [x, y, x - 3.5, y - 6, x + 3.5, y - 6]])
+            s = 1 if dy > 0 else -1
+            shapes.append(["p", "tip", [x, y, x - 3.5, y - 6 * s, x + 3.5, y - 6 * s]])
     return Item(None, "line", shapes)
 
 
@@ -132,6 +133,7 @@ class Style:
     numbers: bool = True
     label_width: float = 170  # at which labels of layers are broken
     nested: bool = True
+    ends: float = 0  # room for a text that stands in for that of an input or output; 0 for the text itself
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
@@ -246,15 +248,20 @@ def place_join(part: Part) -> Placed:
 
 def place_end(part: Part, style: Style) -> Placed:
     """One of several maps that come from outside, or go there: where from, where to, and its shape."""
-    lines = wrap(part.label, style.label_width, "small")
+    lines = [stand_in(part)] if style.ends else wrap(part.label, style.label_width, "small")
     if style.numbers and part.output_shape:
         lines.append(shape_text(part.output_shape))
-    width = max(text_width(text, "small") for text in lines) + 2 * PAD + 4
+    width = max(style.ends, *(text_width(text, "small") for text in lines)) + 2 * PAD + 4
     height = len(lines) * LINE["small"] + 8
     shapes: list[list] = [["r", "box", -width / 2, 0, width, height, 12]]
     shapes += [["t", "small", 0, 4 + LINE["small"] * (i + 0.5), "middle", text] for i, text in enumerate(lines)]
     shown = part.id if part.kind == "input" and part.id != INPUT else None
     return Placed(width / 2, width / 2, height, [Item(shown, part.kind, shapes)])
+
+
+def stand_in(part: Part) -> str:
+    """ "@1" for the first input, "#2" for the second output: what is the same in blocks that are equal inside."""
+    return f"{'@' if part.kind == 'input' else '#'}{part.details['number']}"
 
 
 def end_of(item, kind: str) -> int:
@@ -282,7 +289,7 @@ def place_box(box: Box, style: Style) -> Placed:
     part = box.part
     if box.inner is not None and style.nested:
         inner = place_series(box.inner, style, ends=True)
-        title = part.label
+        title = title_of(part)
         wide = text_width(title, "title") + 2 * PAD
         left = inner.left + 10
         right = max(inner.right + 10, wide + 4)  # the title stands on the right of the line that enters
@@ -293,7 +300,7 @@ def place_box(box: Box, style: Style) -> Placed:
         if not end_of(box.inner, "output"):
             lines.append(line([0, head + inner.height, 0, head + inner.height + 10]))
         return Placed(left, right, inner.height + head + 10, [*items, *lines, *moved(inner.items, 0, head)])
-    lines = [("title", part.label)]
+    lines = [("title", title_of(part))]
     words = [style.label(text) for text in box.summary]
     if len(words) > 6:
         words = [*words[:5], f"\u2026 {len(words) - 5} more"]
@@ -308,6 +315,13 @@ def place_box(box: Box, style: Style) -> Placed:
     height = y + 5
     return Placed(width / 2, width / 2, height, [Item(part.id, "group",
                                                       [["r", "box", -width / 2, 0, width, height, 6], *shapes])])
+
+
+def title_of(part: Part) -> str:
+    """The class of a group; of one without a class of its own, the end of its name, such as "branches.0"."""
+    pieces = part.name.split(".")
+    kept = 2 if pieces[-1].isdigit() else 1
+    return ".".join(pieces[-kept:]) if part.label in CONTAINERS and part.name else part.label
 
 
 def place_repeat(repeat: Repeat, style: Style) -> Placed:
@@ -650,17 +664,26 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             lines += [("small", ", ".join(others + strips))] if others or strips else []
             cells.append(Cell(main.id, main.kind, main.output_shape, times, lines))
         elif isinstance(item, Box):
-            lines = [("title", item.part.label if times == 1 else f"{times} \u00d7 {item.part.label}")]
-            blocks = contents(diagram, item.part, style)
-            lines += [("small", text) for text in blocks]
-            count = len(blocks_in(diagram, item.part))
-            last = [layer.kind for layer in diagram.layers(item.part) if layer.kind in HEAVY]
-            kind = "fc" if last and last[-1] == "fc" and len(item.part.output_shape) == 1 else "conv"
-            cells.append(Cell(item.part.id, kind, item.part.output_shape, max(times, count), lines))
+            cells.append(cell_of(diagram, item.part, style, times))
         elif isinstance(item, Parallel) and not any(branch.items for branch in item.branches):
             continue
         else:
             return None
+    return with_shapes(cells, style)
+
+
+def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
+    """A group as the map that it gives out, with its blocks in words."""
+    lines = [("title", part.label if times == 1 else f"{times} \u00d7 {part.label}")]
+    lines += [("small", text) for text in contents(diagram, part, style)]
+    count = len(blocks_in(diagram, part))
+    last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
+    kind = "fc" if last and last[-1] == "fc" and len(part.output_shape) == 1 else "conv"
+    return Cell(part.id, kind, part.output_shape, max(times, count), lines)
+
+
+def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
+    """The cells with their shapes as a last line, where the words have not said them."""
     for cell in cells:
         said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
@@ -729,7 +752,7 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
     solids = [solid(cell, 72 if narrow else 104, largest) for cell in cells]
     if narrow:
-        return ladder(cells, solids, width)
+        return column(cells, solids, width)
     arrow = 16
     texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 104, kind)] for cell in cells]
     widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6
@@ -782,7 +805,7 @@ def even_rows(widths: Sequence[float], arrow: float, most: float) -> list[list[i
     return fill(high)
 
 
-def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[Item]]:
+def column(cells: list[Cell], solids, width: float) -> tuple[float, float, list[Item]]:
     room = max(wide for wide, _, _ in solids)
     texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)]
              for cell in cells]
@@ -805,6 +828,94 @@ def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[
     return right, y, items
 
 
+# A network that goes down and up again, as two columns
+
+
+@dataclass
+class Ladder:
+    """Down one side and up the other: parts in forward order, (row, side) of each, and what passes across."""
+
+    parts: list[Part]
+    rows: list[int]  # the input stands in row 0
+    turn: int  # number of parts on the way down
+    across: list[tuple[int, int]]
+
+
+def ladder_of(diagram: Diagram) -> Ladder | None:
+    """How a network is laid out that goes down and up again beside its own maps, such as a U-Net; None for others.
+
+    All parts must follow one after the other, maps become smaller and then larger, and what else is read goes from a
+    part on the way down to one on the way up, the later the earlier.
+    """
+    parts = [diagram.parts[child] for child in diagram.parts[0].children]
+    holder = {layer.id: i for i, part in enumerate(parts) for layer in diagram.layers(part)} | {INPUT: -1}
+    pairs = {(holder[a], holder[b]) for a, b in diagram.edges if b != OUTPUT and holder[a] != holder[b]}
+    if not all(len(part.output_shape) == 3 for part in parts) or not all((i - 1, i) in pairs for i in range(len(parts))):
+        return None
+    across = sorted(pair for pair in pairs if pair[1] - pair[0] > 1)
+    sides = [part.output_shape[1] for part in parts]
+    turn = sides.index(min(sides)) + 1
+    down, up = sides[:turn], sides[turn:]
+    if not across or down != sorted(down, reverse=True) or up != sorted(up):
+        return None
+    if not all(0 <= a < turn <= b for a, b in across) or len({b for _, b in across}) < len(across) or [
+            a for a, _ in sorted(across, key=lambda pair: pair[1])] != sorted((a for a, _ in across), reverse=True):
+        return None
+    beside = {b: a + 1 for a, b in across}
+    rows = [i + 1 for i in range(turn)]
+    for i in range(turn, len(parts)):
+        rows.append(beside.get(i, rows[-1] - 1))
+    if len(set(rows[turn:])) < len(parts) - turn or rows[turn:] != sorted(rows[turn:], reverse=True) or (
+            rows[turn] >= turn):
+        return None
+    return Ladder(parts, rows, turn, across)
+
+
+def two_columns(diagram: Diagram, ladder: Ladder, style: Style, narrow: bool) -> tuple[float, float, list[Item]]:
+    """The way down on the left and the way up on the right, a row for each size, words on the outer sides."""
+    cells = [cell_of(diagram, part, style) if not part.is_layer else
+             Cell(part.id, part.kind, part.output_shape, 1, [("main", style.label(part.label))]) for part in ladder.parts]
+    cells = with_shapes([Cell(None, "input", diagram.input_shape, 1, [("title", "input")]), *cells], style)
+    for cell in cells:
+        cell.copies = 1
+    rows, turn = [0, *ladder.rows], ladder.turn + 1
+    largest = max(max(cell.shape[1:]) for cell in cells)
+    solids = [solid(cell, 44 if narrow else 88, largest, 0.75 if narrow else 1.0) for cell in cells]
+    room = max(wide for wide, _, _ in solids)
+    middle = 34 if narrow else 96
+    most = (NARROW - 2 * room - middle - 16) / 2 if narrow else 190
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, most, kind)] for cell in cells]
+    wide = [max((text_width(text, kind) for lines in some for kind, text in lines), default=0)
+            for some in (texts[:turn], texts[turn:])]
+    axes = (wide[0] + 8 + room / 2, wide[0] + 8 + room + middle + room / 2)  # of the solids on both sides
+    tall = [max(max(solids[i][1], sum(LINE[kind] for kind, _ in texts[i])) for i in range(len(cells)) if rows[i] == row)
+            for row in range(min(rows), max(rows) + 1)]
+    tops = {row: sum(tall[: row - min(rows)]) + 18 * (row - min(rows)) for row in set(rows)}
+    centre = {row: tops[row] + tall[row - min(rows)] / 2 for row in tops}
+    items = []
+    for i, (cell, (w, h, shapes)) in enumerate(zip(cells, solids)):
+        axis, y = axes[i >= turn], centre[rows[i]]
+        one = Item(shapes.part, shapes.kind, moved([shapes], axis - w / 2, y - h / 2)[0].shapes, shapes.mark)
+        text_y = y - sum(LINE[kind] for kind, _ in texts[i]) / 2
+        for kind, text in texts[i]:
+            x, anchor = (axis - room / 2 - 8, "end") if i < turn else (axis + room / 2 + 8, "start")
+            one.shapes.append(["t", kind, x, text_y + LINE[kind] / 2, anchor, text])
+            text_y += LINE[kind]
+        if i:
+            before = centre[rows[i - 1]]
+            if i == turn:
+                start, end = axes[0] + solids[i - 1][0] / 2 + 3, y + h / 2 + 2
+                items.append(line([start, before, axis, before, axis, end], arrow=True))
+            else:
+                sign = 1 if i < turn else -1
+                items.append(line([axis, before + sign * (solids[i - 1][1] / 2 + 2), axis, y - sign * (h / 2 + 2)], arrow=True))
+        items.append(one)
+    for a, b in ladder.across:
+        y = centre[rows[a + 1]]
+        items.append(line([axes[0] + solids[a + 1][0] / 2 + 3, y, axes[1] - solids[b + 1][0] / 2 - 3, y], arrow=True))
+    return axes[1] + room / 2 + 8 + wide[1], max(tops[row] + tall[row - min(rows)] for row in tops), items
+
+
 # A whole drawing
 
 
@@ -814,19 +925,22 @@ BOXES = ((190, 120, 74), (150, 74))
 
 
 def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers: bool = True, narrow: bool = False,
-          highlight: Sequence[str] = (), new: frozenset = frozenset()) -> Scene:
+          highlight: Sequence[str] = (), new: frozenset = frozenset(), ends: float = 0) -> Scene:
     """The drawing of one part at one zoom, placed: what `draw` writes as SVG and the network explorer shows.
 
-    `new` holds ids of parts to be marked as different. Raises `ValueError` for names and zooms that are not there.
+    `new` holds ids of parts to be marked as different; `ends` is the room for names of inputs and outputs where
+    `stand_in` is written in their place. Raises `ValueError` for names and zooms that are not there.
     """
     found = diagram.find(part)
     zoom = zoom or diagram.zoom_of(found)
-    style = Style(numbers=numbers)
+    style = Style(numbers=numbers, ends=ends)
     series = diagram.structure(part, zoom)
     title = f"{diagram.title}, {found.label} ({found.name})" if found.name else diagram.title
     cells = cells_of(diagram, series, style) if zoom == "network" else None
-    if cells is not None:
-        width, height, items = strip(cells, NARROW if narrow else WIDE, narrow)
+    ladder = ladder_of(diagram) if zoom == "network" and cells is None and found.parent is None else None
+    if cells is not None or ladder is not None:
+        width, height, items = (two_columns(diagram, ladder, style, narrow) if cells is None else
+                                strip(cells, NARROW if narrow else WIDE, narrow))
         placed = Placed(0, width, height, items)
         x, y = MARGIN, MARGIN
     else:
@@ -865,7 +979,7 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
             width, height = max(width, text_width(text, "small") + 2 * MARGIN), height + LINE["small"]
         height += MARGIN / 2
     marked = _marked(diagram, items, highlight, new)
-    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series))
+    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series, bool(ends)))
 
 
 def idle_text(idle: dict[str, str]) -> str:
@@ -910,13 +1024,14 @@ def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: 
     return items
 
 
-def words(diagram: Diagram, part: Part, series: Series) -> str:
+def words(diagram: Diagram, part: Part, series: Series, stand_ins: bool = False) -> str:
     """The drawing in words, for those who hear it."""
-    start = shape_text(part.input_shape or diagram.input_shape)
-    inputs, results = ([f"{end.label.split(' ', 1)[1]} ({shape_text(end.output_shape)})" for end in ends_in(series, kind)]
-                       for kind in ENDS)
-    start, end = " and ".join(inputs) or start, " and ".join(results) or shape_text(part.output_shape)
-    text = f"From {start} to {end}: {say(series)}."
+    start, end = shape_text(part.input_shape or diagram.input_shape), shape_text(part.output_shape)
+    if any(ends_in(series, kind) for kind in ENDS):
+        told = [" and ".join(f"{stand_in(end) if stand_ins else end.label} ({shape_text(end.output_shape)})"
+                             for end in ends_in(series, kind)) for kind in ENDS]
+        start, end = told[0].removeprefix("from ") or start, told[1].removeprefix("to ") or end
+    text = f"From {start} to {end}: {say(series, stand_ins)}."
     text = text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
     return f"{text} {idle_text(diagram.idle)}." if part.parent is None and diagram.idle else text
 
@@ -927,26 +1042,29 @@ def ends_in(series: Series, kind: str) -> list[Part]:
     return [found[number] for number in sorted(found)]
 
 
-def say(series: Series) -> str:
+def say(series: Series, stand_ins: bool = False) -> str:
     names = {"add": "added", "multiply": "multiplied", "concatenate": "concatenated", "mean": "averaged",
              "subtract": "subtracted", "maximum": "joined by their maximum"}
     said = []
     for item in series.items:
         if isinstance(item, Unit):
             first = item.layers[0]
-            said.append(names[first.kind] if first.kind in names else ", ".join(layer.label for layer in item.layers))
+            if first.kind in ENDS and stand_ins:
+                said.append(stand_in(first))
+            else:
+                said.append(names[first.kind] if first.kind in names else ", ".join(layer.label for layer in item.layers))
         elif isinstance(item, Box):
             said.append(f"{item.part.label} ({', '.join(item.summary)})")
         elif isinstance(item, Repeat):
-            said.append(f"{item.times} times ({say(item.body)})")
+            said.append(f"{item.times} times ({say(item.body, stand_ins)})")
         elif isinstance(item, Parallel):
-            full = [f"({say(branch)})" for branch in item.branches if branch.items]
+            full = [f"({say(branch, stand_ins)})" for branch in item.branches if branch.items]
             shortcuts = len(item.branches) - len(full)
             full += ["a shortcut"] * min(shortcuts, 1)
             said.append(f"{len(item.branches)} branches: " + " beside ".join(full))
         elif isinstance(item, Graph):
             said.append(f"a graph of {len(item.nodes)} nodes: " + ", ".join(
-                say(Series([node])) for node in item.nodes[:8]) + (" and more" if len(item.nodes) > 8 else ""))
+                say(Series([node]), stand_ins) for node in item.nodes[:8]) + (" and more" if len(item.nodes) > 8 else ""))
     return "; then ".join(said)
 
 
