@@ -2,6 +2,7 @@
 
 const FIELDS = ["id", "suffix", "kind", "label", "code", "input", "output", "params", "macs", "activations", "details", "again", "opens"];
 const LINE = { main: 15, small: 13.5, title: 16, sign: 16 }; // pixels from line to line
+const LETTERS = 9; // pixels of the smallest letters, which have 10.5 in the drawing; below that its frame scrolls
 const MEASURED = { params: "parameters", macs: "multiply-adds", activations: "values of the output" };
 
 // The parts drawn in an open group, as objects: full names, the module's line, the field or null.
@@ -155,13 +156,14 @@ function render({ model, el }) {
   function draw(open) {
     const scene = open.scenes[narrow ? open.scenes.length - 1 : 0];
     const [width, height] = scene.size;
+    body.classList.toggle("cx-wide", width > 640 && open.name !== ""); // facts stand below a wide block
     const selected = chosen(open);
     const kept = model.get("follow") && selected ? onPaths(open.edges, selected.id) : null;
     const measure = MEASURED[model.get("colour")] && model.get("colour");
     const most = measure ? Math.max(1, ...open.rows.map((row) => row[measure])) : 1;
     const rows = new Map(open.rows.map((row) => [row.id, row]));
     const first = selected?.id ?? scene.items.find(([id]) => rows.has(id))?.[0];
-    const node = svg("svg", { class: "nd cx-net", viewBox: `0 0 ${width} ${height}`, style: `max-width: ${1.15 * width}px`,
+    const node = svg("svg", { class: "nd cx-net", viewBox: `0 0 ${width} ${height}`, style: `max-width: ${1.15 * width}px; min-width: ${Math.min(width, Math.ceil((width * LETTERS) / 10.5))}px`,
       role: "group", "aria-label": `${open.title}. ${scene.words}` },
       scene.lines[0] && svg("path", { class: "line", d: scene.lines[0] }), scene.lines[1] && svg("path", { class: "tip", d: scene.lines[1] }));
     const stops = new Set();
