@@ -244,6 +244,7 @@ def test_words_of_papers():
         (nn.AvgPool2d(2), (8, 32, 32), "2x2 average pool, /2"),
         (nn.AdaptiveAvgPool2d(1), (8, 32, 32), "global average pool"),
         (nn.AdaptiveAvgPool2d(6), (8, 32, 32), "average pool to 6x6"),
+        (nn.Linear(8, 16), (4, 4, 8), "linear (1x1 conv), 16"), (nn.Linear(8, 16), (4, 8), "linear, 16"),
         (nn.Linear(8, 1000), (8,), "fully connected, 1,000"),
         (nn.GELU(), (8,), "GELU"), (nn.LayerNorm(8), (8,), "LN"), (nn.GroupNorm(2, 8), (8, 4, 4), "GN"),
         (nn.LocalResponseNorm(5), (8, 4, 4), "LRN"), (nn.Upsample(scale_factor=2), (8, 4, 4), "upsample x2"),
@@ -325,6 +326,39 @@ def test_a_constant_and_what_is_done_with_it(step, label):
 def test_what_changes_nothing_is_not_drawn(step):
     plain = told(diagram(Scaled(1, forward=lambda conv, x, n: conv(x) + x), (4, 8, 8)).structure("", "block"))
     assert told(diagram(Scaled(1, forward=step), (4, 8, 8)).structure("", "block")) == plain
+
+
+def test_poolings_and_resizes_to_the_same_size_are_not_drawn():
+    class Same(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 4, 8), nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, x):
+            return nn.functional.interpolate(self.pool(self.conv(x)), size=(1, 1))
+
+    assert told(diagram(Same(), (3, 8, 8)).structure("", "block")) == ["8x8 conv, 4"]
+    assert told(diagram(Same(), (3, 9, 9)).structure("", "block")) == ["8x8 conv, 4", "global average pool"]
+
+
+def test_a_scaled_activation_is_an_activation():
+    kinds = {layer.label: layer.kind for layer in drawn("lenet5").layers()}
+    assert kinds["ScaledTanh"] == "act" and "global average pool" not in kinds
+
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(x)
+
+    class Affine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.weight * torch.tanh(x)
+
+    for module, kind in ((Gate(), "act"), (Affine(), "other")):
+        assert diagram(nn.Sequential(nn.Conv2d(3, 4, 1), module), (3, 4, 4)).layers()[-1].kind == kind
 
 
 def test_splits_shuffles_gates_and_means():

@@ -104,6 +104,7 @@ def test_the_geometry_test_sees_faults():
                                 ["t", "small", good.width - 45, 7, "middle", "3x3 conv"]),
         "runs over": replace(good, items=[*good.items, Item(None, "line",
                                                             [["l", "line", [x - 20, y + 8, x + width + 20, y + 8]]])]),
+        "ends in nothing": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [30, 60, 30, 70]]])]),
         "leaves": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [5, 5, -90, 5]]])]),
     }
     for word, one in wrong.items():
@@ -442,6 +443,46 @@ def test_concatenations_reach_over_all_branches():
     assert bar[2] <= min(shape[2] for shape in last) + 60 and bar[4] > 3 * 60
     arrows = [shape[2] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == "tip"]
     assert sum(abs(points[1] - bar[3]) < 1 for points in arrows) == 4
+
+
+class Uneven(nn.Module):
+    """No series of branches, and wider on one side, so that its end does not stand below its beginning."""
+
+    def __init__(self, width=7):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+        self.more = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(width))
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        c = self.c(a + b)
+        return torch.cat([b, c, *(conv(c) for conv in self.more)], 1)
+
+
+def test_what_follows_a_graph_is_joined_to_it():
+    for network, size in ((Uneven(), (4, 8, 8)), (Uneven(1), (4, 8, 8))):
+        assert faults_of(scene(diagram(network, size), zoom="block")) == []
+    for cell in ("stages.0.1", "stages.1.0"):
+        one = scene(drawn("nasnet_mobile"), cell)
+        assert faults_of(one) == []
+        bar = next(shape for item in one.items for shape in item.shapes if item.kind == "concatenate" and shape[0] == "r")
+        assert any(abs(x - bar[2] - bar[4] / 2) <= 1 and abs(y - bar[3]) <= 1 for x, y in ends_of(one))
+
+
+def test_norms_that_several_branches_read_stand_on_their_layer():
+    one = scene(drawn("nasnet_mobile"), "stages.0.1")
+    boxes = [shape[2:6] for item in one.items if item.kind in ("conv", "norm") for shape in item.shapes if shape[0] == "r"]
+    assert len(boxes) == 4
+    norms = [shape[2:6] for item in one.items if item.kind == "norm" for shape in item.shapes if shape[0] == "r"]
+    assert all(any(abs(y - above[1] - above[3]) < 1 and abs(x - above[0]) < 1 for above in boxes) for x, y, *_ in norms)
+
+
+def test_an_arrow_points_at_what_is_repeated_and_not_at_its_frame():
+    one = scene(drawn("resnet20"), "stages.0")
+    frame = next(shape for item in one.items for shape in item.shapes if shape[1] == "repeat")
+    tips = [shape[2][1] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == "tip"]
+    assert not any(abs(y - frame[3]) < 1 for y in tips) and faults_of(one) == []
+    assert sum(frame[3] < y < frame[3] + frame[5] for y in tips) == 1
 
 
 def test_repeats_say_how_often():

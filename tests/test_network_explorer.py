@@ -10,6 +10,7 @@ from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.widgets import NetworkExplorer
 from cnnlib.widgets.base import MOST_DATA
 from cnnlib.widgets.network import _shorter
+from explorers import EXAMPLES
 from test_widgets import node  # noqa: F401
 from zoo import on_meta
 
@@ -194,6 +195,21 @@ def test_an_input_can_be_chosen_and_followed(show):  # noqa: F811
     page.get_by_label("Follow the paths through the chosen layer").check()
     other = page.locator(".cx-part", has_text="from stages.0.1")
     assert "off" in other.get_attribute("class") and page.locator(".cx-part:not(.off)").count() > 3
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("name", ["network", "normalization", "question", "stack", "fusion", "block"])
+def test_room_is_kept_until_an_explorer_runs_and_none_is_left(show, name, width):  # noqa: F811
+    page = show(EXAMPLES[name](), width=width)
+    frame, inside = (page.locator(which).bounding_box() for which in (".explorer", ".explorer > *"))
+    assert frame["height"] - inside["height"] < 20, "empty room"
+    kept = page.locator(".explorer").evaluate("""element => {
+        delete element.dataset.ready;
+        return parseFloat(getComputedStyle(element).minHeight);
+    }""")
+    on_a_page = frame["height"] * (1.6 if (name, width) == ("network", 1280) else 1)  # there its facts stand below it
+    assert 0.6 < kept / on_a_page < 1.5, (kept, frame["height"])
+    assert page.evaluate("window.shift") <= 0.15
 
 
 def test_narrow_pages_get_the_narrow_drawing(show):  # noqa: F811

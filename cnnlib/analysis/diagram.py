@@ -565,7 +565,7 @@ def describe(layer: _Layer) -> None:
         _describe_convolution(layer, weights[0])
     elif len(weights) == 1:
         out = weights[0].outputs[0].shape[-1]
-        word = "fully connected" if len(weights[0].outputs[0].shape) == 2 else "linear"
+        word = {2: "fully connected", 4: "linear (1\u00d71 conv)"}.get(len(weights[0].outputs[0].shape), "linear")
         layer.kind, layer.label = "fc", f"{word}, {out:,}"
         if weights[0].op == "linear":
             layer.details = {"in": weights[0].args[0].shape[-1], "out": out, "bias": weights[0].args[2] is not None}
@@ -580,7 +580,10 @@ def describe(layer: _Layer) -> None:
     elif len(computing) == 1 or len(set(computing)) == 1 and computing[0] in BINARY:
         _describe_single(layer, computing[0], next(node for node in nodes
                                                    if node.op.removesuffix("_") == computing[0]), name)
-    elif module is not None and type(module).__module__.startswith("torch.nn.modules.activation"):
+    elif module is not None and (type(module).__module__.startswith("torch.nn.modules.activation")
+                                 or set(computing) - {"mul", "add", "sub", "div"} <= set(ACTIVATIONS) and len(
+                                     set(computing) & set(ACTIVATIONS)) == 1 and not any(
+                                         value.parameters for node in nodes for value in node.inputs)):
         layer.kind, layer.label = "act", name
     else:
         layer.kind, layer.label = "other", name or layer.step.replace("_", " ")
@@ -674,12 +677,12 @@ def _describe_single(layer, op, node, name):
     elif "adaptive" in op:
         word = "max" if "max" in op else "average"
         space = shape[2:]
-        layer.kind = "pool"
+        layer.kind = "pool" if space != inputs[0].shape[2:] else "pass"  # a pixel is its own mean
         layer.label = f"global {word} pool" if math.prod(space) == 1 else f"{word} pool to {by(space)}"
     elif op in ("mean", "amax", "sum", "max") and inputs and len(inputs[0].shape) == 4:
         before, after = inputs[0].shape, [length for length in shape]
         spatial = math.prod(after) == before[0] * before[1]
-        layer.kind = "pool" if spatial else "other"
+        layer.kind = "other" if not spatial else "pool" if math.prod(before[2:]) > 1 else "pass"
         layer.label = f"global {'max' if 'max' in op else 'average'} pool" if spatial else f"{op} over channels"
     elif op in ("mean", "sum") and inputs and len(inputs[0].shape) == 3:
         layer.kind, layer.label = "pool", "average over tokens"
@@ -1409,9 +1412,23 @@ def _finish(series: Series, parent_of: dict, period: int) -> Series:
             branches = [_finish(branch, parent_of, period) for branch in item.branches]
             item = Parallel(sorted(branches, key=lambda branch: not branch.items))  # shortcuts last
         elif isinstance(item, Graph):
+            item = _with_strips(item, parent_of)
             item = Graph(item.nodes, [(a, b, _finish(inner, parent_of, period)) for a, b, inner in item.edges])
         items.append(item)
     return Series(fold(fuse(items, parent_of), period))
+
+
+def _with_strips(graph: Graph, parent_of: dict) -> Graph:
+    """The graph with norms and activations that are nodes, since several things read them, on the layer they follow."""
+    nodes, edges = graph.nodes[:], graph.edges[:]
+    for i, node in enumerate(nodes):
+        into = [j for j, edge in enumerate(edges) if edge[1] == i]
+        if len(into) == 1 and isinstance(node, Unit) and node.layers[0].kind in STRIPS:
+            a, b, series = edges[into[0]]
+            *rest, last = fuse([*series.items, node], parent_of)
+            if len(last.layers) > 1:
+                nodes[i], edges[into[0]] = last, (a, b, Series(rest))
+    return Graph(nodes, edges)
 
 
 def fuse(items: list, parent_of: dict) -> list:

@@ -335,11 +335,12 @@ def place_repeat(repeat: Repeat, style: Style) -> Placed:
                                    ["t", "title", right + 5, height / 2, "start", text]])]
     return Placed(left, right + wide + 5, height, [
         *items, line([0, 0, 0, top], arrow=starts_with_box(repeat.body)), *moved(inner.items, 0, top),
-        line([0, top + inner.height, 0, height])])
+        line([0, top + inner.height, 0, height])], is_box=False)
 
 
 def starts_with_box(series: Series) -> bool:
-    return bool(series.items) and isinstance(series.items[0], (Unit, Box, Repeat))
+    """Whether an arrow ends at the beginning; into the frame of a repeat goes a line, whose arrow is inside."""
+    return bool(series.items) and isinstance(series.items[0], (Unit, Box))
 
 
 def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
@@ -357,7 +358,7 @@ def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
             i += 1
         placed = place_parallel(thing, join, style) if isinstance(thing, Parallel) else place(thing, style)
         if before is not None:
-            gap = GAP if placed.is_box else 10
+            gap = GAP if placed.is_box or isinstance(thing, Repeat) else 10
             items.append(line([0, y, 0, y + gap], arrow=placed.is_box))
             y += gap
         items += moved(placed.items, 0, y)
@@ -453,7 +454,7 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     A series on an edge becomes a node; an edge over several layers keeps a lane of its own in each.
     """
     nodes = [place(node, style) for node in graph.nodes]
-    heads = [isinstance(node, (Unit, Box, Repeat)) for node in graph.nodes]
+    heads = [isinstance(node, (Unit, Box)) for node in graph.nodes]
     ends = [[end_of(node, kind) for node in graph.nodes] for kind in ENDS]
     edges = []
     for a, b, series in graph.edges:
@@ -496,7 +497,7 @@ def place_graph(graph: Graph, style: Style) -> Placed:
         below[a].append(b)
     levels = ordered(levels, above, below)
     xs = balanced(levels, above, below, nodes, count)
-    axis = xs[source]
+    axis = xs[sink] if fed and not gives else xs[source]
     y, items = 0.0, []
     tops = {}
     bounds = []
@@ -517,6 +518,9 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     for level in levels:
         for node in level:
             items += moved(nodes[node].items, xs[node] - axis, tops[node])
+    if not gives and abs(xs[sink] - axis) > 0.05:  # what follows stands on the axis
+        items.append(curve(xs[sink] - axis, y, y, 0, y + GAP, y + GAP, False))
+        y += GAP
     left = max(nodes[node].left - (xs[node] - axis) for node in range(len(nodes)))
     right = max(nodes[node].right + (xs[node] - axis) for node in range(len(nodes)))
     return Placed(left, right, y, items, False)
@@ -754,7 +758,8 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     if narrow:
         return column(cells, solids, width)
     arrow = 16
-    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 104, kind)] for cell in cells]
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 132 if kind == "small" else 104, kind)]
+             for cell in cells]
     widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6
               for (wide, _, _), lines in zip(solids, texts)]
     one_row = sum(widths) + arrow * (len(widths) - 1) <= width
