@@ -492,6 +492,16 @@ def test_repeats_say_how_often():
     assert any(re.fullmatch(r"concatenate, [\d,]+ to [\d,]+", text) for text in grown)
 
 
+@pytest.mark.parametrize("name, stage, lines", [
+    ("googlenet", "stage 1", ["2 \u00d7 Inception", "3\u00d73 max pool, /2"]), ("googlenet", "stage 3", ["2 \u00d7 Inception"]),
+    ("convnext_tiny", "stage 2", ["2\u00d72 conv, 192, /2", "3 \u00d7 ConvNeXtBlock"]),
+    ("mobilenet_v2", "stage 7", ["InvertedResidual"]), ("efficientnet_b0", "stage 7", ["MBConv"]),
+    ("nasnet_mobile", "stem", ["3\u00d73 conv, 32, /2", "2 \u00d7 Cell"])])
+def test_a_strip_says_what_stands_between_the_blocks(name, stage, lines):
+    item = next(text[5] for text in texts_of(scene(drawn(name))) if text[4] == stage)
+    assert [shape[5] for shape in item.shapes if shape[0] == "t"][1:-1] == lines
+
+
 def test_a_strip_says_what_stages_hold():
     texts = [text[4] for text in texts_of(scene(drawn("resnet50")))]
     assert [text for text in texts if "Bottleneck" in text] == [f"{n} \u00d7 Bottleneck" for n in (3, 4, 6, 3)]

@@ -1030,7 +1030,7 @@ def _name_stages(parts: list[Part]) -> None:
         if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
             part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head",
                                                                             "classifier") else part.label
-        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS,
+        elif part.details.get("stage") or part.details.get("block") or part.label in (*CONTAINERS,
                 "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
             side = next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), None)
             if side:

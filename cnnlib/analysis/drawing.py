@@ -696,10 +696,18 @@ def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
 
 
 def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
-    """What a stage consists of: "6 x Bottleneck" for its blocks, or its layers where it has none."""
+    """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
+    layers where it has no blocks."""
+    if part.details.get("block") and part.code.isidentifier() and part.code not in (*CONTAINERS, part.label):
+        return [part.code]
     blocks = blocks_in(diagram, part)
     if blocks:
-        return [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
+        layers = [style.label(child.label) for child in map(diagram.parts.__getitem__, part.children)
+                  if child.kind in ("conv", "pool")]
+        order = [diagram.parts[child].is_layer for child in part.children if diagram.parts[child].kind in (
+            "conv", "pool", "group")]
+        lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
+        return layers + lines if order and order[0] and len(layers) < 3 else lines + layers if len(layers) < 3 else lines
     lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
