@@ -1241,7 +1241,8 @@ RESULTS = {"add": "sum", "multiply": "product", "concatenate": "concatenation", 
 def _where(diagram: Diagram, part: Part, ids: Sequence[int], distinct: bool) -> list[str]:
     """Where these layers are, seen from `part`: the names of the largest groups that do not hold it.
 
-    Parts of the whole are told by their labels. If they are to be `distinct`, those that would share a name get longer ones; outputs of one module are counted.
+    Parts of the whole are told by their labels. If they are to be `distinct`, those that would share a name get longer
+    ones; outputs of one module are counted.
     """
     around, above = {part.id}, part.parent
     while above is not None:

@@ -21,9 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagram import (CONTAINERS, ENDS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat,
-                      Series, Unit, by,
-                      rows_of, summary)
+from .diagram import (CONTAINERS, ENDS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part,
+                      Repeat, Series, Unit, by, rows_of, summary)
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
 ADVANCES = [
@@ -562,7 +561,8 @@ def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int, 
     for _, b in edges:
         sources[b] += 1
     for node in reversed(order):
-        if node not in (source, sink, *fixed) and sources[node] <= 1 and len(readers[node]) == 1 and readers[node][0] != sink:
+        free = node not in (source, sink, *fixed) and sources[node] <= 1
+        if free and len(readers[node]) == 1 and readers[node][0] != sink:
             rank[node] = rank[readers[node][0]] - 1
     return rank
 
@@ -707,7 +707,9 @@ def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
         order = [diagram.parts[child].is_layer for child in part.children if diagram.parts[child].kind in (
             "conv", "pool", "group")]
         lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
-        return layers + lines if order and order[0] and len(layers) < 3 else lines + layers if len(layers) < 3 else lines
+        if len(layers) > 2:
+            return lines
+        return layers + lines if order and order[0] else lines + layers
     lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
@@ -863,7 +865,7 @@ def ladder_of(diagram: Diagram) -> Ladder | None:
     parts = [diagram.parts[child] for child in diagram.parts[0].children]
     holder = {layer.id: i for i, part in enumerate(parts) for layer in diagram.layers(part)} | {INPUT: -1}
     pairs = {(holder[a], holder[b]) for a, b in diagram.edges if b != OUTPUT and holder[a] != holder[b]}
-    if not all(len(part.output_shape) == 3 for part in parts) or not all((i - 1, i) in pairs for i in range(len(parts))):
+    if not all(len(part.output_shape) == 3 and (i - 1, i) in pairs for i, part in enumerate(parts)):
         return None
     across = sorted(pair for pair in pairs if pair[1] - pair[0] > 1)
     sides = [part.output_shape[1] for part in parts]
@@ -886,8 +888,8 @@ def ladder_of(diagram: Diagram) -> Ladder | None:
 
 def two_columns(diagram: Diagram, ladder: Ladder, style: Style, narrow: bool) -> tuple[float, float, list[Item]]:
     """The way down on the left and the way up on the right, a row for each size, words on the outer sides."""
-    cells = [cell_of(diagram, part, style) if not part.is_layer else
-             Cell(part.id, part.kind, part.output_shape, 1, [("main", style.label(part.label))]) for part in ladder.parts]
+    cells = [Cell(part.id, part.kind, part.output_shape, 1, [("main", style.label(part.label))]) if part.is_layer else
+             cell_of(diagram, part, style) for part in ladder.parts]
     cells = with_shapes([Cell(None, "input", diagram.input_shape, 1, [("title", "input")]), *cells], style)
     for cell in cells:
         cell.copies = 1
@@ -921,7 +923,8 @@ def two_columns(diagram: Diagram, ladder: Ladder, style: Style, narrow: bool) ->
                 items.append(line([start, before, axis, before, axis, end], arrow=True))
             else:
                 sign = 1 if i < turn else -1
-                items.append(line([axis, before + sign * (solids[i - 1][1] / 2 + 2), axis, y - sign * (h / 2 + 2)], arrow=True))
+                start, end = before + sign * (solids[i - 1][1] / 2 + 2), y - sign * (h / 2 + 2)
+                items.append(line([axis, start, axis, end], arrow=True))
         items.append(one)
     for a, b in ladder.across:
         y = centre[rows[a + 1]]
@@ -1062,10 +1065,11 @@ def say(series: Series, stand_ins: bool = False) -> str:
     for item in series.items:
         if isinstance(item, Unit):
             first = item.layers[0]
-            if first.kind in ENDS and stand_ins:
-                said.append(stand_in(first))
+            if first.kind in names:
+                said.append(names[first.kind])
             else:
-                said.append(names[first.kind] if first.kind in names else ", ".join(layer.label for layer in item.layers))
+                said.append(", ".join(stand_in(layer) if stand_ins and layer.kind in ENDS else layer.label
+                                      for layer in item.layers))
         elif isinstance(item, Box):
             said.append(f"{item.part.label} ({', '.join(item.summary)})")
         elif isinstance(item, Repeat):
@@ -1076,8 +1080,8 @@ def say(series: Series, stand_ins: bool = False) -> str:
             full += ["a shortcut"] * min(shortcuts, 1)
             said.append(f"{len(item.branches)} branches: " + " beside ".join(full))
         elif isinstance(item, Graph):
-            said.append(f"a graph of {len(item.nodes)} nodes: " + ", ".join(
-                say(Series([node]), stand_ins) for node in item.nodes[:8]) + (" and more" if len(item.nodes) > 8 else ""))
+            nodes = ", ".join(say(Series([node]), stand_ins) for node in item.nodes[:8])
+            said.append(f"a graph of {len(item.nodes)} nodes: {nodes}" + (" and more" if len(item.nodes) > 8 else ""))
     return "; then ".join(said)
 
 

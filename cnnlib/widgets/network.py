@@ -13,7 +13,8 @@ from torch import nn
 
 from cnnlib.analysis import AnalysisError, receptive_field
 from cnnlib.analysis.diagram import ENDS, Diagram, Graph, Parallel, Part, Repeat, Series, diagram
-from cnnlib.analysis.drawing import COLOUR_OF, LINE, Scene, ends_in, number, scene, stand_in, strokes, style_sheet, text_width
+from cnnlib.analysis.drawing import (COLOUR_OF, LINE, Scene, ends_in, number, scene, stand_in, strokes, style_sheet,
+                                     text_width)
 from cnnlib.data import book_file
 
 from .base import Explorer, check_choice, check_input_size, module, named_model, style
@@ -100,8 +101,8 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
         group = waiting.pop(0)
         if group.name in groups and group.parent is not None:
             continue
-        scenes = [scene(drawn, group.name, narrow=narrow, ends=widest) for narrow in ((False, True) if group.parent is None
-                                                                         else (True,))]
+        scenes = [scene(drawn, group.name, narrow=narrow, ends=widest)
+                  for narrow in ((False, True) if group.parent is None else (True,))]
         structure = structures[group.name]
         ends = {stand_in(end): [end.label, end.name] for kind in ENDS for end in ends_in(structure, kind)}
         given = {end.id: replace(end, name="", label=stand_in(end), code="", details={})
@@ -122,7 +123,8 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
             templates.append(template)
         seen = []
         for part in inside:
-            field = fields.get(drawn.parts[part.id].name) if part.kind != "other" and (part.code or not part.is_layer or part.kind == "input") else None
+            known = part.kind == "input" or part.kind != "other" and (part.code or not part.is_layer)
+            field = fields.get(drawn.parts[part.id].name) if known else None
             seen.append(-1 if field is None else known_fields.setdefault(tuple(field), len(known_fields)))
         groups[group.name] = [keys[key], seen, group.label if group.parent is not None else drawn.title,
                               *([ends] if ends else [])]
