@@ -198,6 +198,7 @@ def test_stages_of_the_book_and_of_others():
     labels = {
         "resnet50": ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"],
         "mobilenet_v2": ["stem", *(f"stage {i}" for i in range(1, 8)), "head"],
+        "lenet5": ["stem", "stage 1", "stage 2", "head"],  # between stages alone stands a transition
         "densenet_cifar": ["stem", *(f"stage {i}" for i in range(1, 4)), "head"],
     }
     for name, expected in labels.items():

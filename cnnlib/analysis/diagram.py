@@ -950,7 +950,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             continue
         is_head = _side(run[-1]) == 1 and i == len(runs) - 1
         plain = not any(isinstance(thing, _Group) for thing in run)
-        role = "transition" if stages and plain else "stage"
+        between = any(thing in stages for later in runs[i + 1 :] for thing in later)
+        role = "transition" if plain and between else "stage"
         role = "head" if is_head else "stem" if i == 0 and has_stages and plain else role
         group = _Group(_run_name(run, root), role, "", root)
         _adopt(group, run)
