@@ -64,19 +64,6 @@
     return model;
   }
 
-  // Drawings of networks keep their letters, of which the smallest have 10.5 units, at 9 pixels; their frame scrolls.
-  function keepLetters(el) {
-    const frame = el.querySelector(".cx-network");
-    if (!frame) return;
-    const widen = () => {
-      for (const drawing of frame.querySelectorAll("svg.nd")) {
-        drawing.style.minWidth = `${Math.ceil((drawing.viewBox.baseVal.width * 9) / 10.5)}px`;
-      }
-    };
-    widen();
-    new MutationObserver(widen).observe(frame, { childList: true, subtree: true });
-  }
-
   async function show(place, states) {
     const id = JSON.parse(place.textContent).model_id;
     const { state, model_module } = states[id] ?? {};
@@ -95,7 +82,6 @@
     const model = models.get(id);
     const widget = await model.ready;
     await widget.render({ model, el });
-    keepLetters(el);
     el.dataset.ready = "";
   }
 

@@ -36,7 +36,7 @@ def texts_of(scene: Scene):
             if shape[0] == "t":
                 _, style, x, y, anchor, text = shape
                 width = text_width(text, style)
-                left = x if anchor == "start" else x - width / 2
+                left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
                 yield (left, y - 0.5 * SIZES[style], left + width, y + 0.5 * SIZES[style], text, item)
 
 
@@ -56,13 +56,43 @@ def points_of(scene: Scene):
                     yield x + (to_x - x) * across, y + (to_y - y) * down
 
 
+def loose_ends(scene: Scene) -> list[str]:
+    """Lines that begin or end in nothing: on no edge of a box, circle or frame, on no other line, beside no text.
+
+    For drawings of layers and boxes; in strips of solids arrows stand between the solids.
+    """
+    if any(shape[0] == "p" and shape[1] == "face" for item in scene.items for shape in item.shapes):
+        return []
+    edges = [(shape[2], shape[3], shape[2] + shape[4], shape[3] + shape[5]) for item in scene.items
+             for shape in item.shapes if shape[0] == "r"]
+    edges += [(shape[2] - shape[4], shape[3] - shape[4], shape[2] + shape[4], shape[3] + shape[4])
+              for item in scene.items for shape in item.shapes if shape[0] == "c"]
+    lines = [shape for item in scene.items for shape in item.shapes if shape[0] in "lb" and shape[1] == "line"]
+    segments = [(i, *shape[2][j : j + 4]) for i, shape in enumerate(lines) if shape[0] == "l"
+                for j in range(0, len(shape[2]) - 2, 2)]
+    points = [(i, *shape[2][j : j + 2]) for i, shape in enumerate(lines) for j in (0, len(shape[2]) - 2)]
+    texts = [text for text in texts_of(scene) if text[5].kind == "shape"]
+    found = []
+    for i, x, y in points:
+        on_edge = any(left - 1 <= x <= right + 1 and top - 1 <= y <= bottom + 1 and (
+            min(abs(x - left), abs(x - right), abs(y - top), abs(y - bottom)) <= 1) for left, top, right, bottom in edges)
+        on_line = any(i != j and min(a, c) - 1 <= x <= max(a, c) + 1 and min(b, d) - 1 <= y <= max(b, d) + 1
+                      for j, a, b, c, d in segments)
+        on_end = any(i != j and abs(x - a) <= 1 and abs(y - b) <= 8 for j, a, b in points)  # before the tip of an arrow
+        beside = any(left <= x <= right and min(abs(y - top), abs(y - bottom)) <= 8 for left, top, right, bottom, *_ in texts)
+        at_border = y <= 20 or y >= scene.height - 20
+        if not (on_edge or on_line or on_end or beside or at_border):
+            found.append(f"a line ends in nothing at {x:.0f}, {y:.0f}")
+    return found
+
+
 def overlap(one, other) -> bool:
     return (min(one[2], other[2]) - max(one[0], other[0]) > SLACK
             and min(one[3], other[3]) - max(one[1], other[1]) > SLACK)
 
 
 def faults_of(scene: Scene) -> list[str]:
-    found = []
+    found = loose_ends(scene)
     boxes, texts = list(boxes_of(scene)), list(texts_of(scene))
     for left, top, right, bottom, text, *_ in [*boxes, *texts]:
         if left < 0 or top < 0 or right > scene.width or bottom > scene.height:

@@ -198,6 +198,7 @@ def test_stages_of_the_book_and_of_others():
     labels = {
         "resnet50": ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"],
         "mobilenet_v2": ["stem", *(f"stage {i}" for i in range(1, 8)), "head"],
+        "lenet5": ["stem", "stage 1", "stage 2", "head"],  # between stages alone stands a transition
         "densenet_cifar": ["stem", *(f"stage {i}" for i in range(1, 4)), "head"],
     }
     for name, expected in labels.items():
@@ -244,6 +245,7 @@ def test_words_of_papers():
         (nn.AvgPool2d(2), (8, 32, 32), "2x2 average pool, /2"),
         (nn.AdaptiveAvgPool2d(1), (8, 32, 32), "global average pool"),
         (nn.AdaptiveAvgPool2d(6), (8, 32, 32), "average pool to 6x6"),
+        (nn.Linear(8, 16), (4, 4, 8), "linear (1x1 conv), 16"), (nn.Linear(8, 16), (4, 8), "linear, 16"),
         (nn.Linear(8, 1000), (8,), "fully connected, 1,000"),
         (nn.GELU(), (8,), "GELU"), (nn.LayerNorm(8), (8,), "LN"), (nn.GroupNorm(2, 8), (8, 4, 4), "GN"),
         (nn.LocalResponseNorm(5), (8, 4, 4), "LRN"), (nn.Upsample(scale_factor=2), (8, 4, 4), "upsample x2"),
@@ -327,6 +329,39 @@ def test_what_changes_nothing_is_not_drawn(step):
     assert told(diagram(Scaled(1, forward=step), (4, 8, 8)).structure("", "block")) == plain
 
 
+def test_poolings_and_resizes_to_the_same_size_are_not_drawn():
+    class Same(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 4, 8), nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, x):
+            return nn.functional.interpolate(self.pool(self.conv(x)), size=(1, 1))
+
+    assert told(diagram(Same(), (3, 8, 8)).structure("", "block")) == ["8x8 conv, 4"]
+    assert told(diagram(Same(), (3, 9, 9)).structure("", "block")) == ["8x8 conv, 4", "global average pool"]
+
+
+def test_a_scaled_activation_is_an_activation():
+    kinds = {layer.label: layer.kind for layer in drawn("lenet5").layers()}
+    assert kinds["ScaledTanh"] == "act" and "global average pool" not in kinds
+
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(x)
+
+    class Affine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.weight * torch.tanh(x)
+
+    for module, kind in ((Gate(), "act"), (Affine(), "other")):
+        assert diagram(nn.Sequential(nn.Conv2d(3, 4, 1), module), (3, 4, 4)).layers()[-1].kind == kind
+
+
 def test_splits_shuffles_gates_and_means():
     units = told(drawn("shufflenet_v2_x1_0").structure("stages.0.1"))
     assert units[0] == "split" and units[-2:] == ["concatenate", "channel shuffle"] and units[1][2] == []
@@ -379,6 +414,129 @@ def test_a_graph_that_is_not_series_parallel_is_kept_as_a_graph():
     graph = next(item for item in series.items if isinstance(item, Graph))
     assert sum(part.kind == "conv" for part in series.parts()) == 4
     assert all(a == -1 or b == -2 or 0 <= a < len(graph.nodes) and 0 <= b < len(graph.nodes) for a, b, _ in graph.edges)
+
+
+class TwoInputs(nn.Module):
+    """A block that reads two maps: the one through a convolution, the other through pooling."""
+
+    def __init__(self, swapped=False, one=False, results=1):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(3, 1, 1)
+        self.after = nn.Conv2d(4, 4, 1)
+        self.swapped, self.one, self.results = swapped, one, results
+
+    def forward(self, a, b):
+        a, b = (b, a) if self.swapped else (a, a) if self.one else (a, b)
+        y = self.conv(a)
+        joined = y + self.pool(b)
+        return (self.after(joined), y)[: self.results]
+
+
+class WithTwo(nn.Module):
+    """A stem and a body whose maps a block reads, and a head; `image`: the block reads the image in the place of the
+    stem."""
+
+    def __init__(self, image=False, **options):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(4, 4, 5, padding=2), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+        self.block, self.head = TwoInputs(**options), nn.Conv2d(4, 2, 1)
+        self.image = image
+
+    def forward(self, x):
+        first = self.stem(x)
+        results = self.block(x if self.image else first, self.body(first))
+        return self.head(sum(results))
+
+
+def with_two(**options):
+    return diagram(WithTwo(**options), (4, 8, 8))
+
+
+def ends_of(series, kind):
+    return [(part.details["number"], part.label, part.output_shape) for part in series.parts() if part.kind == kind]
+
+
+def test_a_block_of_two_maps_has_an_input_for_each():
+    series = with_two().structure("block", "block")
+    assert sorted(ends_of(series, "input")) == [(1, "from stem", (4, 8, 8)), (2, "from body", (4, 8, 8))]
+    assert told(series) == [("branches", ["from stem", "3x3 conv, 4"], ["from body", "3x3 max pool, /1"]), "+",
+                            "1x1 conv, 4"] or told(series)[0][1:] == (
+        ["from stem", "3x3 conv, 4"], ["from body", "3x3 max pool"])
+    swapped = told(with_two(swapped=True).structure("block", "block"))
+    assert sorted(swapped[0][1:]) == [["from body", "3x3 conv, 4"], ["from stem", "3x3 max pool"]]
+    one = with_two(one=True).structure("block", "block")
+    assert ends_of(one, "input") == [] and told(one)[0] == ("branches", ["3x3 conv, 4"], ["3x3 max pool"])
+    image = with_two(image=True).structure("block", "block")
+    assert [label for _, label, _ in sorted(ends_of(image, "input"))] == ["from the input", "from stem"], "the stem goes on to the end of the body"
+
+
+def test_a_block_that_gives_two_maps_has_an_output_for_each():
+    assert ends_of(with_two().structure("block", "block"), "output") == []
+    found = with_two(results=2)
+    ends = ends_of(found.structure("block", "block"), "output")
+    assert len(ends) == 2 and all(label.startswith("to ") for _, label, _ in ends)
+
+
+def test_inputs_of_a_cell_are_the_two_cells_before_it():
+    found = drawn("nasnet_mobile")
+    for i in (2, 3):
+        ends = sorted(ends_of(found.structure(f"stages.0.{i}"), "input"))
+        assert ends == [(1, f"from stages.0.{i - 2}", (264, 28, 28)), (2, f"from stages.0.{i - 1}", (264, 28, 28))]
+    boxes = {box.part.name: box for item in found.structure("stages.0").items if isinstance(item, Graph)
+             for box in item.nodes if isinstance(box, Box)}
+    assert boxes["stages.0.2"].key() == boxes["stages.0.3"].key(), "equal inside, whatever they read"
+    inside = found.structure("stages.0.2").items[0]
+    readers = {series.items[0].layers[0].label: b for a, b, series in inside.edges
+               if a == INPUT and isinstance(series.items[0], Unit)}
+    assert len(readers) == 2 and len(set(readers.values())) == 2
+
+
+def test_maps_of_one_module_are_told_apart():
+    labels = [label for _, label, _ in sorted(ends_of(drawn("hrnet_w18").structure("stages.1.1"), "input"))]
+    assert labels == ["from stages.1.0.paths.0", "from stages.1.0.paths.1"]
+    labels = [label for _, label, _ in sorted(ends_of(drawn("hrnet_w18").structure("head"), "input"))]
+    assert labels == [f"from stage 4, output {i}" for i in (1, 2, 3, 4)]
+
+
+class SmallUNet(nn.Module):
+    """Three times down and up again, beside the maps of the way down, or some of them."""
+
+    def __init__(self, skips=(0, 1, 2), padding=1):
+        super().__init__()
+        self.down = nn.ModuleList(self.double(a, b, padding) for a, b in [(3, 4), (4, 8), (8, 16), (16, 32)])
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, 2) for w in (4, 8, 16))
+        self.conv = nn.ModuleList(self.double(2 * w if i in skips else w, w, padding) for i, w in enumerate((4, 8, 16)))
+        self.out, self.skips = nn.Conv2d(4, 2, 1), skips
+
+    @staticmethod
+    def double(a, b, padding):
+        return nn.Sequential(nn.Conv2d(a, b, 3, padding=padding), nn.ReLU(), nn.Conv2d(b, b, 3, padding=padding),
+                             nn.ReLU())
+
+    def forward(self, x):
+        maps = []
+        for i, stage in enumerate(self.down):
+            x = stage(nn.functional.max_pool2d(x, 2) if i else x)
+            maps.append(x)
+        for i in (2, 1, 0):
+            x = self.up[i](x)
+            cut = (maps[i].shape[-1] - x.shape[-1]) // 2
+            beside = maps[i][:, :, cut : cut + x.shape[-1], cut : cut + x.shape[-1]]
+            x = self.conv[i](torch.cat([beside, x], 1) if i in self.skips else x)
+        return self.out(x)
+
+
+def test_a_network_that_is_no_chain_has_stages_too():
+    found = diagram(SmallUNet(), (3, 64, 64))
+    labels = [found.parts[child].label for child in found.parts[0].children]
+    assert labels == [*(f"down {i}" for i in (1, 2, 3, 4)), *(f"up {i}" for i in (1, 2, 3)), "1\u00d71 conv, 2"]
+    second = told(found.structure(found.stages[1]))
+    assert second[0] == "2x2 max pool, /2"
+    assert sum(part.params for part in found.parts if part.parent == 0) == sum(p.numel() for p in SmallUNet().parameters())
+    series = found.structure(found.stages[5])
+    assert [label for _, label, _ in sorted(ends_of(series, "input"))] == ["from down 2", "from up 1"]
+    unpadded = diagram(SmallUNet(padding=0), (3, 188, 188))
+    assert [unpadded.parts[child].label for child in unpadded.parts[0].children] == labels
 
 
 def test_a_forward_written_with_functions_alone():

@@ -16,7 +16,7 @@ from cnnlib.analysis.diagram import diagram
 from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw, scene, svg_of, text_width, wrap
 from cnnlib.registry import find_variant
 from drawing_geometry import faults_of, texts_of
-from test_diagram import FEW, Residual, drawn, others
+from test_diagram import FEW, Residual, SmallUNet, drawn, others, with_two
 from zoo import on_meta
 
 TORCHVISION = [
@@ -104,6 +104,7 @@ def test_the_geometry_test_sees_faults():
                                 ["t", "small", good.width - 45, 7, "middle", "3x3 conv"]),
         "runs over": replace(good, items=[*good.items, Item(None, "line",
                                                             [["l", "line", [x - 20, y + 8, x + width + 20, y + 8]]])]),
+        "ends in nothing": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [30, 60, 30, 70]]])]),
         "leaves": replace(good, items=[*good.items, Item(None, "line", [["l", "line", [5, 5, -90, 5]]])]),
     }
     for word, one in wrong.items():
@@ -316,6 +317,124 @@ def test_boxes_of_a_series_are_joined_by_arrows():
     assert all(points[3] < points[1] and points[5] < points[1] for points in tips), "arrows point down"
 
 
+def input_boxes(one):
+    """Text -> (centre, top, bottom) of the boxes of inputs."""
+    found = {}
+    for item in one.items:
+        if item.kind in ("input", "output"):
+            box = next(shape for shape in item.shapes if shape[0] == "r")
+            text = " ".join(shape[5] for shape in item.shapes if shape[0] == "t")
+            found[text] = (round(box[2] + box[4] / 2), round(box[3]), round(box[3] + box[5]))
+    return found
+
+
+@pytest.mark.parametrize("zoom", ["block", "stage"])
+def test_different_inputs_stand_at_the_top_without_a_line_between_them(zoom):
+    one = scene(with_two(), "block", zoom)
+    assert faults_of(one) == []
+    boxes = input_boxes(one)
+    assert set(boxes) == {"from stem 4\u00d78\u00d78", "from body 4\u00d78\u00d78"}
+    (x, top, bottom), (to_x, to_top, _) = boxes.values()
+    assert top == to_top == drawing.MARGIN and x != to_x
+    starts = {end for end in ends_of(one) if end[1] <= bottom + 1}
+    assert starts == {(x, bottom), (to_x, bottom)}, "a line out of each, and none into them"
+    assert "From stem (4\u00d78\u00d78) and from body (4\u00d78\u00d78) to 4\u00d78\u00d78" in one.words
+    bare = scene(with_two(), "block", zoom, numbers=False)
+    assert set(input_boxes(bare)) == {"from stem", "from body"} and faults_of(bare) == []
+
+
+def test_inputs_and_outputs_of_a_graph():
+    one = scene(drawn("hrnet_w18"), "stages.2.2")
+    boxes = input_boxes(one)
+    given = [box for text, box in boxes.items() if text.startswith("from")]
+    results = [box for text, box in boxes.items() if text.startswith("to")]
+    assert len(given) == len(results) == 3 and faults_of(one) == []
+    assert {top for _, top, _ in given} == {drawing.MARGIN}
+    assert {bottom for _, _, bottom in results} == {round(one.height - drawing.MARGIN)}
+    ends = ends_of(one)
+    assert all((x, bottom) in ends and not any(y < bottom - 1 for a, y in ends if a == x) for x, _, bottom in given)
+    assert all(any(a == x and abs(y - top) <= 1 for a, y in ends) for x, top, _ in results)
+
+
+def test_uses_of_two_inputs_that_are_swapped_change_the_drawing():
+    """The same layers and inputs, read the other way round; and one input read twice."""
+    pictures = {svg_of(scene(with_two(**options), "block"), sheet=False) for options in (
+        {}, {"swapped": True}, {"one": True}, {"results": 2}, {"image": True})}
+    assert len(pictures) == 5
+    one, other = with_two(), with_two(swapped=True)
+    new, missing = differences(one, other, "block", "block")
+    assert new and missing
+    before, size = drawn("nasnet_mobile"), find_variant("nasnet_mobile").input_size
+    with torch.device("meta"):
+        network = create_model("nasnet_mobile").eval()
+    cell, found = network.stages[0][2], svg_of(scene(before, "stages.0.2"), sheet=False)
+    forward = cell.forward
+    cell.forward = lambda *maps, **options: forward(*(maps[::-1] if len(maps) > 1 else [maps[0][::-1]]), **options)
+    after = diagram(network, size, title="nasnet_mobile")
+    assert svg_of(scene(after, "stages.0.2"), sheet=False) != found
+    assert svg_of(scene(after, "stages.0.1"), sheet=False) == svg_of(scene(before, "stages.0.1"), sheet=False)
+
+
+# --- networks that go down and up again ---
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("options, size", [({}, 64), ({"padding": 0}, 188), ({"skips": (0, 2)}, 64)])
+def test_down_on_the_left_and_up_on_the_right(narrow, options, size):
+    found = diagram(SmallUNet(**options), (3, size, size), title="u")
+    one = scene(found, narrow=narrow)
+    assert faults_of(one) == [] and one.width <= (NARROW if narrow else WIDE) + 2 * drawing.MARGIN
+    faces = solids(one)
+    places = [((points[0] + points[2]) / 2, (points[1] + points[5]) / 2) for points in faces.values()]
+    assert len(places) == 9, "the input and eight parts"
+    left, right = places[:5], places[5:]
+    assert max(x for x, _ in left) < min(x for x, _ in right)
+    assert [y for _, y in left] == sorted(y for _, y in left)
+    assert [y for _, y in right] == sorted((y for _, y in right), reverse=True)
+    across = [shape[2] for item in one.items for shape in item.shapes if shape[0] == "l" and shape[1] == "line"
+              and len(shape[2]) == 4 and shape[2][1] == shape[2][3]]
+    assert len(across) == len(options.get("skips", (0, 1, 2))) and all(
+        x < to_x and to_x - x < right[0][0] - left[0][0] for x, _, to_x, _ in across)
+    assert len({round(y) for _, y, *_ in across}) == len(across)
+    kept = options.get("skips", (0, 1, 2))
+    heights = [shape[3] for item in one.items if item.part in faces for shape in item.shapes
+               if shape[0] == "t" and shape[5] in {f"up {3 - i}" for i in kept}]
+    assert len(heights) == len(kept)
+
+
+@pytest.mark.parametrize("name, options", [("chain", {"skips": ()}), ("residual", None)])
+def test_other_networks_are_no_ladders(name, options):
+    network = Residual() if options is None else SmallUNet(**options)
+    assert drawing.ladder_of(diagram(network, (3, 64, 64))) is None
+
+
+def test_a_ladder_is_refused_where_maps_cross_or_grow():
+    class Odd(SmallUNet):
+        def forward(self, x):
+            a = self.down[0](x)
+            b = self.down[1](nn.functional.max_pool2d(a, 2))
+            c = self.down[2](b)
+            return self.out(self.conv[0](torch.cat([a, nn.functional.interpolate(c[:, :4], size=a.shape[2:])], 1)) + (
+                nn.functional.interpolate(c[:, :4], size=a.shape[2:])))
+
+    assert drawing.ladder_of(diagram(Odd(), (3, 32, 32))) is None
+    assert faults_of(scene(diagram(Odd(), (3, 32, 32)))) == []
+
+
+def test_the_unet_of_the_book_is_compact():
+    from cnnlib.segmentation import UNet
+
+    with torch.device("meta"):
+        encoder = create_model("vgg11_cifar_bn", num_classes=10, widths=(16, 32, 64, 128, 128))
+        network = UNet(encoder, 11, input_size=(3, 64, 64), strides=(1, 2, 4, 8, 16, 32), widths=(16, 16, 32, 64, 128))
+    one = scene(diagram(network, (3, 64, 64)))
+    assert one.height < 700 and faults_of(one) == []
+    texts = [text[4] for text in texts_of(one)]
+    assert [text for text in texts if "coder" in text] == [*(f"encoder {i}" for i in range(1, 6)),
+                                                         *(f"decoder {i}" for i in range(1, 6))]
+    assert not any("\u00d71" == text[-2:] and "upsample" in text for text in texts), "the same size is no upsampling"
+
+
 def test_concatenations_reach_over_all_branches():
     found = drawn("googlenet")
     one = scene(found, "stages.0.0")
@@ -326,11 +445,61 @@ def test_concatenations_reach_over_all_branches():
     assert sum(abs(points[1] - bar[3]) < 1 for points in arrows) == 4
 
 
+class Uneven(nn.Module):
+    """No series of branches, and wider on one side, so that its end does not stand below its beginning."""
+
+    def __init__(self, width=7):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+        self.more = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(width))
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        c = self.c(a + b)
+        return torch.cat([b, c, *(conv(c) for conv in self.more)], 1)
+
+
+def test_what_follows_a_graph_is_joined_to_it():
+    for network, size in ((Uneven(), (4, 8, 8)), (Uneven(1), (4, 8, 8))):
+        assert faults_of(scene(diagram(network, size), zoom="block")) == []
+    for cell in ("stages.0.1", "stages.1.0"):
+        one = scene(drawn("nasnet_mobile"), cell)
+        assert faults_of(one) == []
+        bar = next(shape for item in one.items for shape in item.shapes if item.kind == "concatenate" and shape[0] == "r")
+        assert any(abs(x - bar[2] - bar[4] / 2) <= 1 and abs(y - bar[3]) <= 1 for x, y in ends_of(one))
+
+
+def test_norms_that_several_branches_read_stand_on_their_layer():
+    one = scene(drawn("nasnet_mobile"), "stages.0.1")
+    boxes = [shape[2:6] for item in one.items if item.kind in ("conv", "norm") for shape in item.shapes if shape[0] == "r"]
+    assert len(boxes) == 4
+    norms = [shape[2:6] for item in one.items if item.kind == "norm" for shape in item.shapes if shape[0] == "r"]
+    assert all(any(abs(y - above[1] - above[3]) < 1 and abs(x - above[0]) < 1 for above in boxes) for x, y, *_ in norms)
+
+
+def test_an_arrow_points_at_what_is_repeated_and_not_at_its_frame():
+    one = scene(drawn("resnet20"), "stages.0")
+    frame = next(shape for item in one.items for shape in item.shapes if shape[1] == "repeat")
+    tips = [shape[2][1] for item in one.items for shape in item.shapes if shape[0] == "p" and shape[1] == "tip"]
+    assert not any(abs(y - frame[3]) < 1 for y in tips) and faults_of(one) == []
+    assert sum(frame[3] < y < frame[3] + frame[5] for y in tips) == 1
+
+
 def test_repeats_say_how_often():
     texts = [text[4] for text in texts_of(scene(drawn("resnet20"), "stages.0"))]
     assert "\u00d7 3" in texts
     grown = [text[4] for text in texts_of(scene(drawn("densenet_cifar"), "stages.0"))]
     assert any(re.fullmatch(r"concatenate, [\d,]+ to [\d,]+", text) for text in grown)
+
+
+@pytest.mark.parametrize("name, stage, lines", [
+    ("googlenet", "stage 1", ["2 \u00d7 Inception", "3\u00d73 max pool, /2"]), ("googlenet", "stage 3", ["2 \u00d7 Inception"]),
+    ("convnext_tiny", "stage 2", ["2\u00d72 conv, 192, /2", "3 \u00d7 ConvNeXtBlock"]),
+    ("mobilenet_v2", "stage 7", ["InvertedResidual"]), ("efficientnet_b0", "stage 7", ["MBConv"]),
+    ("nasnet_mobile", "stem", ["3\u00d73 conv, 32, /2", "2 \u00d7 Cell"])])
+def test_a_strip_says_what_stands_between_the_blocks(name, stage, lines):
+    item = next(text[5] for text in texts_of(scene(drawn(name))) if text[4] == stage)
+    assert [shape[5] for shape in item.shapes if shape[0] == "t"][1:-1] == lines
 
 
 def test_a_strip_says_what_stages_hold():

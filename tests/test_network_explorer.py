@@ -9,6 +9,8 @@ from cnnlib import list_models
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.widgets import NetworkExplorer
 from cnnlib.widgets.base import MOST_DATA
+from cnnlib.widgets.network import _shorter
+from explorers import EXAMPLES
 from test_widgets import node  # noqa: F401
 from zoo import on_meta
 
@@ -82,6 +84,31 @@ def test_formulas_give_the_numbers_of_the_analysis(node, name):  # noqa: F811
         assert all("NaN" not in (text or "") for text in result["text"])
         if row["kind"] == "conv" and len(row["output"]) == 3:
             assert result["side"] == row["output"][1]
+
+
+def test_inputs_of_a_block_are_told_by_name(node):  # noqa: F811
+    explorer = NetworkExplorer("nasnet_mobile")
+    first, second = (opened(node, explorer, f"stages.0.{i}") for i in (2, 3))
+    for i, group in ((2, first), (3, second)):
+        rows = [row for row in group["rows"] if row["kind"] == "input"]
+        assert [(row["id"], row["label"], row["name"]) for row in rows] == [
+            (-2, f"from stages.0.{i - 2}", f"stages.0.{i - 2}"), (-3, f"from stages.0.{i - 1}", f"stages.0.{i - 1}")]
+        assert all(row["params"] == row["macs"] == row["activations"] == 0 and not row["opens"] for row in rows)
+        texts = [shape[-1] for scene in group["scenes"] for item in scene["items"] for shape in item[2] if shape[0] == "t"]
+        assert sum(text.startswith(f"from stages.0.{i - 2}\n") for text in texts) == len(group["scenes"])
+        assert f"From stages.0.{i - 2} (" in group["scenes"][0]["words"]
+        assert not any("@" in text for text in texts)
+        assert {-2, -3} <= {a for a, _ in group["edges"]}
+        paths = node("network", [["onPaths", group["edges"], -2]])[0]
+    assert explorer.data["groups"]["stages.0.2"][0] == explorer.data["groups"]["stages.0.3"][0], "kept once"
+
+
+@pytest.mark.parametrize("path, shorter", [
+    ("M1 2L1 5.5M1 5.5L4 5.5M9 9L8 7", "M1 2v3.5h3M9 9l-1-2"), ("M0 0C0 5 10 5 10 10L10 12", "M0 0c0 5 10 5 10 10v2"),
+    ("M5 9L1.5 3L8.5 3ZM5 9L1.5 3L8.5 3Z", "M5 9l-3.5-6h7zM5 9l-3.5-6h7z"), ("", ""),
+    ("M0 0L4 0Q8 0 8 4L8 9", "M0 0h4q4 0 4 4v5")])
+def test_paths_are_written_in_few_characters(path, shorter):
+    assert _shorter(path) == shorter
 
 
 def test_own_modules_and_wrong_arguments():
@@ -158,6 +185,31 @@ def test_by_mouse_colour_path_and_link(show):  # noqa: F811
     page.wait_for_selector(".explorer[data-ready]")
     assert page.locator("[aria-current=page]").inner_text() == "Inception"
     assert page.locator(".cx-facts h4").inner_text().startswith("3\u00d73 conv, 128")
+
+
+def test_an_input_can_be_chosen_and_followed(show):  # noqa: F811
+    page = show(NetworkExplorer("nasnet_mobile", part="stages.0.2"))
+    page.locator(".cx-part", has_text="from stages.0.0").click()
+    assert page.locator(".cx-facts h4").inner_text() == "from stages.0.0"
+    assert fact(page, "module") == "stages.0.0" and page.locator("[data-fact=parameters]").count() == 0
+    page.get_by_label("Follow the paths through the chosen layer").check()
+    other = page.locator(".cx-part", has_text="from stages.0.1")
+    assert "off" in other.get_attribute("class") and page.locator(".cx-part:not(.off)").count() > 3
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("name", ["network", "normalization", "question", "stack", "fusion", "block"])
+def test_room_is_kept_until_an_explorer_runs_and_none_is_left(show, name, width):  # noqa: F811
+    page = show(EXAMPLES[name](), width=width)
+    frame, inside = (page.locator(which).bounding_box() for which in (".explorer", ".explorer > *"))
+    assert frame["height"] - inside["height"] < 20, "empty room"
+    kept = page.locator(".explorer").evaluate("""element => {
+        delete element.dataset.ready;
+        return parseFloat(getComputedStyle(element).minHeight);
+    }""")
+    on_a_page = frame["height"] * (1.6 if (name, width) == ("network", 1280) else 1)  # there its facts stand below it
+    assert 0.6 < kept / on_a_page < 1.5, (kept, frame["height"])
+    assert page.evaluate("window.shift") <= 0.15
 
 
 def test_narrow_pages_get_the_narrow_drawing(show):  # noqa: F811

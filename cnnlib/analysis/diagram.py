@@ -6,7 +6,8 @@
 
 Three zooms: the network is a row of stages, a stage a graph of blocks, a block a graph of layers. All three are read
     off
-the trace of one forward pass: what joins, branches and repeats is found, not declared. The groups are those of the
+the trace of one forward pass: what joins, branches and repeats is found, not declared. What reads two different maps
+from outside, such as a cell of NASNet or the decoder of a U-Net, has an input for each. The groups are those of the
 modules; where a module is one long chain, such as VGG's `features`, it is cut where the size of the maps changes.
 """
 
@@ -23,6 +24,7 @@ from .ops import lengths, macs
 from .trace import Call, Step, Trace, trace
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
+ENDS = ("input", "output")  # kinds of what stands for one of several maps that come from outside, or go there
 MOST_LAYERS = 14  # a network of no more units is drawn layer by layer, not stage by stage
 
 MOST_PERIOD = 4  # things that repeat together
@@ -43,7 +45,7 @@ class Part:
         name: dotted name of the module (of a function, of the module that calls it), or of a run of modules:
             "features.0-2".
         kind: of a layer, what it does: "conv", "fc", "pool", "norm", "act", "add", "concatenate", "multiply", "split",
-            "shuffle", "other", ...; of a group, "group".
+            "shuffle", "other", ...; of a group, "group"; in a structure also "input" and "output", see `ENDS`.
         label: in the words of papers, such as "3x3 conv, 64, /2"; of a group, the class of its module or its role.
         code: the line that makes the module, or the function's name.
         input_shape, output_shape: without the batch dimension.
@@ -563,7 +565,7 @@ def describe(layer: _Layer) -> None:
         _describe_convolution(layer, weights[0])
     elif len(weights) == 1:
         out = weights[0].outputs[0].shape[-1]
-        word = "fully connected" if len(weights[0].outputs[0].shape) == 2 else "linear"
+        word = {2: "fully connected", 4: "linear (1\u00d71 conv)"}.get(len(weights[0].outputs[0].shape), "linear")
         layer.kind, layer.label = "fc", f"{word}, {out:,}"
         if weights[0].op == "linear":
             layer.details = {"in": weights[0].args[0].shape[-1], "out": out, "bias": weights[0].args[2] is not None}
@@ -578,7 +580,10 @@ def describe(layer: _Layer) -> None:
     elif len(computing) == 1 or len(set(computing)) == 1 and computing[0] in BINARY:
         _describe_single(layer, computing[0], next(node for node in nodes
                                                    if node.op.removesuffix("_") == computing[0]), name)
-    elif module is not None and type(module).__module__.startswith("torch.nn.modules.activation"):
+    elif module is not None and (type(module).__module__.startswith("torch.nn.modules.activation")
+                                 or set(computing) - {"mul", "add", "sub", "div"} <= set(ACTIVATIONS) and len(
+                                     set(computing) & set(ACTIVATIONS)) == 1 and not any(
+                                         value.parameters for node in nodes for value in node.inputs)):
         layer.kind, layer.label = "act", name
     else:
         layer.kind, layer.label = "other", name or layer.step.replace("_", " ")
@@ -672,12 +677,12 @@ def _describe_single(layer, op, node, name):
     elif "adaptive" in op:
         word = "max" if "max" in op else "average"
         space = shape[2:]
-        layer.kind = "pool"
+        layer.kind = "pool" if space != inputs[0].shape[2:] else "pass"  # a pixel is its own mean
         layer.label = f"global {word} pool" if math.prod(space) == 1 else f"{word} pool to {by(space)}"
     elif op in ("mean", "amax", "sum", "max") and inputs and len(inputs[0].shape) == 4:
         before, after = inputs[0].shape, [length for length in shape]
         spatial = math.prod(after) == before[0] * before[1]
-        layer.kind = "pool" if spatial else "other"
+        layer.kind = "other" if not spatial else "pool" if math.prod(before[2:]) > 1 else "pass"
         layer.label = f"global {'max' if 'max' in op else 'average'} pool" if spatial else f"{op} over channels"
     elif op in ("mean", "sum") and inputs and len(inputs[0].shape) == 3:
         layer.kind, layer.label = "pool", "average over tokens"
@@ -686,6 +691,8 @@ def _describe_single(layer, op, node, name):
         factor = after[0] / before[0] if before else 1
         layer.kind = "resize"
         layer.label = f"upsample \u00d7{factor:g}" if factor == int(factor) else f"resize to {by(after)}"
+        if before == after and "upsample" in op:
+            layer.kind = "pass"
     elif op in ("pixel_shuffle", "pixel_unshuffle", "im2col", "unfold"):
         layer.kind, layer.label = "resize", op.replace("_", " ")
     elif "pad" in op:
@@ -880,6 +887,7 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
         children += child.children if opened else [child]
     _adopt(root, children)
     if not _is_chain(root):
+        _bundle_runs(root)
         _bundle_ends(root)
         return
     if all(isinstance(child, _Group) for child in root.children):
@@ -942,9 +950,51 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
             continue
         is_head = _side(run[-1]) == 1 and i == len(runs) - 1
         plain = not any(isinstance(thing, _Group) for thing in run)
-        role = "transition" if stages and plain else "stage"
+        between = any(thing in stages for later in runs[i + 1 :] for thing in later)
+        role = "transition" if plain and between else "stage"
         role = "head" if is_head else "stem" if i == 0 and has_stages and plain else role
         group = _Group(_run_name(run, root), role, "", root)
+        _adopt(group, run)
+        children.append(group)
+    _adopt(root, children)
+
+
+def _bundle_runs(root: _Group) -> None:
+    """Stages of a network that is no chain, such as a U-Net: what follows one after the other at one size, read from
+    outside at its end alone.
+
+    A join takes in what is resized, cropped or fitted for it by one convolution and read by nothing else.
+    """
+    if len(root.children) <= MOST_LAYERS:
+        return
+    reads, readers = _edges_between(root)
+    order = {child: i for i, child in enumerate(root.children)}
+    runs = {}  # the last of a run -> all of it
+
+    def goes_on(before, child):
+        if isinstance(before, _Group):
+            return before.label == child.label if isinstance(child, _Group) else child.kind in STRIPS
+        return True
+
+    for child in sorted(root.children, key=order.get):
+        sources = list(dict.fromkeys(source for source in reads[child] if source is not None))
+        alone = [source for source in sources if set(readers[source]) == {child} and source in runs
+                 and 2 / 3 < _side(source) / _side(child) < 3 / 2]  # without padding sizes change a little
+        if len(sources) == 1 and None not in reads[child] and alone and goes_on(sources[0], child):
+            runs[child] = [*runs.pop(sources[0]), child]
+        elif len(sources) > 1 and isinstance(child, _Layer) and child.kind in JOINS:
+            fitted = [source for source in alone if all(isinstance(thing, _Layer) for thing in runs[source])
+                      and sum(thing.kind in HEAVY for thing in runs[source]) < 2]
+            runs[child] = [thing for source in fitted for thing in runs.pop(source)] + [child]
+        else:
+            runs[child] = [child]
+    children = []
+    for run in sorted(runs.values(), key=lambda run: order[run[-1]]):
+        if len(run) == 1:
+            children += run
+            continue
+        is_head = run[-1] is root.children[-1] and all(isinstance(thing, _Layer) for thing in run)
+        group = _Group(_run_name(run, root), "head" if is_head else "stage", "", root)
         _adopt(group, run)
         children.append(group)
     _adopt(root, children)
@@ -969,19 +1019,27 @@ def _bundle_ends(root: _Group) -> None:
     _adopt(root, children)
 
 
+SIDES = ("encoder", "decoder", "down", "up")  # modules whose parts are told by their names
+
+
 def _name_stages(parts: list[Part]) -> None:
     """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; what holds no block keeps its class."""
-    number = 0
+    number, numbers = 0, {}
     tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
         if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
             part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head",
                                                                             "classifier") else part.label
-        elif part.details.get("stage") or part.details.pop("block", False) or part.label in (*CONTAINERS,
+        elif part.details.get("stage") or part.details.get("block") or part.label in (*CONTAINERS,
                 "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
-            number += 1
-            part.label = f"stage {number}"
+            side = next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), None)
+            if side:
+                numbers[side] = numbers.get(side, 0) + 1
+                part.label = f"{side} {numbers[side]}"
+            else:
+                number += 1
+                part.label = f"stage {number}"
         else:
             part.label = part.label.strip("_")
 
@@ -1020,7 +1078,8 @@ class Unit:
     def key(self):
         # Shapes of concatenations, norms and activations follow from what is around: they grow through a dense block.
         # Constants by which maps are scaled may differ from block to block, as in NFNet: the drawing tells their range.
-        return tuple((part.kind, part.details.get("sign", part.label),
+        # Where an input comes from differs from block to block; which of the inputs it is does not.
+        return tuple((part.kind, part.details.get("sign", part.details.get("number", part.label)),
                       () if part.kind in ("concatenate", *STRIPS) else part.output_shape) for part in self.layers)
 
     def parts(self) -> list[Part]:
@@ -1034,6 +1093,7 @@ class Box:
     part: Part
     inner: "Series | None"
     summary: tuple
+    results: list  # shapes of the maps that it gives out, if they are several
     looks: tuple  # what is inside, whether it is drawn or not: only what is the same throughout is a repeat
 
     def key(self):
@@ -1111,27 +1171,110 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, peri
             holder[layer.id] = thing.id
     own = {thing.id: thing for thing in things}
     edges, seen = [], set()
+    given, results = _ends(diagram, part, holder)
+    own |= {end.details["place"]: end for end in (*given.values(), *results.values())}
+    edges += [[INPUT, end.details["place"], Series([])] for end in given.values()]
     for source, target in diagram.edges:
         a, b = holder.get(source, INPUT), holder.get(target, OUTPUT)
+        if a == INPUT and b != OUTPUT and source in given:
+            a = given[source].details["place"]
+        elif b == OUTPUT and a != INPUT and source in results:
+            b = results[source].details["place"]
         if a == b or (a, b) == (INPUT, OUTPUT) or (source not in holder and target not in holder):
             continue
         # Two groups are joined by one line for each layer that is read; one layer is read twice only by a join.
-        key = (source, b) if b != OUTPUT else (source, OUTPUT)
-        if key in seen and not (b in own and own[b].is_layer):
+        if (source, b) in seen and not (b in own and own[b].is_layer and own[b].kind != "output"):
             continue
-        seen.add(key)
+        seen.add((source, b))
         edges.append([a, b, Series([])])
+    edges += [[end.details["place"], OUTPUT, Series([])] for end in results.values()]
 
     def thing_of(id):
         thing = own[id]
         if thing.is_layer:
             return Unit([thing])
         inner = _structure(diagram, thing, by_layers=True, nested=False)
-        return Box(thing, inner if nested else None, summary(inner), inner.key())
+        results = [part.output_shape for part in inner.parts() if part.kind == "output"]
+        return Box(thing, inner if nested else None, summary(inner), results, inner.key())
 
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}
     return _finish(series, parent_of, period)
+
+
+def _ends(diagram: Diagram, part: Part, holder: dict) -> tuple[dict[int, Part], dict[int, Part]]:
+    """Source -> a part that stands for it, for the maps that come into `part` if they are several, and for those that
+    leave it.
+
+    `place` is its number among the nodes: inputs before all layers, outputs behind them.
+    """
+    read, left = {}, {}  # source -> what reads it
+    for source, target in diagram.edges:
+        if source not in holder and target in holder:
+            read.setdefault(source, []).append(target)
+        elif source in holder and target not in holder:
+            left.setdefault(source, []).append(target)
+    given, results = {}, {}
+    if len(read) > 1:
+        for i, (source, name) in enumerate(zip(sorted(read), _where(diagram, part, sorted(read), distinct=True))):
+            made_by = diagram.parts[source] if source != INPUT else None
+            given[source] = Part(source, made_by.name if made_by else "", "input", f"from {name}",
+                                 code=made_by.code if made_by else "",
+                                 output_shape=made_by.output_shape if made_by else diagram.input_shape,
+                                 details={"number": i + 1, "place": OUTPUT - len(read) + i})
+    if len(left) > 1:
+        order = sorted(left)
+        targets = list(dict.fromkeys(target for source in order for target in left[source]))
+        names = dict(zip(targets, _where(diagram, part, targets, distinct=False)))
+        for i, source in enumerate(order):
+            readers = list(dict.fromkeys(names[target] for target in left[source]))
+            words = " and ".join(readers) if len(readers) < 3 else f"{readers[0]} and {len(readers) - 1} more"
+            results[source] = Part(source, diagram.parts[source].name, "output", f"to {words}",
+                                   output_shape=diagram.parts[source].output_shape,
+                                   details={"number": i + 1, "place": len(diagram.parts) + i})
+    return given, results
+
+
+RESULTS = {"add": "sum", "multiply": "product", "concatenate": "concatenation", "mean": "mean",
+           "subtract": "difference", "maximum": "maximum"}
+
+
+def _where(diagram: Diagram, part: Part, ids: Sequence[int], distinct: bool) -> list[str]:
+    """Where these layers are, seen from `part`: the names of the largest groups that do not hold it.
+
+    Parts of the whole are told by their labels. If they are to be `distinct`, those that would share a name get longer
+    ones; outputs of one module are counted.
+    """
+    around, above = {part.id}, part.parent
+    while above is not None:
+        around.add(above)
+        above = diagram.parts[above].parent
+    own = {diagram.parts[id].name for id in around}
+    names, longer = [], []
+    for id in ids:
+        if id in (INPUT, OUTPUT):
+            names.append("the input" if id == INPUT else "the output")
+            longer.append([])
+            continue
+        layer = thing = diagram.parts[id]
+        while thing.parent not in around:
+            thing = diagram.parts[thing.parent]
+        inside = f" in {layer.name}" if layer.name else ""
+        words = f"the {RESULTS.get(layer.kind, layer.label)}{inside}"
+        known = thing.label if thing.parent == 0 and not thing.is_layer else thing.name  # "encoder 2", "stem"
+        block = thing.name.rpartition(".")[0]
+        if thing.is_layer and block in diagram.aliases and block not in own:
+            known = block  # the convolution with its norm and activation
+        names.append(words if thing.is_layer and thing.name in own else known)
+        pieces = layer.name.split(".")
+        longer.append([name for i in range(len(pieces)) if len(name := ".".join(pieces[: i + 1])) > len(thing.name)])
+    short = names[:]
+    while distinct and (doubled := [i for i, name in enumerate(names) if names.count(name) > 1 and longer[i]]):
+        for i in doubled:
+            names[i] = longer[i].pop(0)
+    same = [short[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return [f"{name}, output {same[: i + 1].count(name)}" if distinct and same.count(name) > 1 else name
+            for i, name in enumerate(same)]
 
 
 def _reduce(edges: list, thing_of) -> Series:
@@ -1163,7 +1306,7 @@ def _reduce(edges: list, thing_of) -> Series:
                     _take(out[node], edge)
                     _take(into[target], edge)
                 pending[target] = pending[node] = None
-        if node >= 0 and len(into.get(node, ())) == 1 and len(out[node]) == 1:
+        if node not in (INPUT, OUTPUT) and len(into.get(node, ())) == 1 and len(out[node]) == 1:
             first, second = into[node][0], out[node][0]
             first[2] = Series([*first[2].items, thing_of(node), *second[2].items])
             first[1] = second[1]
@@ -1173,9 +1316,9 @@ def _reduce(edges: list, thing_of) -> Series:
     left = [edge for edges in out.values() for edge in edges]
     if len(left) == 1:
         return left[0][2]
-    nodes = sorted({end for edge in left for end in edge[:2] if end >= 0})
+    nodes = sorted({end for edge in left for end in edge[:2] if end not in (INPUT, OUTPUT)})
     number = {node: i for i, node in enumerate(nodes)} | {INPUT: INPUT, OUTPUT: OUTPUT}
-    ordered = sorted(left, key=lambda edge: (edge[0], edge[1] if edge[1] >= 0 else math.inf))
+    ordered = sorted(left, key=lambda edge: (number[edge[0]], edge[1] if edge[1] != OUTPUT else math.inf))
     graph = Graph([thing_of(node) for node in nodes], [(number[a], number[b], series) for a, b, series in ordered])
     return Series(_split_graph(graph))
 
@@ -1271,9 +1414,23 @@ def _finish(series: Series, parent_of: dict, period: int) -> Series:
             branches = [_finish(branch, parent_of, period) for branch in item.branches]
             item = Parallel(sorted(branches, key=lambda branch: not branch.items))  # shortcuts last
         elif isinstance(item, Graph):
+            item = _with_strips(item, parent_of)
             item = Graph(item.nodes, [(a, b, _finish(inner, parent_of, period)) for a, b, inner in item.edges])
         items.append(item)
     return Series(fold(fuse(items, parent_of), period))
+
+
+def _with_strips(graph: Graph, parent_of: dict) -> Graph:
+    """The graph with norms and activations that are nodes, since several things read them, on the layer they follow."""
+    nodes, edges = graph.nodes[:], graph.edges[:]
+    for i, node in enumerate(nodes):
+        into = [j for j, edge in enumerate(edges) if edge[1] == i]
+        if len(into) == 1 and isinstance(node, Unit) and node.layers[0].kind in STRIPS:
+            a, b, series = edges[into[0]]
+            *rest, last = fuse([*series.items, node], parent_of)
+            if len(last.layers) > 1:
+                nodes[i], edges[into[0]] = last, (a, b, Series(rest))
+    return Graph(nodes, edges)
 
 
 def fuse(items: list, parent_of: dict) -> list:
@@ -1411,7 +1568,7 @@ def summary(series: Series) -> tuple[str, ...]:
     for item in series.items:
         if isinstance(item, Unit):
             for layer, label in rows_of(item):
-                if layer.kind not in STRIPS and layer.kind not in JOINS and layer.kind != "split":
+                if layer.kind not in (*STRIPS, *JOINS, *ENDS, "split"):
                     lines.append(label)
         elif isinstance(item, Parallel):
             inside = sorted((summary(branch) for branch in item.branches if branch.items), key=len)
@@ -1432,6 +1589,6 @@ def summary(series: Series) -> tuple[str, ...]:
                 count = things.count(thing)
                 lines.append(f"{count} \u00d7 ({thing})" if count > 1 else thing)
         elif isinstance(item, Box):
-            lines.append(item.part.label)
+            lines += item.summary if item.part.label in CONTAINERS else [item.part.label]
     runs = [(line, len(list(run))) for line, run in groupby(lines)]
     return tuple(line if count == 1 else f"{count} \u00d7 ({line})" for line, count in runs)

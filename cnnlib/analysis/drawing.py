@@ -21,9 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagram import (CONTAINERS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part, Repeat,
-                      Series, Unit, by,
-                      rows_of, summary)
+from .diagram import (CONTAINERS, ENDS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part,
+                      Repeat, Series, Unit, by, rows_of, summary)
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
 ADVANCES = [
@@ -123,7 +122,8 @@ def line(points: Sequence[float], arrow: bool = False) -> Item:
             s = 1 if dx > 0 else -1
             shapes.append(["p", "tip", [x, y, x - 6 * s, y - 3.5, x - 6 * s, y + 3.5]])
         else:
-            shapes.append(["p", "tip", [x, y, x - 3.5, y - 6, x + 3.5, y - 6]])
+            s = 1 if dy > 0 else -1
+            shapes.append(["p", "tip", [x, y, x - 3.5, y - 6 * s, x + 3.5, y - 6 * s]])
     return Item(None, "line", shapes)
 
 
@@ -132,6 +132,7 @@ class Style:
     numbers: bool = True
     label_width: float = 170  # at which labels of layers are broken
     nested: bool = True
+    ends: float = 0  # room for a text that stands in for that of an input or output; 0 for the text itself
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
@@ -165,6 +166,8 @@ def place_unit(unit: Unit, style: Style, least: float = 0) -> Placed:
     first = unit.layers[0]
     if first.kind in JOINS and first.kind != "concatenate" and len(unit.layers) == 1:
         return place_join(first)
+    if first.kind in ENDS:
+        return place_end(first, style)
     rows, width = [], least
     strips = []  # neighbouring strips share a row if they fit
 
@@ -242,28 +245,67 @@ def place_join(part: Part) -> Placed:
     return Placed(RADIUS, RADIUS, 2 * RADIUS, [Item(part.id, part.kind, [["c", "box", 0, RADIUS, RADIUS], *lines])])
 
 
+def place_end(part: Part, style: Style) -> Placed:
+    """One of several maps that come from outside, or go there: where from, where to, and its shape."""
+    lines = [stand_in(part)] if style.ends else wrap(part.label, style.label_width, "small")
+    if style.numbers and part.output_shape:
+        lines.append(shape_text(part.output_shape))
+    width = max(style.ends, *(text_width(text, "small") for text in lines)) + 2 * PAD + 4
+    height = len(lines) * LINE["small"] + 8
+    shapes: list[list] = [["r", "box", -width / 2, 0, width, height, 12]]
+    shapes += [["t", "small", 0, 4 + LINE["small"] * (i + 0.5), "middle", text] for i, text in enumerate(lines)]
+    shown = part.id if part.kind == "input" and part.id != INPUT else None
+    return Placed(width / 2, width / 2, height, [Item(shown, part.kind, shapes)])
+
+
+def stand_in(part: Part) -> str:
+    """ "@1" for the first input, "#2" for the second output: what is the same in blocks that are equal inside."""
+    return f"{'@' if part.kind == 'input' else '#'}{part.details['number']}"
+
+
+def end_of(item, kind: str) -> int:
+    """The number of the input that comes first in an item, or of the output that comes last; 0 if there is none.
+
+    Where there are several, they are all there is: nothing else comes from outside, or goes there.
+    """
+    if isinstance(item, Series):
+        return end_of(item.items[0 if kind == "input" else -1], kind) if item.items else 0
+    if isinstance(item, Unit):
+        part = item.layers[0 if kind == "input" else -1]
+        return part.details["number"] if part.kind == kind else 0
+    if isinstance(item, Parallel):
+        return min(end_of(branch, kind) for branch in item.branches)
+    if isinstance(item, Graph):
+        mine = [end_of(series, kind) or end_of(item.nodes[b if kind == "input" else a], kind)
+                if not series.items and (b if kind == "input" else a) >= 0 else end_of(series, kind)
+                for a, b, series in item.edges if (a == INPUT if kind == "input" else b == OUTPUT)]
+        return min(mine, default=0)
+    return 0
+
+
 def place_box(box: Box, style: Style) -> Placed:
     """A group in a frame with its inside, or, where there is no room for that, in a few words."""
     part = box.part
     if box.inner is not None and style.nested:
         inner = place_series(box.inner, style, ends=True)
-        title = part.label
+        title = title_of(part)
         wide = text_width(title, "title") + 2 * PAD
         left = inner.left + 10
         right = max(inner.right + 10, wide + 4)  # the title stands on the right of the line that enters
         head = 22
         items = [Item(part.id, "frame", [["r", "frame", -left, 0, left + right, inner.height + head + 10, 6],
                                          ["t", "title", PAD + 2, 12, "start", title]])]
-        return Placed(left, right, inner.height + head + 10,
-                      [*items, line([0, 0, 0, head]), *moved(inner.items, 0, head),
-                       line([0, head + inner.height, 0, head + inner.height + 10])])
-    lines = [("title", part.label)]
+        lines = [] if end_of(box.inner, "input") else [line([0, 0, 0, head])]
+        if not end_of(box.inner, "output"):
+            lines.append(line([0, head + inner.height, 0, head + inner.height + 10]))
+        return Placed(left, right, inner.height + head + 10, [*items, *lines, *moved(inner.items, 0, head)])
+    lines = [("title", title_of(part))]
     words = [style.label(text) for text in box.summary]
     if len(words) > 6:
         words = [*words[:5], f"\u2026 {len(words) - 5} more"]
     lines += [("small", piece) for text in words for piece in wrap(text, style.label_width, "small")]
     if style.numbers and part.output_shape:
-        lines.append(("small", f"\u2192 {shape_text(part.output_shape)}"))
+        lines += [("small", f"\u2192 {shape_text(shape)}") for shape in box.results or [part.output_shape]]
     width = max(text_width(text, kind) for kind, text in lines) + 2 * PAD
     shapes, y = [], 5.0
     for kind, text in lines:
@@ -272,6 +314,13 @@ def place_box(box: Box, style: Style) -> Placed:
     height = y + 5
     return Placed(width / 2, width / 2, height, [Item(part.id, "group",
                                                       [["r", "box", -width / 2, 0, width, height, 6], *shapes])])
+
+
+def title_of(part: Part) -> str:
+    """The class of a group; of one without a class of its own, the end of its name, such as "branches.0"."""
+    pieces = part.name.split(".")
+    kept = 2 if pieces[-1].isdigit() else 1
+    return ".".join(pieces[-kept:]) if part.label in CONTAINERS and part.name else part.label
 
 
 def place_repeat(repeat: Repeat, style: Style) -> Placed:
@@ -285,11 +334,12 @@ def place_repeat(repeat: Repeat, style: Style) -> Placed:
                                    ["t", "title", right + 5, height / 2, "start", text]])]
     return Placed(left, right + wide + 5, height, [
         *items, line([0, 0, 0, top], arrow=starts_with_box(repeat.body)), *moved(inner.items, 0, top),
-        line([0, top + inner.height, 0, height])])
+        line([0, top + inner.height, 0, height])], is_box=False)
 
 
 def starts_with_box(series: Series) -> bool:
-    return bool(series.items) and isinstance(series.items[0], (Unit, Box, Repeat))
+    """Whether an arrow ends at the beginning; into the frame of a repeat goes a line, whose arrow is inside."""
+    return bool(series.items) and isinstance(series.items[0], (Unit, Box))
 
 
 def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
@@ -307,7 +357,7 @@ def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
             i += 1
         placed = place_parallel(thing, join, style) if isinstance(thing, Parallel) else place(thing, style)
         if before is not None:
-            gap = GAP if placed.is_box else 10
+            gap = GAP if placed.is_box or isinstance(thing, Repeat) else 10
             items.append(line([0, y, 0, y + gap], arrow=placed.is_box))
             y += gap
         items += moved(placed.items, 0, y)
@@ -322,8 +372,12 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
     """Branches side by side between a fork and, if there is one, the join below them; shortcuts are plain lines.
 
     One branch beside shortcuts stays on the axis and the shortcuts pass on the right; a gate, which multiplies, hangs
-    on the right, and what it scales stays on the axis. More branches stand symmetrically.
+    on the right, and what it scales stays on the axis. More branches stand symmetrically, and so do those of different
+    inputs, which begin beside each other without a fork.
     """
+    fed, gives = (bool(end_of(parallel, kind)) for kind in ENDS)
+    if fed:
+        parallel = Parallel(sorted(parallel.branches, key=lambda branch: end_of(branch, "input")))
     full = [branch for branch in parallel.branches if branch.items]
     count = len(parallel.branches) - len(full)
     columns = [place_series(branch, style) for branch in full]
@@ -336,7 +390,7 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
             columns, heads, on_axis = [bare] * count + columns, [False] * count + heads, 0
         else:
             columns, heads, on_axis = columns + [bare] * count, heads + [False] * count, 0
-    elif len(full) == 2 and not count and not is_bar:
+    elif len(full) == 2 and not count and not is_bar and not fed and not gives:
         longer = 0 if columns[0].height >= columns[1].height else 1
         columns, heads = [columns[longer], columns[1 - longer]], [heads[longer], heads[1 - longer]]
         on_axis = 0
@@ -352,9 +406,10 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
         xs = [x - middle for x in xs]
     fork = 12
     tall = max(column.height for column in columns)
-    top, bottom = fork + GAP - 4, fork + GAP - 4 + tall
+    top = 0 if fed else fork + GAP - 4
+    bottom = top + tall
     items = []
-    end = bottom + GAP - 2
+    end = bottom + (GAP - 2 if not gives else 0)
     if is_bar:
         low, high = min(xs), max(xs)
         joined = place_unit(join, style, least=max(2 * max(-low, high) + 24, 0))
@@ -363,12 +418,15 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
     else:
         joined = None
     for x, column, has_head in zip(xs, columns, heads):
-        start = top + (tall - column.height) / 2
+        start = top if fed else bottom - column.height if gives else top + (tall - column.height) / 2
         lead = [x, start] if column.items else [x, bottom]
         path = [0, 0, 0, lead[1]] if x == 0 else [0, 0, 0, fork - 4, x, fork - 4, *lead]
-        items.append(line(path, arrow=has_head))
+        if not fed:
+            items.append(line(path, arrow=has_head))
         items += moved(column.items, x, start)
         low = start + column.height if column.items else bottom
+        if gives:
+            continue
         if joined is None:
             items.append(line([x, low, x, end - 8, 0, end - 8, 0, end] if x else [0, low, 0, end]))
         elif is_bar or x == 0:
@@ -395,12 +453,15 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     A series on an edge becomes a node; an edge over several layers keeps a lane of its own in each.
     """
     nodes = [place(node, style) for node in graph.nodes]
-    heads = [isinstance(node, (Unit, Box, Repeat)) for node in graph.nodes]
+    heads = [isinstance(node, (Unit, Box)) for node in graph.nodes]
+    ends = [[end_of(node, kind) for node in graph.nodes] for kind in ENDS]
     edges = []
     for a, b, series in graph.edges:
         if series.items:
             nodes.append(place_series(series, style))
             heads.append(starts_with_box(series))
+            for numbers, kind in zip(ends, ENDS):
+                numbers.append(end_of(series, kind))
             edges += [(a, len(nodes) - 1), (len(nodes) - 1, b)]
         else:
             edges.append((a, b))
@@ -409,7 +470,10 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     nodes += [lane, lane]
     heads += [False, False]
     edges = [(source if a == INPUT else a, sink if b == OUTPUT else b) for a, b in edges]
-    rank = ranks(len(nodes), edges, source, sink)
+    fed, gives = ({node for node, number in enumerate(numbers) if number} for numbers in ends)
+    rank = ranks(len(nodes), edges, source, sink, fed)
+    for node in gives:
+        rank[node] = rank[sink] - 1
     count = len(nodes)
     links = []  # (upper, lower) between neighbouring layers
     for a, b in edges:
@@ -421,6 +485,7 @@ def place_graph(graph: Graph, style: Style) -> Placed:
             links.append((upper, len(nodes) - 1))
             upper = len(nodes) - 1
         links.append((upper, b))
+    links = [(a, b) for a, b in links if not (a == source and b in fed or a in gives and b == sink)]
     levels = [[] for _ in range(max(rank) + 1)]
     for node, level in enumerate(rank):
         levels[level].append(node)
@@ -431,18 +496,19 @@ def place_graph(graph: Graph, style: Style) -> Placed:
         below[a].append(b)
     levels = ordered(levels, above, below)
     xs = balanced(levels, above, below, nodes, count)
-    axis = xs[source]
+    axis = xs[sink] if fed and not gives else xs[source]
     y, items = 0.0, []
     tops = {}
     bounds = []
     for i, level in enumerate(levels):
-        if i:
+        if i and not (i == 1 and fed or i == len(levels) - 1 and gives):
             span = max((abs(xs[a] - xs[b]) for b in level for a in above[b]), default=0)
             y += max(GAP + 4, min(64, 18 + 0.12 * span)) if i < len(levels) else GAP
         tall = max(nodes[node].height for node in level)
         bounds.append((y, y + tall))
         for node in level:
-            tops[node] = y + (tall - nodes[node].height) / 2
+            room = tall - nodes[node].height
+            tops[node] = y + (0 if node in fed else room if node in gives else room / 2)
         y += tall
     for a, b in links:
         (_, out), (into, _) = bounds[rank[a]], bounds[rank[b]]
@@ -451,6 +517,9 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     for level in levels:
         for node in level:
             items += moved(nodes[node].items, xs[node] - axis, tops[node])
+    if not gives and abs(xs[sink] - axis) > 0.05:  # what follows stands on the axis
+        items.append(curve(xs[sink] - axis, y, y, 0, y + GAP, y + GAP, False))
+        y += GAP
     left = max(nodes[node].left - (xs[node] - axis) for node in range(len(nodes)))
     right = max(nodes[node].right + (xs[node] - axis) for node in range(len(nodes)))
     return Placed(left, right, y, items, False)
@@ -470,8 +539,8 @@ def curve(x: float, start: float, out: float, to_x: float, into: float, end: flo
     return Item(None, "line", shapes)
 
 
-def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int) -> list[int]:
-    """Longest paths from the source; what nothing holds from above moves down to what reads it."""
+def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int, fixed: Iterable[int] = ()) -> list[int]:
+    """Longest paths from the source; what nothing holds from above moves down to what reads it, but for the `fixed`."""
     readers = [[] for _ in range(count)]
     waiting = [0] * count
     for a, b in edges:
@@ -492,7 +561,8 @@ def ranks(count: int, edges: Sequence[tuple[int, int]], source: int, sink: int) 
     for _, b in edges:
         sources[b] += 1
     for node in reversed(order):
-        if node not in (source, sink) and sources[node] <= 1 and len(readers[node]) == 1 and readers[node][0] != sink:
+        free = node not in (source, sink, *fixed) and sources[node] <= 1
+        if free and len(readers[node]) == 1 and readers[node][0] != sink:
             rank[node] = rank[readers[node][0]] - 1
     return rank
 
@@ -598,17 +668,26 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             lines += [("small", ", ".join(others + strips))] if others or strips else []
             cells.append(Cell(main.id, main.kind, main.output_shape, times, lines))
         elif isinstance(item, Box):
-            lines = [("title", item.part.label if times == 1 else f"{times} \u00d7 {item.part.label}")]
-            blocks = contents(diagram, item.part, style)
-            lines += [("small", text) for text in blocks]
-            count = len(blocks_in(diagram, item.part))
-            last = [layer.kind for layer in diagram.layers(item.part) if layer.kind in HEAVY]
-            kind = "fc" if last and last[-1] == "fc" and len(item.part.output_shape) == 1 else "conv"
-            cells.append(Cell(item.part.id, kind, item.part.output_shape, max(times, count), lines))
+            cells.append(cell_of(diagram, item.part, style, times))
         elif isinstance(item, Parallel) and not any(branch.items for branch in item.branches):
             continue
         else:
             return None
+    return with_shapes(cells, style)
+
+
+def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
+    """A group as the map that it gives out, with its blocks in words."""
+    lines = [("title", part.label if times == 1 else f"{times} \u00d7 {part.label}")]
+    lines += [("small", text) for text in contents(diagram, part, style)]
+    count = len(blocks_in(diagram, part))
+    last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
+    kind = "fc" if last and last[-1] == "fc" and len(part.output_shape) == 1 else "conv"
+    return Cell(part.id, kind, part.output_shape, max(times, count), lines)
+
+
+def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
+    """The cells with their shapes as a last line, where the words have not said them."""
     for cell in cells:
         said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
@@ -617,10 +696,20 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
 
 
 def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
-    """What a stage consists of: "6 x Bottleneck" for its blocks, or its layers where it has none."""
+    """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
+    layers where it has no blocks."""
+    if part.details.get("block") and part.code.isidentifier() and part.code not in (*CONTAINERS, part.label):
+        return [part.code]
     blocks = blocks_in(diagram, part)
     if blocks:
-        return [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
+        layers = [style.label(child.label) for child in map(diagram.parts.__getitem__, part.children)
+                  if child.kind in ("conv", "pool")]
+        order = [diagram.parts[child].is_layer for child in part.children if diagram.parts[child].kind in (
+            "conv", "pool", "group")]
+        lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
+        if len(layers) > 2:
+            return lines
+        return layers + lines if order and order[0] else lines + layers
     lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
@@ -677,9 +766,10 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
     solids = [solid(cell, 72 if narrow else 104, largest) for cell in cells]
     if narrow:
-        return ladder(cells, solids, width)
+        return column(cells, solids, width)
     arrow = 16
-    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 104, kind)] for cell in cells]
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, 132 if kind == "small" else 104, kind)]
+             for cell in cells]
     widths = [max([wide, *(text_width(text, kind) for kind, text in lines)]) + 6
               for (wide, _, _), lines in zip(solids, texts)]
     one_row = sum(widths) + arrow * (len(widths) - 1) <= width
@@ -730,7 +820,7 @@ def even_rows(widths: Sequence[float], arrow: float, most: float) -> list[list[i
     return fill(high)
 
 
-def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[Item]]:
+def column(cells: list[Cell], solids, width: float) -> tuple[float, float, list[Item]]:
     room = max(wide for wide, _, _ in solids)
     texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)]
              for cell in cells]
@@ -753,6 +843,95 @@ def ladder(cells: list[Cell], solids, width: float) -> tuple[float, float, list[
     return right, y, items
 
 
+# A network that goes down and up again, as two columns
+
+
+@dataclass
+class Ladder:
+    """Down one side and up the other: parts in forward order, (row, side) of each, and what passes across."""
+
+    parts: list[Part]
+    rows: list[int]  # the input stands in row 0
+    turn: int  # number of parts on the way down
+    across: list[tuple[int, int]]
+
+
+def ladder_of(diagram: Diagram) -> Ladder | None:
+    """How a network is laid out that goes down and up again beside its own maps, such as a U-Net; None for others.
+
+    All parts must follow one after the other, maps become smaller and then larger, and what else is read goes from a
+    part on the way down to one on the way up, the later the earlier.
+    """
+    parts = [diagram.parts[child] for child in diagram.parts[0].children]
+    holder = {layer.id: i for i, part in enumerate(parts) for layer in diagram.layers(part)} | {INPUT: -1}
+    pairs = {(holder[a], holder[b]) for a, b in diagram.edges if b != OUTPUT and holder[a] != holder[b]}
+    if not all(len(part.output_shape) == 3 and (i - 1, i) in pairs for i, part in enumerate(parts)):
+        return None
+    across = sorted(pair for pair in pairs if pair[1] - pair[0] > 1)
+    sides = [part.output_shape[1] for part in parts]
+    turn = sides.index(min(sides)) + 1
+    down, up = sides[:turn], sides[turn:]
+    if not across or down != sorted(down, reverse=True) or up != sorted(up):
+        return None
+    if not all(0 <= a < turn <= b for a, b in across) or len({b for _, b in across}) < len(across) or [
+            a for a, _ in sorted(across, key=lambda pair: pair[1])] != sorted((a for a, _ in across), reverse=True):
+        return None
+    beside = {b: a + 1 for a, b in across}
+    rows = [i + 1 for i in range(turn)]
+    for i in range(turn, len(parts)):
+        rows.append(beside.get(i, rows[-1] - 1))
+    if len(set(rows[turn:])) < len(parts) - turn or rows[turn:] != sorted(rows[turn:], reverse=True) or (
+            rows[turn] >= turn):
+        return None
+    return Ladder(parts, rows, turn, across)
+
+
+def two_columns(diagram: Diagram, ladder: Ladder, style: Style, narrow: bool) -> tuple[float, float, list[Item]]:
+    """The way down on the left and the way up on the right, a row for each size, words on the outer sides."""
+    cells = [Cell(part.id, part.kind, part.output_shape, 1, [("main", style.label(part.label))]) if part.is_layer else
+             cell_of(diagram, part, style) for part in ladder.parts]
+    cells = with_shapes([Cell(None, "input", diagram.input_shape, 1, [("title", "input")]), *cells], style)
+    for cell in cells:
+        cell.copies = 1
+    rows, turn = [0, *ladder.rows], ladder.turn + 1
+    largest = max(max(cell.shape[1:]) for cell in cells)
+    solids = [solid(cell, 44 if narrow else 88, largest, 0.75 if narrow else 1.0) for cell in cells]
+    room = max(wide for wide, _, _ in solids)
+    middle = 34 if narrow else 96
+    most = (NARROW - 2 * room - middle - 16) / 2 if narrow else 190
+    texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, most, kind)] for cell in cells]
+    wide = [max((text_width(text, kind) for lines in some for kind, text in lines), default=0)
+            for some in (texts[:turn], texts[turn:])]
+    axes = (wide[0] + 8 + room / 2, wide[0] + 8 + room + middle + room / 2)  # of the solids on both sides
+    tall = [max(max(solids[i][1], sum(LINE[kind] for kind, _ in texts[i])) for i in range(len(cells)) if rows[i] == row)
+            for row in range(min(rows), max(rows) + 1)]
+    tops = {row: sum(tall[: row - min(rows)]) + 18 * (row - min(rows)) for row in set(rows)}
+    centre = {row: tops[row] + tall[row - min(rows)] / 2 for row in tops}
+    items = []
+    for i, (cell, (w, h, shapes)) in enumerate(zip(cells, solids)):
+        axis, y = axes[i >= turn], centre[rows[i]]
+        one = Item(shapes.part, shapes.kind, moved([shapes], axis - w / 2, y - h / 2)[0].shapes, shapes.mark)
+        text_y = y - sum(LINE[kind] for kind, _ in texts[i]) / 2
+        for kind, text in texts[i]:
+            x, anchor = (axis - room / 2 - 8, "end") if i < turn else (axis + room / 2 + 8, "start")
+            one.shapes.append(["t", kind, x, text_y + LINE[kind] / 2, anchor, text])
+            text_y += LINE[kind]
+        if i:
+            before = centre[rows[i - 1]]
+            if i == turn:
+                start, end = axes[0] + solids[i - 1][0] / 2 + 3, y + h / 2 + 2
+                items.append(line([start, before, axis, before, axis, end], arrow=True))
+            else:
+                sign = 1 if i < turn else -1
+                start, end = before + sign * (solids[i - 1][1] / 2 + 2), y - sign * (h / 2 + 2)
+                items.append(line([axis, start, axis, end], arrow=True))
+        items.append(one)
+    for a, b in ladder.across:
+        y = centre[rows[a + 1]]
+        items.append(line([axes[0] + solids[a + 1][0] / 2 + 3, y, axes[1] - solids[b + 1][0] / 2 - 3, y], arrow=True))
+    return axes[1] + room / 2 + 8 + wide[1], max(tops[row] + tall[row - min(rows)] for row in tops), items
+
+
 # A whole drawing
 
 
@@ -762,19 +941,22 @@ BOXES = ((190, 120, 74), (150, 74))
 
 
 def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers: bool = True, narrow: bool = False,
-          highlight: Sequence[str] = (), new: frozenset = frozenset()) -> Scene:
+          highlight: Sequence[str] = (), new: frozenset = frozenset(), ends: float = 0) -> Scene:
     """The drawing of one part at one zoom, placed: what `draw` writes as SVG and the network explorer shows.
 
-    `new` holds ids of parts to be marked as different. Raises `ValueError` for names and zooms that are not there.
+    `new` holds ids of parts to be marked as different; `ends` is the room for names of inputs and outputs where
+    `stand_in` is written in their place. Raises `ValueError` for names and zooms that are not there.
     """
     found = diagram.find(part)
     zoom = zoom or diagram.zoom_of(found)
-    style = Style(numbers=numbers)
+    style = Style(numbers=numbers, ends=ends)
     series = diagram.structure(part, zoom)
     title = f"{diagram.title}, {found.label} ({found.name})" if found.name else diagram.title
     cells = cells_of(diagram, series, style) if zoom == "network" else None
-    if cells is not None:
-        width, height, items = strip(cells, NARROW if narrow else WIDE, narrow)
+    ladder = ladder_of(diagram) if zoom == "network" and cells is None and found.parent is None else None
+    if cells is not None or ladder is not None:
+        width, height, items = (two_columns(diagram, ladder, style, narrow) if cells is None else
+                                strip(cells, NARROW if narrow else WIDE, narrow))
         placed = Placed(0, width, height, items)
         x, y = MARGIN, MARGIN
     else:
@@ -792,13 +974,16 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
         if numbers and (found.input_shape or diagram.input_shape):
             shape = found.input_shape or diagram.input_shape
             outs = [layer.output_shape for layer in diagram.layers(found)]
-            inner, first, last = _with_ends(inner, shape_text(shape), shape_text(found.output_shape or outs[-1]),
-                                            starts_with_box(series))
+            end = shape_text(found.output_shape or outs[-1])
+            inner, first, last = _with_ends(inner, None if end_of(series, "input") else shape_text(shape),
+                                            None if end_of(series, "output") else end, starts_with_box(series))
             items = [*first, *items, *last]
-            x, y, height = MARGIN + inner.left, MARGIN + 32, inner.height
+            x, y, height = MARGIN + inner.left, MARGIN + (32 if first else 0), inner.height
         else:
-            items = [line([0, -18, 0, 0], arrow=starts_with_box(series)), *items,
-                     line([0, height, 0, height + 18], arrow=True)]
+            if not end_of(series, "input"):
+                items.insert(0, line([0, -18, 0, 0], arrow=starts_with_box(series)))
+            if not end_of(series, "output"):
+                items.append(line([0, height, 0, height + 18], arrow=True))
             y, height = MARGIN + 18, height + 36
         placed = dataclasses.replace(inner, items=items, height=height)
     items = moved(placed.items, x, y)
@@ -810,7 +995,7 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
             width, height = max(width, text_width(text, "small") + 2 * MARGIN), height + LINE["small"]
         height += MARGIN / 2
     marked = _marked(diagram, items, highlight, new)
-    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series))
+    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series, bool(ends)))
 
 
 def idle_text(idle: dict[str, str]) -> str:
@@ -823,13 +1008,19 @@ def idle_text(idle: dict[str, str]) -> str:
     return "Not used in evaluation: " + "; ".join(groups[:3]) + ("; and more" if len(groups) > 3 else "")
 
 
-def _with_ends(inner: Placed, first: str, last: str, arrow: bool) -> tuple[Placed, list, list]:
-    """Lines into the top and out of the bottom, with the shapes of what flows there."""
-    reach = max(text_width(first, "small"), text_width(last, "small")) / 2
-    top = [Item(None, "shape", [["t", "small", 0, -25, "middle", first]]), line([0, -17, 0, 0], arrow=arrow)]
-    bottom = [line([0, inner.height, 0, inner.height + 17], arrow=True),
-              Item(None, "shape", [["t", "small", 0, inner.height + 26, "middle", last]])]
-    return Placed(max(inner.left, reach), max(inner.right, reach), inner.height + 66, []), top, bottom
+def _with_ends(inner: Placed, first: str | None, last: str | None, arrow: bool) -> tuple[Placed, list, list]:
+    """Lines into the top and out of the bottom, with the shapes of what flows there; None for an end that has its
+    own."""
+    reach = max(text_width(text, "small") for text in (first or "", last or "")) / 2
+    height, top, bottom = inner.height, [], []
+    if first is not None:
+        top = [Item(None, "shape", [["t", "small", 0, -25, "middle", first]]), line([0, -17, 0, 0], arrow=arrow)]
+        height += 32
+    if last is not None:
+        bottom = [line([0, inner.height, 0, inner.height + 17], arrow=True),
+                  Item(None, "shape", [["t", "small", 0, inner.height + 26, "middle", last]])]
+        height += 34
+    return Placed(max(inner.left, reach), max(inner.right, reach), height, []), top, bottom
 
 
 def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: frozenset) -> list[Item]:
@@ -849,34 +1040,48 @@ def _marked(diagram: Diagram, items: list[Item], highlight: Sequence[str], new: 
     return items
 
 
-def words(diagram: Diagram, part: Part, series: Series) -> str:
+def words(diagram: Diagram, part: Part, series: Series, stand_ins: bool = False) -> str:
     """The drawing in words, for those who hear it."""
-    start = shape_text(part.input_shape or diagram.input_shape)
-    text = f"From {start} to {shape_text(part.output_shape)}: {say(series)}."
+    start, end = shape_text(part.input_shape or diagram.input_shape), shape_text(part.output_shape)
+    if any(ends_in(series, kind) for kind in ENDS):
+        told = [" and ".join(f"{stand_in(end) if stand_ins else end.label} ({shape_text(end.output_shape)})"
+                             for end in ends_in(series, kind)) for kind in ENDS]
+        start, end = told[0].removeprefix("from ") or start, told[1].removeprefix("to ") or end
+    text = f"From {start} to {end}: {say(series, stand_ins)}."
     text = text if len(text) < 1500 else text[:1500].rsplit(";", 1)[0] + "; and so on."
     return f"{text} {idle_text(diagram.idle)}." if part.parent is None and diagram.idle else text
 
 
-def say(series: Series) -> str:
+def ends_in(series: Series, kind: str) -> list[Part]:
+    """The inputs or outputs that a series names, by number."""
+    found = {part.details["number"]: part for part in series.parts() if part.kind == kind}
+    return [found[number] for number in sorted(found)]
+
+
+def say(series: Series, stand_ins: bool = False) -> str:
     names = {"add": "added", "multiply": "multiplied", "concatenate": "concatenated", "mean": "averaged",
              "subtract": "subtracted", "maximum": "joined by their maximum"}
     said = []
     for item in series.items:
         if isinstance(item, Unit):
             first = item.layers[0]
-            said.append(names[first.kind] if first.kind in names else ", ".join(layer.label for layer in item.layers))
+            if first.kind in names:
+                said.append(names[first.kind])
+            else:
+                said.append(", ".join(stand_in(layer) if stand_ins and layer.kind in ENDS else layer.label
+                                      for layer in item.layers))
         elif isinstance(item, Box):
             said.append(f"{item.part.label} ({', '.join(item.summary)})")
         elif isinstance(item, Repeat):
-            said.append(f"{item.times} times ({say(item.body)})")
+            said.append(f"{item.times} times ({say(item.body, stand_ins)})")
         elif isinstance(item, Parallel):
-            full = [f"({say(branch)})" for branch in item.branches if branch.items]
+            full = [f"({say(branch, stand_ins)})" for branch in item.branches if branch.items]
             shortcuts = len(item.branches) - len(full)
             full += ["a shortcut"] * min(shortcuts, 1)
             said.append(f"{len(item.branches)} branches: " + " beside ".join(full))
         elif isinstance(item, Graph):
-            said.append(f"a graph of {len(item.nodes)} nodes: " + ", ".join(
-                say(Series([node])) for node in item.nodes[:8]) + (" and more" if len(item.nodes) > 8 else ""))
+            nodes = ", ".join(say(Series([node]), stand_ins) for node in item.nodes[:8])
+            said.append(f"a graph of {len(item.nodes)} nodes: {nodes}" + (" and more" if len(item.nodes) > 8 else ""))
     return "; then ".join(said)
 
 
@@ -893,7 +1098,7 @@ COLOUR_OF = {
     "drop": "other", "scale": "other", "flatten": "other", "pad": "other", "split": "join", "shuffle": "other",
     "resize": "pool",
     "concatenate": "join", "add": "join", "multiply": "join", "mean": "join", "subtract": "join", "maximum": "join",
-    "input": "other", "frame": "group", "repeat": "group",
+    "input": "other", "output": "other", "frame": "group", "repeat": "group",
 }
 INK, LINES, ACCENT = ("#1c1f24", "#e6e8eb"), ("#5b636c", "#9aa2ab"), ("#d55e00", "#f08a43")
 
@@ -1133,7 +1338,8 @@ def _flat(series: Series) -> list[tuple[tuple, list[int]]]:
     out = []
     for item in series.items:
         if isinstance(item, Unit):
-            out += [((part.kind, part.label, part.output_shape), [part.id]) for part in item.layers]
+            out += [((part.kind, part.details["number"] if part.kind in ENDS else part.label, part.output_shape),
+                     [part.id]) for part in item.layers]
         elif isinstance(item, Box):
             layers = ((*item.key(), item.part.output_shape), [item.part.id])
             out += [layers] if item.inner is None else _flat(item.inner)

@@ -3,14 +3,18 @@
 import base64
 import io
 import json
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import traitlets
 from torch import nn
 
 from cnnlib.analysis import AnalysisError, receptive_field
-from cnnlib.analysis.diagram import Diagram, Graph, Parallel, Part, Repeat, Series, diagram
-from cnnlib.analysis.drawing import COLOUR_OF, Scene, scene, strokes, style_sheet
+from cnnlib.analysis.diagram import ENDS, Diagram, Graph, Parallel, Part, Repeat, Series, diagram
+from cnnlib.analysis.drawing import (COLOUR_OF, LINE, Scene, ends_in, number, scene, stand_in, strokes, style_sheet,
+                                     text_width)
 from cnnlib.data import book_file
 
 from .base import Explorer, check_choice, check_input_size, module, named_model, style
@@ -82,35 +86,48 @@ def _fields(network: nn.Module, size: tuple[int, int, int]) -> dict[str, list]:
 def _packed(drawn: Diagram, fields: dict) -> dict:
     """Everything that the view shows, what looks and counts the same kept once.
 
-    `groups`: name -> [number of a template, numbers of fields of its rows, title]; `templates`: numbers of scenes,
-    rows and edges of a group, ids counted from the group's own; `scenes`: what is drawn. A row is [id, name, colour,
-    label, code, input, output, params, macs, activations, details, repeats, opens].
+    `groups`: name -> [number of a template, numbers of fields of its rows, title], and where several maps come in or go
+    out, stand-in -> [where from or to, module]; `templates`: numbers of scenes,
+    rows and edges of a group, ids counted from the group's own, those of maps that come from outside -2, -3, ...;
+    `scenes`: what is drawn. A row is [id, name, colour, label, code, input, output, params, macs, activations, details,
+    repeats, opens].
     """
     templates, groups, codes, known_fields, keys, drawings = [], {}, {}, {}, {}, {}
     waiting = [drawn.parts[0]]
+    structures = {part.name: drawn.structure(part.name) for part in drawn.parts if not part.is_layer}
+    widest = max([text_width(end.label, "small") for series in structures.values() for kind in ENDS
+                  for end in ends_in(series, kind)], default=0)
     while waiting:
         group = waiting.pop(0)
         if group.name in groups and group.parent is not None:
             continue
-        scenes = [scene(drawn, group.name, narrow=narrow) for narrow in ((False, True) if group.parent is None
-                                                                         else (True,))]
+        scenes = [scene(drawn, group.name, narrow=narrow, ends=widest)
+                  for narrow in ((False, True) if group.parent is None else (True,))]
+        structure = structures[group.name]
+        ends = {stand_in(end): [end.label, end.name] for kind in ENDS for end in ends_in(structure, kind)}
+        given = {end.id: replace(end, name="", label=stand_in(end), code="", details={})
+                 for end in ends_in(structure, "input") if end.id >= 0}
         ids = sorted({item.part for one in scenes for item in one.items if item.part is not None
-                      and item.part != group.id})
-        repeats = _repeats(drawn.structure(group.name))
-        inside = [drawn.parts[id] for id in ids]
-        rows = [_row(group, part, codes, repeats.get(part.id)) for part in inside]
-        plain = [json.dumps(_plain(one, group.id)) for one in scenes]
+                      and item.part != group.id}, key=lambda id: (id not in given, id))
+        numbers = {id: -1 - int(end.label[1:]) for id, end in given.items()}
+        numbers |= {part.id: part.id - group.id for part in drawn.parts if part.id not in given}
+        repeats = _repeats(structure)
+        inside = [given.get(id, drawn.parts[id]) for id in ids]
+        rows = [[numbers[part.id], *_row(group, part, codes, repeats.get(part.id))] for part in inside]
+        plain = [json.dumps(_plain(one, numbers)) for one in scenes]
         template = {"scenes": [drawings.setdefault(text, len(drawings)) for text in plain], "rows": rows,
-                    "edges": _edges(drawn, inside, group.id)}
+                    "edges": _edges(drawn, inside, numbers)}
         key = json.dumps(template)
         if key not in keys:
             keys[key] = len(templates)
             templates.append(template)
-        numbers = []
+        seen = []
         for part in inside:
-            field = fields.get(part.name) if part.kind != "other" and (part.code or not part.is_layer) else None
-            numbers.append(-1 if field is None else known_fields.setdefault(tuple(field), len(known_fields)))
-        groups[group.name] = [keys[key], numbers, group.label if group.parent is not None else drawn.title]
+            known = part.kind == "input" or part.kind != "other" and (part.code or not part.is_layer)
+            field = fields.get(drawn.parts[part.id].name) if known else None
+            seen.append(-1 if field is None else known_fields.setdefault(tuple(field), len(known_fields)))
+        groups[group.name] = [keys[key], seen, group.label if group.parent is not None else drawn.title,
+                              *([ends] if ends else [])]
         waiting += [part for part in inside if not part.is_layer]
     whole = drawn.parts[0]
     return {"title": drawn.title, "input": list(drawn.input_shape),
@@ -126,7 +143,7 @@ USUAL = {"kernel": None, "in": None, "out": None, "stride": [1, 1], "padding": [
 def _row(group: Part, part: Part, codes: dict, repeat: tuple | None) -> list:
     details = {key: part.details[key] for key, usual in USUAL.items() if part.details.get(key, usual) != usual}
     again = [] if repeat is None else [repeat[0], _suffix(group, repeat[1])]
-    return [part.id - group.id, _suffix(group, part.name), part.kind, part.label,
+    return [_suffix(group, part.name), part.kind, part.label,
             codes.setdefault(part.code, len(codes)),
             list(part.input_shape), list(part.output_shape), part.params, part.macs, part.activations, details, again,
             int(not part.is_layer)]
@@ -153,19 +170,21 @@ def _repeats(series: Series) -> dict[int, tuple[int, str]]:
     return found
 
 
-def _edges(drawn: Diagram, inside: list[Part], base: int) -> list[list[int]]:
+def _edges(drawn: Diagram, inside: list[Part], numbers: dict[int, int]) -> list[list[int]]:
     """What flows between the parts that are drawn, by their numbers."""
-    holder = {layer.id: part.id - base for part in inside for layer in drawn.layers(part)}
+    holder = {layer.id: numbers[part.id] for part in inside for layer in drawn.layers(part)}
     pairs = {(holder[a], holder[b]) for a, b in drawn.edges if a in holder and b in holder}
     return sorted([a, b] for a, b in pairs if a != b)
 
 
-def _plain(one: Scene, base: int) -> dict:
-    """A scene with ids counted from the group's and lengths to a tenth of a pixel."""
+def _plain(one: Scene, numbers: dict[int, int]) -> dict:
+    """A scene with parts by their numbers and lengths to a tenth of a pixel."""
     def short(value):
         if isinstance(value, list) and value and value[0] == "t":
             name, x, y, anchor, text = value[1:]
-            return ["t" if anchor == "middle" else "u", name, short(x), short(y), text]
+            return [{"middle": "t", "start": "u", "end": "v"}[anchor], name, short(x), short(y), text]
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            return list(map(short, _joined(value)))
         if isinstance(value, list):
             return [short(inner) for inner in value]
         if isinstance(value, float):
@@ -173,10 +192,39 @@ def _plain(one: Scene, base: int) -> dict:
             return int(rounded) if rounded == int(rounded) else rounded
         return value
 
-    items = [[-1 if item.part is None else item.part - base, COLOUR_OF.get(item.kind, item.kind), short(item.shapes)]
+    items = [[-1 if item.part is None else numbers[item.part], COLOUR_OF.get(item.kind, item.kind), short(item.shapes)]
              for item in one.items if item.kind != "line"]
-    return {"size": short([one.width, one.height]), "lines": list(strokes(one.items)), "items": items,
+    return {"size": short([one.width, one.height]), "lines": list(map(_shorter, strokes(one.items))), "items": items,
             "words": one.words[:300]}
+
+
+def _joined(shapes: list[list]) -> list[list]:
+    """The shapes with texts that stand below each other as one, a line each."""
+    out = []
+    for shape in shapes:
+        last = out[-1] if out else [""]
+        if shape[0] == last[0] == "t" and shape[1:3] == last[1:3] and shape[4] == last[4] and (
+                abs(shape[3] - last[3] - LINE[shape[1]] * (last[5].count("\n") + 1)) < 0.01):
+            out[-1] = [*last[:5], f"{last[5]}\n{shape[5]}"]
+        else:
+            out.append(shape)
+    return out
+
+
+def _shorter(path: str) -> str:
+    """The same path in fewer characters: all from where the last line ended, and lines along one axis by one number."""
+    out, x, y = [], math.nan, math.nan
+    for command, text in re.findall("([MLQCZ])([^MLQCZ]*)", path):
+        points = list(map(float, text.split()))
+        steps = [value - (y if i % 2 else x) for i, value in enumerate(points)]
+        if command == "L" and 0 in (steps[0], steps[1]):
+            out.append(f"v{number(steps[1])}" if steps[0] == 0 else f"h{number(steps[0])}")
+        elif command == "M" and steps != [0, 0]:
+            out.append("M" + " ".join(map(number, points)))
+        elif command != "M":
+            out.append(command.lower() + " ".join(map(number, steps)))
+        x, y = points[-2:] or (math.nan, math.nan)
+    return "".join(out).replace(" -", "-")
 
 
 def _photograph(height: int, width: int) -> str:

@@ -1,20 +1,28 @@
 // The network explorer: the drawing of a network, a stage or a block, and everything about one chosen layer.
 
 const FIELDS = ["id", "suffix", "kind", "label", "code", "input", "output", "params", "macs", "activations", "details", "again", "opens"];
+const LINE = { main: 15, small: 13.5, title: 16, sign: 16 }; // pixels from line to line
+const LETTERS = 9; // pixels of the smallest letters, which have 10.5 in the drawing; below that its frame scrolls
 const MEASURED = { params: "parameters", macs: "multiply-adds", activations: "values of the output" };
 
 // The parts drawn in an open group, as objects: full names, the module's line, the field or null.
 export function openGroup(data, name) {
-  const [number, fields, title] = data.groups[name];
+  const [number, fields, title, ends = {}] = data.groups[name];
+  const put = (text) => (typeof text === "string" ? text.replace(/[@#]\d+/g, (key) => ends[key]?.[0] ?? key) : text);
   const template = data.templates[number];
   const full = (suffix) => (suffix === "." ? name : suffix.startsWith(".") ? name + suffix : suffix);
   const rows = template.rows.map((row, i) => {
     const part = Object.fromEntries(FIELDS.map((field, j) => [field, row[j]]));
     const [times, last] = part.again;
-    return { ...part, name: full(part.suffix), code: data.codes[part.code], field: fields[i] < 0 ? null : data.fields[fields[i]],
+    const [label, from] = ends[part.label] ?? [part.label];
+    return { ...part, label, name: from ?? full(part.suffix), code: data.codes[part.code], field: fields[i] < 0 ? null : data.fields[fields[i]],
       times: times ?? 1, last: last == null ? null : full(last) };
   });
-  return { name, title, rows, edges: template.edges, scenes: template.scenes.map((scene) => data.scenes[scene]) };
+  return { name, title, rows, edges: template.edges, scenes: template.scenes.map((number) => {
+    const scene = data.scenes[number];
+    const items = scene.items.map(([id, colour, shapes]) => [id, colour, shapes.map((shape) => [...shape.slice(0, -1), put(shape[shape.length - 1])])]);
+    return { ...scene, words: put(scene.words).replace("From from ", "From "), items };
+  }) };
 }
 
 // Names of the groups from the whole to this one.
@@ -123,18 +131,21 @@ function render({ model, el }) {
     l: ([points]) => svg("polyline", { points: points.join(" ") }),
     t: ([x, y, text]) => svg("text", { x, y, "text-anchor": "middle" }, text),
     u: ([x, y, text]) => svg("text", { x, y }, text),
+    v: ([x, y, text]) => svg("text", { x, y, "text-anchor": "end" }, text),
   };
+  const lines = (kind, name, [x, y, text]) => text.split("\n").map((line, i) => MAKE[kind]([x, y + i * LINE[name], line]));
   const make = ([kind, name, ...rest]) => {
-    const node = MAKE[kind](rest);
-    if (name !== "main") node.setAttribute("class", name);
-    return node;
+    const nodes = "tuv".includes(kind) ? lines(kind, name, rest) : [MAKE[kind](rest)];
+    if (name !== "main") nodes.forEach((node) => node.setAttribute("class", name));
+    return nodes;
   };
   // All of a solid and its text takes a press, the room between them too.
   const ground = (shapes) => {
     const points = shapes.filter(([kind]) => kind === "p").flatMap(([, , list]) => list);
-    const texts = shapes.filter(([kind]) => kind === "t" || kind === "u");
-    const xs = [...points.filter((_, i) => i % 2 === 0), ...texts.flatMap(([kind, , x]) => (kind === "t" ? [x - 40, x + 40] : [x, x + 80]))];
-    const ys = [...points.filter((_, i) => i % 2), ...texts.flatMap(([, , , y]) => [y - 8, y + 8])];
+    const texts = shapes.filter(([kind]) => "tuv".includes(kind));
+    const reach = { t: [-40, 40], u: [0, 80], v: [-80, 0] };
+    const xs = [...points.filter((_, i) => i % 2 === 0), ...texts.flatMap(([kind, , x]) => reach[kind].map((dx) => x + dx))];
+    const ys = [...points.filter((_, i) => i % 2), ...texts.flatMap(([, name, , y, text]) => [y - 8, y + 8 + LINE[name] * (text.split("\n").length - 1)])];
     const [x, y] = [Math.min(...xs), Math.min(...ys)];
     return svg("rect", { class: "cx-ground", x, y, width: Math.max(...xs) - x, height: Math.max(...ys) - y });
   };
@@ -145,20 +156,21 @@ function render({ model, el }) {
   function draw(open) {
     const scene = open.scenes[narrow ? open.scenes.length - 1 : 0];
     const [width, height] = scene.size;
+    body.classList.toggle("cx-wide", width > 640 && open.name !== ""); // facts stand below a wide block
     const selected = chosen(open);
     const kept = model.get("follow") && selected ? onPaths(open.edges, selected.id) : null;
     const measure = MEASURED[model.get("colour")] && model.get("colour");
     const most = measure ? Math.max(1, ...open.rows.map((row) => row[measure])) : 1;
     const rows = new Map(open.rows.map((row) => [row.id, row]));
     const first = selected?.id ?? scene.items.find(([id]) => rows.has(id))?.[0];
-    const node = svg("svg", { class: "nd cx-net", viewBox: `0 0 ${width} ${height}`, style: `max-width: ${1.15 * width}px`,
+    const node = svg("svg", { class: "nd cx-net", viewBox: `0 0 ${width} ${height}`, style: `max-width: ${1.15 * width}px; min-width: ${Math.min(width, Math.ceil((width * LETTERS) / 10.5))}px`,
       role: "group", "aria-label": `${open.title}. ${scene.words}` },
       scene.lines[0] && svg("path", { class: "line", d: scene.lines[0] }), scene.lines[1] && svg("path", { class: "tip", d: scene.lines[1] }));
     const stops = new Set();
     for (const [id, colour, shapes] of scene.items) {
       const row = rows.get(id);
       const frame = colour === "group" && shapes[0][1] !== "box";
-      const item = svg("g", { class: `k-${colour}` }, row && shapes[0][0] === "p" && ground(shapes), shapes.map(make));
+      const item = svg("g", { class: `k-${colour}` }, row && shapes[0][0] === "p" && ground(shapes), shapes.flatMap(make));
       node.append(item);
       if (!row || frame) continue;
       item.classList.add("cx-part");
@@ -242,10 +254,10 @@ function render({ model, el }) {
     const [field, picture] = row.field ? sees(row.field) : [null, null];
     const rows = [
       ["Module", row.name || "function of the network itself"],
-      ["Shape", `${shape(row.input)} \u2192 ${shape(row.output)}`],
-      ["Parameters", part(row.params, totals[0])],
-      ["Multiply-adds", part(row.macs, totals[1])],
-      ["Memory", `${whole(row.activations)} values, ${short(4 * row.activations)}B in float32`],
+      ["Shape", row.kind === "input" ? shape(row.output) : `${shape(row.input)} \u2192 ${shape(row.output)}`],
+      row.kind !== "input" && ["Parameters", part(row.params, totals[0])],
+      row.kind !== "input" && ["Multiply-adds", part(row.macs, totals[1])],
+      row.kind !== "input" && ["Memory", `${whole(row.activations)} values, ${short(4 * row.activations)}B in float32`],
       field && ["Receptive field", field],
       row.times > 1 && ["Stands there", `${row.times} times, the last as ${row.last}`],
     ].filter(Boolean);
