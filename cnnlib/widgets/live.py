@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cnnlib.analysis.ops import lengths
-from cnnlib.analysis.trace import Step, trace
+from cnnlib.analysis.trace import Step, Value, trace
 from cnnlib.shipping import BATCH_NORMS
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -169,14 +169,23 @@ class _Graph:
                      **({"divisor": arg("divisor_override")} if arg("divisor_override") else {}))
         elif op in ("_adaptive_avg_pool2d", "adaptive_avg_pool2d"):
             self.put(out[0], "adaptive", [x])
-        elif op == "mean":
+        elif op == "mean" or op == "linalg_vector_norm":
+            if op != "mean" and arg("ord", 2) != 2:
+                raise self.refuse(f"a norm of order {arg('ord')}")
             axes = arg("dim")
             axes = list(range(len(x.shape))) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-            self.put(out[0], "mean", [x], axes=axes)
+            self.put(out[0], "mean" if op == "mean" else "norm", [x], axes=axes)
         elif op in ACTIVATIONS:
             self.activation(op, node, x, out[0])
         elif op in BINARY:
-            self.binary(op, node, x, out[0])
+            if op == "div" and arg("rounding_mode") is not None:
+                raise self.refuse("division with rounding")
+            self.binary(op, *args[:2], out[0], arg("alpha", 1))
+        elif op == "addcmul":
+            product, scaled = (Value(torch.broadcast_shapes(args[1].shape, args[2].shape), out[0].dtype, None, "result") for _ in range(2))
+            self.binary("mul", *args[1:3], product)
+            self.binary("mul", product, arg("value", 1), scaled)
+            self.binary("add", scaled, args[0], out[0])
         elif op == "cat":
             self.put(out[0], "cat", args[0], axis=arg("dim", 0))
         elif op == "stack":
@@ -200,6 +209,9 @@ class _Graph:
                 axis = arg("dim", 0)
                 self.put(value, "slice", [x], axis=axis, start=start, step=1)
                 start += value.shape[axis]
+        elif op == "reflection_pad2d":
+            left, _, top, _ = arg("padding")
+            self.put(out[0], "reflect", [x], before=[0] * (len(x.shape) - 2) + [top, left])
         elif op == "constant_pad_nd":
             self.pad(arg("pad"), float(arg("value", 0)), x, out[0])
         elif op == "_softmax" or op == "softmax":
@@ -303,12 +315,11 @@ class _Graph:
             raise self.refuse(f"gelu with approximate={node.arg('approximate')!r}")
         self.put(out, "act", [x], kind=op, **settings)
 
-    def binary(self, op, node, x, out) -> None:
-        one, other = node.args[:2]
-        alpha = {} if node.arg("alpha", 1) == 1 else {"alpha": node.arg("alpha")}
-        if op == "div" and node.arg("rounding_mode") is not None:
-            raise self.refuse("division with rounding")
-        if isinstance(other, (int, float)):
+    def binary(self, op, one, other, out, factor=1) -> None:
+        alpha = {} if factor == 1 else {"alpha": factor}
+        if op == "mul" and other == 1:
+            self.place[id(out)] = self.place[id(one)]
+        elif isinstance(other, (int, float)):
             self.put(out, "binary", [one], kind=op, scalar=other, **alpha)
         elif id(one) in self.place and id(other) in self.place:
             self.put(out, "binary", [one, other], kind=op, **alpha)
@@ -317,6 +328,8 @@ class _Graph:
                 if op not in ("add", "mul") or alpha:
                     raise self.refuse(f"{op} of a weight and a value, in this order")
                 one, other = other, one
+                if id(one) not in self.place:
+                    raise self.refuse(f"{op} of two weights")
             constant = self.constant(other)
             self.put(out, "binary", [one], kind=op, constant=self.keep(constant, "constant"), constant_shape=list(constant.shape), **alpha)
 

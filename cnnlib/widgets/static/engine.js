@@ -230,13 +230,14 @@ export function engine() {
   const BINARY = { add: (a, b) => a + b, sub: (a, b) => a - b, mul: (a, b) => a * b, div: (a, b) => a / b };
 
   // Places in a value, for every element of an array of `shape` in which a step along axis i moves `strides[i]` in the value.
-  function places(shape, strides, offset = 0) {
+  const places = (shape, strides, offset = 0) => gathered(shape.map((length, axis) => range(length).map((i) => i * strides[axis])), offset);
+  function gathered(steps, offset = 0) { // the same for any steps along each axis
     let found = Int32Array.of(offset);
-    shape.forEach((length, axis) => {
-      const next = new Int32Array(found.length * length);
-      for (let i = 0, q = 0; i < found.length; i++) for (let j = 0, p = found[i]; j < length; j++, p += strides[axis]) next[q++] = p;
+    for (const axis of steps) {
+      const next = new Int32Array(found.length * axis.length);
+      for (let i = 0, q = 0; i < found.length; i++) for (let j = 0; j < axis.length; j++) next[q++] = found[i] + axis[j];
       found = next;
-    });
+    }
     return found;
   }
   function broadcast(shape, to) {
@@ -246,18 +247,32 @@ export function engine() {
       return own < 0 || shape[own] === 1 ? 0 : strides[own];
     });
   }
-  function reduced(node, shape) { // places of what each output is the mean of, one output after another
+  function reduced(node, shape) { // places of what each output is the mean or norm of, one output after another
     const axes = node.axes.map((axis) => axisOf(axis, shape));
     const order = [...range(shape.length).filter((axis) => !axes.includes(axis)), ...axes];
     const strides = stridesOf(shape);
     return [places(order.map((axis) => shape[axis]), order.map((axis) => strides[axis])), size(axes.map((axis) => shape[axis]))];
   }
-  function moved(node, shape) { // permute and slice: places only
+  function reduce(node, [x], weights, [shape]) { // the mean, or the root of the sum of squares
+    const [found, count] = reduced(node, shape);
+    const out = new Float32Array(size(node.shape));
+    const isNorm = node.op === "norm";
+    for (let i = 0; i < out.length; i++) {
+      let sum = 0;
+      for (let j = i * count; j < (i + 1) * count; j++) sum += isNorm ? x[found[j]] ** 2 : x[found[j]];
+      out[i] = isNorm ? Math.sqrt(sum) : sum / count;
+    }
+    return out;
+  }
+  const mirrored = (i, length) => (i < 0 ? -i : i < length ? i : 2 * (length - 1) - i);
+  function moved(node, shape) { // permute, slice and reflect: places only
     const strides = stridesOf(shape);
+    if (node.op === "reflect") return gathered(node.shape.map((length, axis) => range(length).map((i) => mirrored(i - node.before[axis], shape[axis]) * strides[axis])));
     if (node.op === "permute") return places(node.shape, node.order.map((axis) => strides[axis]));
     const axis = axisOf(node.axis, shape);
     return places(node.shape, strides.map((step, i) => (i === axis ? step * node.step : step)), node.start * strides[axis]);
   }
+  const move = (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]);
   const perChannel = (shape) => size(shape.slice(2));
   function lrnScale(node, x, [, C, H, W], c, place) { // k + alpha times the mean of squares over neighbouring channels
     let sum = 0;
@@ -319,8 +334,7 @@ export function engine() {
       });
       return out;
     },
-    permute: (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]),
-    slice: (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]),
+    permute: move, slice: move, reflect: move,
     pad(node, [x], weights, [shape]) {
       const out = new Float32Array(size(node.shape)).fill(node.fill);
       const strides = stridesOf(node.shape);
@@ -328,16 +342,7 @@ export function engine() {
       places(shape, strides, start).forEach((place, i) => (out[place] = x[i]));
       return out;
     },
-    mean(node, [x], weights, [shape]) {
-      const [found, count] = reduced(node, shape);
-      const out = new Float32Array(size(node.shape));
-      for (let i = 0; i < out.length; i++) {
-        let sum = 0;
-        for (let j = i * count; j < (i + 1) * count; j++) sum += x[found[j]];
-        out[i] = sum / count;
-      }
-      return out;
-    },
+    mean: reduce, norm: reduce,
     layer_norm(node, [x], weights, [shape]) {
       const [scale, shift, length] = [weights[node.weight], weights[node.bias], shape.at(-1)];
       const out = new Float32Array(x.length);
@@ -477,11 +482,12 @@ export function engine() {
         return answer([term(at, weight)], { bias: (weights[node.bias]?.[at % length] ?? 0) - mean * weight });
       }
       case "lrn": return answer([term(at, lrnScale(node, x, shape, channel, at % area) ** -node.beta)]);
-      case "mean": {
+      case "mean": case "norm": { // a norm is the sum of its values times what each is of it
         const [found, count] = reduced(node, shape);
-        return answer([...found.slice(at * count, (at + 1) * count)].map((place) => term(place, 1 / count)));
+        return answer([...found.slice(at * count, (at + 1) * count)].map((place) =>
+          term(place, node.op === "mean" ? 1 / count : x[place] / (values[id][at] || 1))));
       }
-      case "permute": case "slice": return answer([term(moved(node, shape)[at], 1)]);
+      case "permute": case "slice": case "reflect": return answer([term(moved(node, shape)[at], 1)]);
       case "binary": {
         const place = (shape) => places(node.shape, broadcast(shape, node.shape))[at];
         const own = place(shape);
@@ -544,6 +550,11 @@ export function engine() {
         } else if (node.op === "slice") {
           found = part(([first, last], axis) => (axis === axisOf(node.axis, shape)
             ? [node.start + first * node.step, node.start + last * node.step] : [first, last]));
+        } else if (node.op === "reflect") {
+          found = part(([first, last], axis) => {
+            const all = range(last - first + 1).map((i) => mirrored(first + i - node.before[axis], shape[axis]));
+            return [Math.min(...all), Math.max(...all)];
+          });
         } else if (node.op === "pad") {
           found = part(([first, last], axis) => [first - node.before[axis], last - node.before[axis]]);
         } else if (node.op === "cat") {
@@ -553,7 +564,7 @@ export function engine() {
           before += length;
           if (first > last) continue;
           found = part((span, i) => (i === axis ? [first - before + length, last - before + length] : span));
-        } else if (node.op === "mean") {
+        } else if (node.op === "mean" || node.op === "norm") {
           const axes = node.axes.map((axis) => axisOf(axis, shape));
           const kept = range(shape.length).filter((axis) => !axes.includes(axis));
           kept.forEach((axis, i) => (found[axis] = own[node.shape.length === shape.length ? axis : i]));
@@ -596,7 +607,7 @@ export function engine() {
           const [average, slope] = [0, 1].map((power) => scaled.reduce((sum, value, i) => sum + value * normal[i] ** power, 0) / length);
           scaled.forEach((value, i) => (to[at + i] += (value - average - normal[i] * slope) / deviation));
         }
-      } else if (["act", "maxpool", "avgpool", "adaptive", "mean", "affine", "binary", "permute", "slice", "cat"].includes(node.op)) {
+      } else if (["act", "maxpool", "avgpool", "adaptive", "mean", "norm", "affine", "binary", "permute", "slice", "reflect", "cat"].includes(node.op)) {
         if (node.op === "binary" && node.kind === "mul" && node.from.length > 1) throw new Error("the gradient through a gate is not computed");
         g.forEach((value, at) => {
           if (!value) return;
