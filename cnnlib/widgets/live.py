@@ -123,7 +123,7 @@ class _Graph:
 
     def node(self, op: str, places: list[int], shape: Sequence[int], **settings) -> int:
         """The number of a new node; of its only input, if it would change nothing."""
-        if op in ("reshape", "slice") and list(shape) == self.nodes[places[0]]["shape"]:
+        if op in ("reshape", "slice", "cat") and list(shape) == self.nodes[places[0]]["shape"]:
             return places[0]
         self.nodes.append({"op": op, "layer": self.layer, "from": places, "shape": list(shape), **settings})
         return len(self.nodes) - 1
@@ -210,8 +210,10 @@ class _Graph:
                 self.put(value, "slice", [x], axis=axis, start=start, step=1)
                 start += value.shape[axis]
         elif op == "reflection_pad2d":
-            left, _, top, _ = arg("padding")
-            self.put(out[0], "reflect", [x], before=[0] * (len(x.shape) - 2) + [top, left])
+            before = arg("padding")[2::-2]
+            self.gather("padding by reflection", x, out[0], lambda axis, i, length: length - 1 - abs(length - 1 - abs(i - before[axis])))
+        elif op == "upsample_nearest2d":
+            self.gather("upsampling", x, out[0], lambda axis, i, length: i * length // out[0].shape[2 + axis])
         elif op == "constant_pad_nd":
             self.pad(arg("pad"), float(arg("value", 0)), x, out[0])
         elif op == "_softmax" or op == "softmax":
@@ -243,6 +245,11 @@ class _Graph:
                 if [tuple(tensor.shape) for tensor in result] == [tuple(value.shape) for value in node.outputs]:
                     return result
         raise self.refuse(f"{node.op} of weights")
+
+    def gather(self, kind, x, out, place) -> None:
+        """Rows and columns taken from `x`, each from `place(axis, i, length)` there."""
+        index = [[place(axis, i, length) for i in range(out.shape[2 + axis])] for axis, length in enumerate(x.shape[2:])]
+        self.put(out, "gather", [x], kind=kind, index=[None, None, *index])
 
     def pad(self, amounts, fill, x, out) -> None:
         """A negative amount takes away; amounts come in pairs, from the last axis on."""

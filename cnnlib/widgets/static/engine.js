@@ -264,10 +264,9 @@ export function engine() {
     }
     return out;
   }
-  const mirrored = (i, length) => (i < 0 ? -i : i < length ? i : 2 * (length - 1) - i);
-  function moved(node, shape) { // permute, slice and reflect: places only
+  function moved(node, shape) { // permute, slice and gather: places only
     const strides = stridesOf(shape);
-    if (node.op === "reflect") return gathered(node.shape.map((length, axis) => range(length).map((i) => mirrored(i - node.before[axis], shape[axis]) * strides[axis])));
+    if (node.op === "gather") return gathered(shape.map((length, axis) => (node.index[axis] ?? range(length)).map((i) => i * strides[axis])));
     if (node.op === "permute") return places(node.shape, node.order.map((axis) => strides[axis]));
     const axis = axisOf(node.axis, shape);
     return places(node.shape, strides.map((step, i) => (i === axis ? step * node.step : step)), node.start * strides[axis]);
@@ -334,7 +333,7 @@ export function engine() {
       });
       return out;
     },
-    permute: move, slice: move, reflect: move,
+    permute: move, slice: move, gather: move,
     pad(node, [x], weights, [shape]) {
       const out = new Float32Array(size(node.shape)).fill(node.fill);
       const strides = stridesOf(node.shape);
@@ -487,7 +486,7 @@ export function engine() {
         return answer([...found.slice(at * count, (at + 1) * count)].map((place) =>
           term(place, node.op === "mean" ? 1 / count : x[place] / (values[id][at] || 1))));
       }
-      case "permute": case "slice": case "reflect": return answer([term(moved(node, shape)[at], 1)]);
+      case "permute": case "slice": case "gather": return answer([term(moved(node, shape)[at], 1)]);
       case "binary": {
         const place = (shape) => places(node.shape, broadcast(shape, node.shape))[at];
         const own = place(shape);
@@ -550,10 +549,10 @@ export function engine() {
         } else if (node.op === "slice") {
           found = part(([first, last], axis) => (axis === axisOf(node.axis, shape)
             ? [node.start + first * node.step, node.start + last * node.step] : [first, last]));
-        } else if (node.op === "reflect") {
+        } else if (node.op === "gather") {
           found = part(([first, last], axis) => {
-            const all = range(last - first + 1).map((i) => mirrored(first + i - node.before[axis], shape[axis]));
-            return [Math.min(...all), Math.max(...all)];
+            const all = node.index[axis]?.slice(first, last + 1);
+            return all ? [Math.min(...all), Math.max(...all)] : [first, last];
           });
         } else if (node.op === "pad") {
           found = part(([first, last], axis) => [first - node.before[axis], last - node.before[axis]]);
@@ -607,7 +606,7 @@ export function engine() {
           const [average, slope] = [0, 1].map((power) => scaled.reduce((sum, value, i) => sum + value * normal[i] ** power, 0) / length);
           scaled.forEach((value, i) => (to[at + i] += (value - average - normal[i] * slope) / deviation));
         }
-      } else if (["act", "maxpool", "avgpool", "adaptive", "mean", "norm", "affine", "binary", "permute", "slice", "reflect", "cat"].includes(node.op)) {
+      } else if (["act", "maxpool", "avgpool", "adaptive", "mean", "norm", "affine", "binary", "permute", "slice", "gather", "cat"].includes(node.op)) {
         if (node.op === "binary" && node.kind === "mul" && node.from.length > 1) throw new Error("the gradient through a gate is not computed");
         g.forEach((value, at) => {
           if (!value) return;

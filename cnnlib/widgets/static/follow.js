@@ -5,9 +5,9 @@ const CELLS = 8; // of occlusion, along each side
 const TERMS = 3; // channels of a sum that are written out, those that matter most
 const NAMES = { conv: "convolution", linear: "fully connected", maxpool: "max pooling", avgpool: "average pooling", adaptive: "average pooling",
   affine: "batch norm", cat: "concatenation", mean: "mean", norm: "length (root of the sum of squares)", lrn: "local response norm", layer_norm: "layer norm", permute: "reordering",
-  reshape: "reshaping", pad: "padding", reflect: "padding by reflection", slice: "a part", input: "the picture" };
+  reshape: "reshaping", pad: "padding", slice: "a part", input: "the picture" };
 export const nameOf = ({ op, kind, groups, shape }) => (op === "act" ? { hardtanh: "ReLU6", relu: "ReLU", silu: "SiLU", gelu: "GELU" }[kind] ?? kind
-  : op === "binary" ? { add: "addition", mul: "multiplication (gate)", sub: "subtraction", div: "division" }[kind]
+  : op === "gather" ? kind : op === "binary" ? { add: "addition", mul: "multiplication (gate)", sub: "subtraction", div: "division" }[kind]
   : op === "conv" && groups > 1 ? (groups === shape[1] ? "depthwise convolution" : `convolution in ${groups} groups`) : NAMES[op] ?? op);
 
 // Terms of a convolution by input channel, those with the largest sums first: [{channel, sum, terms}]; others each by itself.
