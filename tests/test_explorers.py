@@ -1,5 +1,6 @@
 """What explorers do in a browser beyond answering: alone and beside others, by touch, in forced colours; networks alive, questions."""
 
+import json
 import re
 
 import numpy as np
@@ -250,7 +251,7 @@ def test_nothing_is_fetched_before_it_is_asked_for(live):
     assert {url.rpartition("/")[2] for url in page.requests if "/live/" in url} == {"zfnet_cifar.json", "zfnet_cifar.safetensors", "chelsea.jpg"}
 
 
-@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20"])
+@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "densenet_cifar"])
 def test_a_dropped_photograph_gives_pytorchs_probabilities(live, tmp_path, network):
     page = live(FollowPhotograph(network))
     image = Image.open(follow.book_file("images/coffee.jpg")).convert("RGB").resize((150, 150))
@@ -285,6 +286,48 @@ def test_a_unit_its_field_and_its_sum(live):
     page.get_by_role("slider", name="Channel").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('channel 1,')")
+
+
+def test_what_a_layer_reads_and_what_each_channel_adds(live):
+    page = live(FollowPhotograph("resnet20", layer=3, unit=(5, 6)))
+    start(page)
+    status = page.get_by_role("status")
+    assert [page.get_by_role("slider", name=f"Unit {axis}").input_value() for axis in ("row", "column")] == ["5", "6"]
+    page.get_by_role("img", name="What it adds, everywhere").nth(2).wait_for()
+    assert page.get_by_role("img", name=re.compile(r"Channel \d+ and the window")).count() == 3
+    nodes = json.loads(follow.file("resnet20.json"))["nodes"]
+    add = next(i for i, node in enumerate(nodes) if node.get("kind") == "add")
+    page.locator(f"[data-node='{add}']").click()
+    reads = page.get_by_role("group", name="What this layer reads").get_by_role("button")
+    reads.filter(has_text="the branch F(x)").wait_for()
+    assert page.locator(".cx-strip .cx-read").evaluate_all("nodes => nodes.map((node) => Number(node.dataset.node))") == sorted(nodes[add]["from"])
+    reads.filter(has_text="the shortcut x: ReLU").click()
+    page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('ReLU, channel 0')")
+    assert "is 0;" in status.inner_text() or "ReLU(" in page.locator(".cx-sum").inner_text()
+
+
+def test_a_concatenation_says_whose_channel_it_is_and_loses_an_input(live):
+    page = live(FollowPhotograph("densenet_cifar"))
+    start(page)
+    nodes = json.loads(follow.file("densenet_cifar.json"))["nodes"]
+    cat, node = next((i, node) for i, node in enumerate(nodes) if node["op"] == "cat" and len(node["from"]) == 3)
+    page.locator(f"[data-node='{cat}']").click()
+    page.get_by_text(f"unchanged, from channel 0 of convolution {nodes[node['from'][0]]['layer']}").wait_for()
+    page.get_by_role("spinbutton", name="Channel").fill("33")
+    page.get_by_text(f"unchanged, from channel 1 of convolution {nodes[node['from'][1]]['layer']}").wait_for()
+    before = shares(page)
+    page.get_by_role("button", name="Switch off: input 2 (channels 32 to 47)").click()
+    page.get_by_text("a part is switched off, and it is 0 instead").wait_for()
+    image = Image.open(follow.io.BytesIO(follow.file("chelsea.jpg")))
+
+    def silence(model):
+        model.get_submodule(node["layer"]).register_forward_hook(
+            lambda module, args, output: output * ~torch.isin(torch.arange(output.shape[1]), torch.arange(32, 48)).view(1, -1, 1, 1))
+
+    expected, found = expected_shares("densenet_cifar", image, silence), shares(page)
+    assert found != before
+    for name, share in found.items():
+        assert share == pytest.approx(expected[name], abs=0.2)
 
 
 def test_softmax_is_written_out_and_the_window_slides(live):

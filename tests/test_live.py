@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import nn
 
 from cnnlib import create_model, list_models
@@ -150,6 +150,7 @@ class Every(nn.Module):
         self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 6))
         self.shift = nn.Parameter(torch.linspace(-0.2, 0.4, 6).view(6, 1, 1))
         self.lrn = nn.LocalResponseNorm(4, alpha=0.5, beta=0.6, k=1.5)
+        self.group = nn.GroupNorm(3, 24, eps=0.1)
         self.leaky = nn.LeakyReLU(0.2)
         self.head = nn.Linear(6 * 4 + 6, 5)
 
@@ -157,7 +158,7 @@ class Every(nn.Module):
         x = F.relu6(self.norm(self.first(x)) * 3)
         x = self.depthwise(self.grouped(x)) - 0.25
         x = F.avg_pool2d(F.max_pool2d(x, 3, 2, padding=1, ceil_mode=True), 2, 1, padding=1, count_include_pad=False)
-        x = self.leaky(self.late(F.relu(self.deep(x))) - 0.3)
+        x = self.leaky(self.group(self.late(F.relu(self.deep(x)))) - 0.3)
         x = self.lrn(self.slim(F.pad(x, (1, 0, -1, 2), value=0.5)))
         x = F.pad(x, (2, 1, 0, 2), mode="reflect")
         x = torch.addcmul(self.shift, self.scale.view(6, 1, 1), x / torch.linalg.vector_norm(x, dim=(1, 3), keepdim=True), value=0.75)
@@ -175,16 +176,18 @@ def test_every_operation_equals_pytorch(engine):
 
 
 class Shared(nn.Module):
-    """A convolution with a bias before a norm, and one whose output is read beside its norm, too."""
+    """A convolution with a bias before a norm, and two whose output is read beside their norm, of one by way of a concatenation of it alone."""
 
     def __init__(self):
         super().__init__()
         self.first, self.first_norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
         self.second, self.second_norm = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.third, self.third_norm = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x):
         x = self.second(self.first_norm(self.first(x)))
-        return (self.second_norm(x) + x).mean((2, 3))
+        x = self.third(self.second_norm(x) + x)
+        return torch.cat([x, self.third_norm(torch.cat([x], 1))], 1).mean((2, 3))
 
 
 def test_a_convolution_with_bias_keeps_it(engine):
@@ -192,7 +195,7 @@ def test_a_convolution_with_bias_keeps_it(engine):
     model = lively(Shared())
     model.first_norm.running_var.fill_(1e-4)  # where the epsilon counts
     compare(engine, model, (3, 12, 12))
-    assert [node["op"] for node in engine.graph["nodes"]] == ["input", "conv", "conv", "affine", "binary", "mean"]
+    assert [node["op"] for node in engine.graph["nodes"]] == ["input", "conv", "conv", "affine", "binary", "conv", "affine", "cat", "mean"]
 
 
 def test_every_element_is_explained(engine):
@@ -216,6 +219,40 @@ def test_every_element_is_explained(engine):
             assert max(term["value"] for term in answer["terms"]) == result
     kinds = {node["op"] for node in nodes[1:]}
     assert kinds >= {"conv", "linear", "maxpool", "avgpool", "adaptive", "act", "affine", "binary", "cat", "slice", "pad", "mean", "lrn", "softmax", "norm", "gather"}
+
+
+def test_a_map_is_the_sum_of_what_its_input_channels_add(engine):
+    torch.manual_seed(0)
+    model, size = lively(Every()), (3, 21, 18)
+    calls = engine.open(model, size, torch.rand(size), 5)
+    nodes = engine.graph["nodes"]
+    convolutions = [(i, channel) for i, node in enumerate(nodes) if node["op"] == "conv" for channel in (0, node["shape"][1] - 1)]
+    for i, channel in convolutions:
+        node, inputs = nodes[i], nodes[nodes[i]["from"][0]]["shape"][1] // nodes[i]["groups"]
+        first = channel // (node["shape"][1] // node["groups"]) * inputs
+        _, _, value, told, *parts = engine(*calls, ["value", i], ["explain", i, channel * count(node) // node["shape"][1]],
+                                           *(["part", i, channel, k] for k in range(first, first + inputs)))
+        value = torch.tensor(value).view(node["shape"])[0, channel].flatten()
+        assert torch.allclose(torch.tensor(parts).sum(0) + told["bias"], value, atol=1e-5)
+    assert {nodes[i]["groups"] for i, _ in convolutions} == {1, 4, 12}
+
+
+def test_a_canvas_bytes_are_its_pixels(engine):
+    pixels = torch.randint(0, 256, (3, 20, 20), dtype=torch.uint8)
+    opaque = torch.cat([pixels, torch.full((1, 20, 20), 255, dtype=torch.uint8)])
+    found, = engine(["resizeBytes", opaque.permute(1, 2, 0).flatten().tolist(), 20, 3, 8, 10])
+    expected = F.interpolate(pixels[None] / 255, (8, 10), mode="bilinear", antialias=True)
+    assert torch.allclose(torch.tensor(found), expected.flatten(), atol=1e-6)
+
+
+def test_every_number_of_half_precision(engine):
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
+    (engine.folder / "half.safetensors").write_bytes(save({"w": bits.view(torch.half).view(256, 256)}))
+    found = subprocess.run([NODE, "-e", f"""import({str(engine.script())!r}).then(({{ engine }}) => {{
+        const own = engine(), bytes = require("fs").readFileSync({str(engine.folder / "half.safetensors")!r});
+        const weights = own.readWeights(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+        process.stdout.write(new Uint8Array(weights.w.buffer)); }})"""], capture_output=True, check=True).stdout
+    assert torch.equal(torch.frombuffer(bytearray(found), dtype=torch.float).nan_to_num(7), bits.view(torch.half).float().nan_to_num(7))
 
 
 def count(node):

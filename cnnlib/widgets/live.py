@@ -158,6 +158,14 @@ class _Graph:
                 raise self.refuse("layer normalization over more than the last axis")
             settings = {kind: self.keep(self.constant(arg(kind)), kind) for kind in ("weight", "bias") if arg(kind) is not None}
             self.put(out[0], "layer_norm", [x], eps=arg("eps"), **settings)
+        elif op == "native_group_norm":
+            groups, kept = arg("group"), {kind: self.constant(arg(kind)) for kind in ("weight", "bias") if arg(kind) is not None}
+            rows = [1, groups, math.prod(x.shape) // groups]
+            place = self.node("layer_norm", [self.node("reshape", [self.place[id(x)]], rows)], rows, eps=arg("eps"))
+            self.place[id(out[0])] = place = self.node("reshape", [place], x.shape)
+            if kept:
+                weight, bias = (kept.get(kind, torch.full(x.shape[1:2], neutral)) for kind, neutral in (("weight", 1.0), ("bias", 0.0)))
+                self.put(out[0], "affine", [out[0]], weight=self.keep(weight, "weight"), bias=self.keep(bias, "bias"))
         elif op == "max_pool2d_with_indices" or op == "max_pool2d":
             kernel, padding, dilation = _pair(arg("kernel_size")), _pair(arg("padding", 0)), _pair(arg("dilation", 1))
             stride = _pair(arg("stride") or kernel)
@@ -291,7 +299,8 @@ class _Graph:
             scale = scale * norm.weight.detach()
         shift = -norm.running_mean * scale + (0 if norm.bias is None else norm.bias.detach())
         before = self.nodes[self.place[id(x)]]
-        if before["op"] == "conv" and self.uses[id(x)] == 1 and "folded" not in before:
+        readers = sum(self.uses.get(value, 0) for value, place in self.place.items() if place == self.place[id(x)])
+        if before["op"] == "conv" and readers == 1 and "folded" not in before:
             weight = self.weights[before["weight"]]
             self.weights[before["weight"]] = (weight * scale.view(-1, 1, 1, 1)).float()
             if "bias" in before:

@@ -11,13 +11,19 @@ export function engine() {
 
   // --- weights: a file of safetensors in float32, float16 or int8 with one scale for each output channel ---
 
-  function half(bits) {
-    const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
-    const magnitude = exponent === 31 ? (fraction ? NaN : Infinity)
-      : exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
-    return bits >> 15 ? -magnitude : magnitude;
+  // All 65,536 numbers of half precision. A float32 has the same parts: its exponent begins 112 lower, its fraction is 13 bits longer.
+  function everyHalf() {
+    const found = new Float32Array(1 << 16);
+    const bits = new Uint32Array(found.buffer);
+    for (let i = 0; i < 1 << 15; i++) {
+      const [exponent, fraction] = [i >> 10, i & 1023];
+      if (exponent) bits[i] = ((exponent === 31 ? 255 : exponent + 112) << 23) | (fraction << 13);
+      else found[i] = fraction * 2 ** -24;
+      bits[i + (1 << 15)] = bits[i] | (1 << 31);
+    }
+    return found;
   }
-  let halves = null; // all 65,536 of them, made when a file has some
+  let halves = null; // made when a file has some
 
   function readWeights(buffer) {
     const length = Number(new DataView(buffer).getBigUint64(0, true));
@@ -32,7 +38,7 @@ export function engine() {
       const stored = raw(entry);
       const values = (weights[name] = entry.dtype === "F32" ? stored : new Float32Array(stored.length));
       if (entry.dtype === "F16") {
-        halves ??= Float32Array.from(range(1 << 16), half);
+        halves ??= everyHalf();
         for (let i = 0; i < stored.length; i++) values[i] = halves[stored[i]];
       } else if (entry.dtype === "I8") {
         const scales = raw(header[`${name}.scale`]);
@@ -393,6 +399,13 @@ export function engine() {
     return out;
   }
 
+  // The same of a square of bytes as a canvas gives them, red, green, blue and opacity of one place after another.
+  function resizeBytes(bytes, side, channels, height, width) {
+    const data = new Float32Array(channels * side * side);
+    for (let c = 0, q = 0; c < channels; c++) for (let p = c; p < bytes.length; p += 4) data[q++] = bytes[p] / 255;
+    return resize(data, channels, side, side, height, width);
+  }
+
   // --- one network ---
 
   let [graph, weights, values] = [null, null, []];
@@ -518,6 +531,17 @@ export function engine() {
       case "softmax": return answer([...x].map((_, i) => term(i, 1)), { rule: "softmax" });
       default: return answer([term(at, 1)]);
     }
+  }
+
+  // What channel `k` of the input adds to a map of a convolution, everywhere: the sum of these and the bias is the map.
+  function part(id, channel, k) {
+    const node = graph.nodes[id];
+    const [source] = node.from;
+    const [, C, H, W] = shapeOf(source);
+    const [inputs, area] = [C / node.groups, node.kernel[0] * node.kernel[1]];
+    const at = (channel * inputs + (k % inputs)) * area;
+    return conv({ ...node, groups: 1, weight: "w", bias: "", shape: [1, 1, ...node.shape.slice(2)] }, [values[source].subarray(k * H * W, (k + 1) * H * W)],
+      { w: weights[node.weight].subarray(at, at + area) }, [[1, 1, H, W]]);
   }
 
   // First and last row and column of the picture from which element `at` of value `id` was made, padding included.
@@ -660,5 +684,15 @@ export function engine() {
     return { height: cells, width: cells, map };
   }
 
-  return { load, run, resize, explain, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
+  // Some products before a network comes: a browser compiles what has run for a while.
+  function warm() {
+    halves ??= everyHalf();
+    const shape = [1, 16, 32, 32];
+    for (const side of [3, 1, 3, 3]) {
+      const node = { op: "conv", shape, weight: "w", bias: "b", kernel: [side, side], stride: [1, 1], padding: [side >> 1, side >> 1], dilation: [1, 1], groups: 1 };
+      for (let i = 0; i < 2; i++) conv(node, [new Float32Array(size(shape))], { w: new Float32Array(256 * side * side), b: new Float32Array(16) }, [shape]);
+    }
+  }
+
+  return { warm, readWeights, load, run, resize, resizeBytes, explain, part, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
 }
