@@ -251,7 +251,7 @@ def test_nothing_is_fetched_before_it_is_asked_for(live):
     assert {url.rpartition("/")[2] for url in page.requests if "/live/" in url} == {"zfnet_cifar.json", "zfnet_cifar.safetensors", "chelsea.jpg"}
 
 
-@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "densenet_cifar"])
+@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "googlenet_cifar", "densenet_cifar"])
 def test_a_dropped_photograph_gives_pytorchs_probabilities(live, tmp_path, network):
     page = live(FollowPhotograph(network))
     image = Image.open(follow.book_file("images/coffee.jpg")).convert("RGB").resize((150, 150))
