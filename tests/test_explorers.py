@@ -391,6 +391,59 @@ def test_what_the_answer_rests_on(live):
     page.wait_for_function("(old) => document.querySelector('.cx-two canvas').toDataURL() === old", arg=plain)
 
 
+def test_the_cameras_picture_stays_in_the_page(live):
+    page = live(FollowPhotograph("zfnet_cifar"))
+    start(page)
+    assert "no picture leaves it" in page.locator(".cx").inner_text()
+    before, asked = page.locator(".cx-answers").inner_text(), len(page.requests)
+    page.evaluate("""() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error("none"); }; }""")
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_text("There is no camera here, or this page may not use it.").wait_for()
+    page.evaluate("""() => {
+      const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+      setInterval(() => { pen.fillStyle = "#1a56a8"; pen.fillRect(0, 0, 300, 150); }, 30);
+      navigator.mediaDevices.getUserMedia = async () => (window.stream = canvas.captureStream());
+    }""")
+    page.get_by_role("button", name="Camera").click()
+    page.wait_for_function("() => document.querySelector('video').videoWidth > 0")
+    page.get_by_role("button", name="Take the picture").click()
+    page.wait_for_function("(text) => document.querySelector('.cx-answers').innerText !== text", arg=before)
+    expected, found = expected_shares("zfnet_cifar", Image.new("RGB", (150, 150), "#1a56a8")), shares(page)
+    for name, share in found.items():
+        assert share == pytest.approx(expected[name], abs=3)  # a video's colours are nearly the canvas's
+    assert page.evaluate("window.stream.getTracks().every((track) => track.readyState === 'ended')")
+    assert [url for url in page.requests[asked:] if not url.startswith("blob:")] == []
+
+
+def test_layers_and_units_by_touch_and_by_arrow_keys(live):
+    page = live(FollowPhotograph("zfnet_cifar", layer=3, unit=(0, 0)), width=NARROW)
+    start(page)
+    status = "(text) => document.querySelector('[role=status]').innerText.includes(text)"
+    client = page.context.new_cdp_session(page)
+    client.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    def tap(name, across, down):
+        place = page.get_by_role("img", name=re.compile(name)).first
+        place.scroll_into_view_if_needed()
+        box = place.bounding_box()
+        point = {"x": box["x"] + across * box["width"], "y": box["y"] + down * box["height"]}
+        client.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    _, channels, _, side = json.loads(follow.file("zfnet_cifar.json"))["nodes"][3]["shape"]
+    tap("Channel 0 of", 0.5 + 0.5 / side, 1 - 0.5 / side)
+    page.wait_for_function(status, arg=f"unit ({side - 1}, {side // 2})")
+    across = int(np.ceil(np.sqrt(channels)))
+    tap("All maps", 0.5 / across, 1.5 / np.ceil(channels / across))
+    page.wait_for_function(status, arg=f"channel {across},")
+    cards = page.locator(".cx-strip button")
+    assert cards.evaluate_all("nodes => nodes.filter((node) => node.tabIndex === 0).map((node) => Number(node.dataset.node))") == [3]
+    cards.nth(3).focus()
+    for key, node in (("ArrowRight", 4), ("Home", 0), ("ArrowLeft", 0), ("End", cards.count() - 1)):
+        page.keyboard.press(key)
+        page.wait_for_function("(i) => document.activeElement.dataset.node === i && document.activeElement.ariaPressed === 'true'", arg=str(node))
+
+
 def test_opened_as_a_file_it_says_what_is_missing(browser, tmp_path):
     bare_page(tmp_path, EXAMPLES["follow"]())
     page = browser.new_page()

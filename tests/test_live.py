@@ -204,7 +204,7 @@ def test_every_element_is_explained(engine):
     model, size = lively(Every()), (3, 21, 18)
     calls = engine.open(model, size, torch.rand(size), 5)
     nodes = engine.graph["nodes"]
-    places = [(i, at) for i, node in enumerate(nodes) if i for at in {0, 1, count(node) // 2, count(node) - 1} if at < count(node)]
+    places = [(i, at) for i, node in enumerate(nodes) for at in {0, 1, count(node) // 2, count(node) - 1} if at < count(node)]
     _, _, *found = engine(*calls, *(["value", i] for i in range(len(nodes))), *(["explain", *place] for place in places))
     values, told = found[:len(nodes)], found[len(nodes):]
     for (i, at), answer in zip(places, told, strict=True):
@@ -212,6 +212,7 @@ def test_every_element_is_explained(engine):
         assert answer["result"] == result
         for term in answer["terms"]:
             assert term["at"] == -1 or term["value"] == values[term["from"]][term["at"]]
+        assert (answer["rule"] == "input") == (i == 0)
         if answer["rule"] == "sum":
             total = answer["bias"] + sum(term["value"] * term["weight"] for term in answer["terms"])
             assert total == pytest.approx(result, abs=1e-5), nodes[i]

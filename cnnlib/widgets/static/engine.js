@@ -448,6 +448,7 @@ export function engine() {
   // the terms, or an activation of the only one ("act").
   function explain(id, at) {
     const node = graph.nodes[id];
+    if (!id) return { rule: "input", bias: 0, terms: [], result: values[0][at] };
     const [source] = node.from;
     const [x] = inputsOf(node);
     const shape = shapeOf(source);

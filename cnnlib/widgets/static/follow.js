@@ -2,7 +2,11 @@
 
 const MOST_MAPS = 256; // of a layer, shown at once
 const CELLS = 8; // of occlusion, along each side
-const [BLUE, ORANGE] = [[0, 114, 178], [213, 94, 0]];
+// Colours of a share from -1 (orange) to 0 (white) and 1 (blue), as the four bytes of a pixel: share 0 stands at 255.
+const COLOURS = Uint32Array.from({ length: 511 }, (_, i) => {
+  const [r, g, b] = (i < 255 ? [213, 94, 0] : [0, 114, 178]).map((colour) => Math.round(255 + ((colour - 255) * Math.abs(i - 255)) / 255));
+  return (255 << 24) | (b << 16) | (g << 8) | r;
+});
 const TERMS = 3; // channels of a sum that are written out, those that matter most
 const NAMES = { conv: "convolution", linear: "fully connected", maxpool: "max pooling", avgpool: "average pooling", adaptive: "average pooling",
   affine: "batch norm", cat: "concatenation", mean: "mean", norm: "length (root of the sum of squares)", lrn: "local response norm", layer_norm: "layer norm", permute: "reordering",
@@ -163,15 +167,13 @@ function render({ model, el }) {
     target.width = across * (width + gap) - gap;
     target.height = down * (height + gap) - gap;
     const image = new ImageData(target.width, target.height);
+    const pixels = new Uint32Array(image.data.buffer);
     for (let c = 0; c < count; c++) {
       let largest = 1e-9;
       for (let i = c * height * width; i < (c + 1) * height * width; i++) largest = Math.max(largest, Math.abs(values[i] || 0));
-      for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-        const value = (values[(c * height + y) * width + x] || 0) / largest;
-        const colour = value < 0 ? ORANGE : BLUE;
-        const at = 4 * ((Math.floor(c / across) * (height + gap) + y) * target.width + (c % across) * (width + gap) + x);
-        for (let i = 0; i < 3; i++) image.data[at + i] = 255 + (colour[i] - 255) * Math.abs(value);
-        image.data[at + 3] = 255;
+      for (let y = 0; y < height; y++) {
+        const [from, to] = [(c * height + y) * width, (Math.floor(c / across) * (height + gap) + y) * target.width + (c % across) * (width + gap)];
+        for (let x = 0; x < width; x++) pixels[to + x] = COLOURS[Math.round(255 * (1 + (values[from + x] || 0) / largest))];
       }
     }
     target.getContext("2d").putImageData(image, 0, 0);
@@ -306,7 +308,13 @@ function render({ model, el }) {
 
   // --- the views ---
 
-  const layers = html("div", { class: "cx-strip", role: "group", "aria-label": "Layers in forward order" });
+  const layers = html("div", { class: "cx-strip", role: "group", "aria-label": "Layers in forward order; arrow keys go from one to the next", keydown(event) {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    choose(Math.max(0, Math.min(graph.nodes.length - 1, node() + step)));
+    cards[node()].focus();
+  } });
   const detail = html("div", { class: "cx-detail", hidden: true });
   const answers = html("div", { class: "cx-answers", role: "group", "aria-label": "The answer" });
   const sum = html("div", { class: "cx-sum" });
@@ -375,6 +383,7 @@ function render({ model, el }) {
     title.textContent = `${nameOf(one)}${one.layer ? `, ${one.layer}` : ""}: ${one.shape.slice(1).join("\u00d7")}${one.folded ? ", its batch norm folded into the weights" : ""}`;
     cards.forEach((card, i) => {
       card.setAttribute("aria-pressed", String(i === id));
+      card.tabIndex = i === id ? 0 : -1; // one stop of the tabulator for all
       card.classList.toggle("cx-read", one.from.includes(i));
     });
     paint(mosaic, values, Math.min(C, MOST_MAPS), H, W);
