@@ -123,7 +123,7 @@ def put_to_the_test(check):
         yield truth
         if isinstance(truth, torch.Tensor):
             yield truth.double() if truth.is_floating_point() else truth
-            yield truth.numpy()
+            yield truth.detach().numpy()
         elif isinstance(truth, tuple):
             yield list(truth)
         elif isinstance(truth, (int, float)) and not isinstance(truth, bool):

@@ -1,5 +1,6 @@
 """What explorers do in a browser beyond answering: alone and beside others, by touch, in forced colours; networks alive, questions."""
 
+import json
 import re
 
 import numpy as np
@@ -250,7 +251,7 @@ def test_nothing_is_fetched_before_it_is_asked_for(live):
     assert {url.rpartition("/")[2] for url in page.requests if "/live/" in url} == {"zfnet_cifar.json", "zfnet_cifar.safetensors", "chelsea.jpg"}
 
 
-@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20"])
+@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "googlenet_cifar", "densenet_cifar"])
 def test_a_dropped_photograph_gives_pytorchs_probabilities(live, tmp_path, network):
     page = live(FollowPhotograph(network))
     image = Image.open(follow.book_file("images/coffee.jpg")).convert("RGB").resize((150, 150))
@@ -285,6 +286,48 @@ def test_a_unit_its_field_and_its_sum(live):
     page.get_by_role("slider", name="Channel").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('channel 1,')")
+
+
+def test_what_a_layer_reads_and_what_each_channel_adds(live):
+    page = live(FollowPhotograph("resnet20", layer=3, unit=(5, 6)))
+    start(page)
+    status = page.get_by_role("status")
+    assert [page.get_by_role("slider", name=f"Unit {axis}").input_value() for axis in ("row", "column")] == ["5", "6"]
+    page.get_by_role("img", name="What it adds, everywhere").nth(2).wait_for()
+    assert page.get_by_role("img", name=re.compile(r"Channel \d+ and the window")).count() == 3
+    nodes = json.loads(follow.file("resnet20.json"))["nodes"]
+    add = next(i for i, node in enumerate(nodes) if node.get("kind") == "add")
+    page.locator(f"[data-node='{add}']").click()
+    reads = page.get_by_role("group", name="What this layer reads").get_by_role("button")
+    reads.filter(has_text="the branch F(x)").wait_for()
+    assert page.locator(".cx-strip .cx-read").evaluate_all("nodes => nodes.map((node) => Number(node.dataset.node))") == sorted(nodes[add]["from"])
+    reads.filter(has_text="the shortcut x: ReLU").click()
+    page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('ReLU, channel 0')")
+    assert "is 0;" in status.inner_text() or "ReLU(" in page.locator(".cx-sum").inner_text()
+
+
+def test_a_concatenation_says_whose_channel_it_is_and_loses_an_input(live):
+    page = live(FollowPhotograph("densenet_cifar"))
+    start(page)
+    nodes = json.loads(follow.file("densenet_cifar.json"))["nodes"]
+    cat, node = next((i, node) for i, node in enumerate(nodes) if node["op"] == "cat" and len(node["from"]) == 3)
+    page.locator(f"[data-node='{cat}']").click()
+    page.get_by_text(f"unchanged, from channel 0 of convolution {nodes[node['from'][0]]['layer']}").wait_for()
+    page.get_by_role("spinbutton", name="Channel").fill("33")
+    page.get_by_text(f"unchanged, from channel 1 of convolution {nodes[node['from'][1]]['layer']}").wait_for()
+    before = shares(page)
+    page.get_by_role("button", name="Switch off: input 2 (channels 32 to 47)").click()
+    page.get_by_text("a part is switched off, and it is 0 instead").wait_for()
+    image = Image.open(follow.io.BytesIO(follow.file("chelsea.jpg")))
+
+    def silence(model):
+        model.get_submodule(node["layer"]).register_forward_hook(
+            lambda module, args, output: output * ~torch.isin(torch.arange(output.shape[1]), torch.arange(32, 48)).view(1, -1, 1, 1))
+
+    expected, found = expected_shares("densenet_cifar", image, silence), shares(page)
+    assert found != before
+    for name, share in found.items():
+        assert share == pytest.approx(expected[name], abs=0.2)
 
 
 def test_softmax_is_written_out_and_the_window_slides(live):
@@ -346,6 +389,59 @@ def test_what_the_answer_rests_on(live):
         page.locator(".cx-answers button").nth(0).click()
     page.get_by_label("Over the picture").select_option("nothing")
     page.wait_for_function("(old) => document.querySelector('.cx-two canvas').toDataURL() === old", arg=plain)
+
+
+def test_the_cameras_picture_stays_in_the_page(live):
+    page = live(FollowPhotograph("zfnet_cifar"))
+    start(page)
+    assert "no picture leaves it" in page.locator(".cx").inner_text()
+    before, asked = page.locator(".cx-answers").inner_text(), len(page.requests)
+    page.evaluate("""() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error("none"); }; }""")
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_text("There is no camera here, or this page may not use it.").wait_for()
+    page.evaluate("""() => {
+      const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+      setInterval(() => { pen.fillStyle = "#1a56a8"; pen.fillRect(0, 0, 300, 150); }, 30);
+      navigator.mediaDevices.getUserMedia = async () => (window.stream = canvas.captureStream());
+    }""")
+    page.get_by_role("button", name="Camera").click()
+    page.wait_for_function("() => document.querySelector('video').videoWidth > 0")
+    page.get_by_role("button", name="Take the picture").click()
+    page.wait_for_function("(text) => document.querySelector('.cx-answers').innerText !== text", arg=before)
+    expected, found = expected_shares("zfnet_cifar", Image.new("RGB", (150, 150), "#1a56a8")), shares(page)
+    for name, share in found.items():
+        assert share == pytest.approx(expected[name], abs=3)  # a video's colours are nearly the canvas's
+    assert page.evaluate("window.stream.getTracks().every((track) => track.readyState === 'ended')")
+    assert [url for url in page.requests[asked:] if not url.startswith("blob:")] == []
+
+
+def test_layers_and_units_by_touch_and_by_arrow_keys(live):
+    page = live(FollowPhotograph("zfnet_cifar", layer=3, unit=(0, 0)), width=NARROW)
+    start(page)
+    status = "(text) => document.querySelector('[role=status]').innerText.includes(text)"
+    client = page.context.new_cdp_session(page)
+    client.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    def tap(name, across, down):
+        place = page.get_by_role("img", name=re.compile(name)).first
+        place.scroll_into_view_if_needed()
+        box = place.bounding_box()
+        point = {"x": box["x"] + across * box["width"], "y": box["y"] + down * box["height"]}
+        client.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    _, channels, _, side = json.loads(follow.file("zfnet_cifar.json"))["nodes"][3]["shape"]
+    tap("Channel 0 of", 0.5 + 0.5 / side, 1 - 0.5 / side)
+    page.wait_for_function(status, arg=f"unit ({side - 1}, {side // 2})")
+    across = int(np.ceil(np.sqrt(channels)))
+    tap("All maps", 0.5 / across, 1.5 / np.ceil(channels / across))
+    page.wait_for_function(status, arg=f"channel {across},")
+    cards = page.locator(".cx-strip button")
+    assert cards.evaluate_all("nodes => nodes.filter((node) => node.tabIndex === 0).map((node) => Number(node.dataset.node))") == [3]
+    cards.nth(3).focus()
+    for key, node in (("ArrowRight", 4), ("Home", 0), ("ArrowLeft", 0), ("End", cards.count() - 1)):
+        page.keyboard.press(key)
+        page.wait_for_function("(i) => document.activeElement.dataset.node === i && document.activeElement.ariaPressed === 'true'", arg=str(node))
 
 
 def test_opened_as_a_file_it_says_what_is_missing(browser, tmp_path):

@@ -2,6 +2,7 @@
 
     python tools/benchmark_explorers.py             print the figures
     python tools/benchmark_explorers.py --write     and record them in data/results/benchmark_explorers.json
+    python tools/benchmark_explorers.py --networks --write     only the networks' rows; the others of the record stay
 
 Every explorer gets the same kind of input many times; `first` is the answer to the first one, before anything is warm.
 A network that runs on the page gets two rows: from the click that fetches it (its files lie on this machine) to its first answer, and from the
@@ -13,6 +14,7 @@ times are longer than a reader's.
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -134,7 +136,7 @@ def measure_live(browser, network: str) -> dict[str, list[float]]:
         watched = Watched(browser, server.address)
         try:
             page = watched.open(f"{server.address}/index.html")
-            page.wait_for_timeout(500)
+            page.wait_for_timeout(2 * PAUSE)  # as a reader looks before a press; the engine compiles meanwhile
             first = page.evaluate(ANSWER, "Fetch and run")
             others = []
             for photograph in list(follow.PHOTOGRAPHS)[1:INPUTS + 1]:
@@ -151,9 +153,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"record in {TARGET.relative_to(ROOT)}")
     parser.add_argument("--networks", action="store_true", help="only the networks that run on pages")
     options = parser.parse_args()
-    if options.write and options.networks:
-        parser.error("--write records all rows, --networks are only some")
-    rows = []
+    rows = json.loads(TARGET.read_text(encoding="utf-8"))["rows"] if options.write and options.networks else []
+    rows = [row for row in rows if "work" in row]  # those of no network
+    if os.getloadavg()[0] > 0.5 * os.cpu_count():
+        print(f"not quiet: {os.getloadavg()[0]:.1f} processes want {os.cpu_count()} processors; these times are no reader's", file=sys.stderr)
     with browser() as opened:
         version = opened.version
         for name, (make, action) in ({} if options.networks else CASES).items():

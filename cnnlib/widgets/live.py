@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cnnlib.analysis.ops import lengths
-from cnnlib.analysis.trace import Step, trace
+from cnnlib.analysis.trace import Step, Value, trace
 from cnnlib.shipping import BATCH_NORMS
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -123,7 +123,7 @@ class _Graph:
 
     def node(self, op: str, places: list[int], shape: Sequence[int], **settings) -> int:
         """The number of a new node; of its only input, if it would change nothing."""
-        if op in ("reshape", "slice") and list(shape) == self.nodes[places[0]]["shape"]:
+        if op in ("reshape", "slice", "cat") and list(shape) == self.nodes[places[0]]["shape"]:
             return places[0]
         self.nodes.append({"op": op, "layer": self.layer, "from": places, "shape": list(shape), **settings})
         return len(self.nodes) - 1
@@ -158,6 +158,14 @@ class _Graph:
                 raise self.refuse("layer normalization over more than the last axis")
             settings = {kind: self.keep(self.constant(arg(kind)), kind) for kind in ("weight", "bias") if arg(kind) is not None}
             self.put(out[0], "layer_norm", [x], eps=arg("eps"), **settings)
+        elif op == "native_group_norm":
+            groups, kept = arg("group"), {kind: self.constant(arg(kind)) for kind in ("weight", "bias") if arg(kind) is not None}
+            rows = [1, groups, math.prod(x.shape) // groups]
+            place = self.node("layer_norm", [self.node("reshape", [self.place[id(x)]], rows)], rows, eps=arg("eps"))
+            self.place[id(out[0])] = place = self.node("reshape", [place], x.shape)
+            if kept:
+                weight, bias = (kept.get(kind, torch.full(x.shape[1:2], neutral)) for kind, neutral in (("weight", 1.0), ("bias", 0.0)))
+                self.put(out[0], "affine", [out[0]], weight=self.keep(weight, "weight"), bias=self.keep(bias, "bias"))
         elif op == "max_pool2d_with_indices" or op == "max_pool2d":
             kernel, padding, dilation = _pair(arg("kernel_size")), _pair(arg("padding", 0)), _pair(arg("dilation", 1))
             stride = _pair(arg("stride") or kernel)
@@ -169,14 +177,23 @@ class _Graph:
                      **({"divisor": arg("divisor_override")} if arg("divisor_override") else {}))
         elif op in ("_adaptive_avg_pool2d", "adaptive_avg_pool2d"):
             self.put(out[0], "adaptive", [x])
-        elif op == "mean":
+        elif op == "mean" or op == "linalg_vector_norm":
+            if op != "mean" and arg("ord", 2) != 2:
+                raise self.refuse(f"a norm of order {arg('ord')}")
             axes = arg("dim")
             axes = list(range(len(x.shape))) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-            self.put(out[0], "mean", [x], axes=axes)
+            self.put(out[0], "mean" if op == "mean" else "norm", [x], axes=axes)
         elif op in ACTIVATIONS:
             self.activation(op, node, x, out[0])
         elif op in BINARY:
-            self.binary(op, node, x, out[0])
+            if op == "div" and arg("rounding_mode") is not None:
+                raise self.refuse("division with rounding")
+            self.binary(op, *args[:2], out[0], arg("alpha", 1))
+        elif op == "addcmul":
+            product, scaled = (Value(torch.broadcast_shapes(args[1].shape, args[2].shape), out[0].dtype, None, "result") for _ in range(2))
+            self.binary("mul", *args[1:3], product)
+            self.binary("mul", product, arg("value", 1), scaled)
+            self.binary("add", scaled, args[0], out[0])
         elif op == "cat":
             self.put(out[0], "cat", args[0], axis=arg("dim", 0))
         elif op == "stack":
@@ -200,6 +217,11 @@ class _Graph:
                 axis = arg("dim", 0)
                 self.put(value, "slice", [x], axis=axis, start=start, step=1)
                 start += value.shape[axis]
+        elif op == "reflection_pad2d":
+            before = arg("padding")[2::-2]
+            self.gather("padding by reflection", x, out[0], lambda axis, i, length: length - 1 - abs(length - 1 - abs(i - before[axis])))
+        elif op == "upsample_nearest2d":
+            self.gather("upsampling", x, out[0], lambda axis, i, length: i * length // out[0].shape[2 + axis])
         elif op == "constant_pad_nd":
             self.pad(arg("pad"), float(arg("value", 0)), x, out[0])
         elif op == "_softmax" or op == "softmax":
@@ -231,6 +253,11 @@ class _Graph:
                 if [tuple(tensor.shape) for tensor in result] == [tuple(value.shape) for value in node.outputs]:
                     return result
         raise self.refuse(f"{node.op} of weights")
+
+    def gather(self, kind, x, out, place) -> None:
+        """Rows and columns taken from `x`, each from `place(axis, i, length)` there."""
+        index = [[place(axis, i, length) for i in range(out.shape[2 + axis])] for axis, length in enumerate(x.shape[2:])]
+        self.put(out, "gather", [x], kind=kind, index=[None, None, *index])
 
     def pad(self, amounts, fill, x, out) -> None:
         """A negative amount takes away; amounts come in pairs, from the last axis on."""
@@ -272,7 +299,8 @@ class _Graph:
             scale = scale * norm.weight.detach()
         shift = -norm.running_mean * scale + (0 if norm.bias is None else norm.bias.detach())
         before = self.nodes[self.place[id(x)]]
-        if before["op"] == "conv" and self.uses[id(x)] == 1 and "folded" not in before:
+        readers = sum(self.uses.get(value, 0) for value, place in self.place.items() if place == self.place[id(x)])
+        if before["op"] == "conv" and readers == 1 and "folded" not in before:
             weight = self.weights[before["weight"]]
             self.weights[before["weight"]] = (weight * scale.view(-1, 1, 1, 1)).float()
             if "bias" in before:
@@ -303,12 +331,11 @@ class _Graph:
             raise self.refuse(f"gelu with approximate={node.arg('approximate')!r}")
         self.put(out, "act", [x], kind=op, **settings)
 
-    def binary(self, op, node, x, out) -> None:
-        one, other = node.args[:2]
-        alpha = {} if node.arg("alpha", 1) == 1 else {"alpha": node.arg("alpha")}
-        if op == "div" and node.arg("rounding_mode") is not None:
-            raise self.refuse("division with rounding")
-        if isinstance(other, (int, float)):
+    def binary(self, op, one, other, out, factor=1) -> None:
+        alpha = {} if factor == 1 else {"alpha": factor}
+        if op == "mul" and other == 1:
+            self.place[id(out)] = self.place[id(one)]
+        elif isinstance(other, (int, float)):
             self.put(out, "binary", [one], kind=op, scalar=other, **alpha)
         elif id(one) in self.place and id(other) in self.place:
             self.put(out, "binary", [one, other], kind=op, **alpha)
@@ -317,6 +344,8 @@ class _Graph:
                 if op not in ("add", "mul") or alpha:
                     raise self.refuse(f"{op} of a weight and a value, in this order")
                 one, other = other, one
+                if id(one) not in self.place:
+                    raise self.refuse(f"{op} of two weights")
             constant = self.constant(other)
             self.put(out, "binary", [one], kind=op, constant=self.keep(constant, "constant"), constant_shape=list(constant.shape), **alpha)
 

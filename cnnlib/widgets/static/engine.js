@@ -11,13 +11,19 @@ export function engine() {
 
   // --- weights: a file of safetensors in float32, float16 or int8 with one scale for each output channel ---
 
-  function half(bits) {
-    const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
-    const magnitude = exponent === 31 ? (fraction ? NaN : Infinity)
-      : exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
-    return bits >> 15 ? -magnitude : magnitude;
+  // All 65,536 numbers of half precision. A float32 has the same parts: its exponent begins 112 lower, its fraction is 13 bits longer.
+  function everyHalf() {
+    const found = new Float32Array(1 << 16);
+    const bits = new Uint32Array(found.buffer);
+    for (let i = 0; i < 1 << 15; i++) {
+      const [exponent, fraction] = [i >> 10, i & 1023];
+      if (exponent) bits[i] = ((exponent === 31 ? 255 : exponent + 112) << 23) | (fraction << 13);
+      else found[i] = fraction * 2 ** -24;
+      bits[i + (1 << 15)] = bits[i] | (1 << 31);
+    }
+    return found;
   }
-  let halves = null; // all 65,536 of them, made when a file has some
+  let halves = null; // made when a file has some
 
   function readWeights(buffer) {
     const length = Number(new DataView(buffer).getBigUint64(0, true));
@@ -32,7 +38,7 @@ export function engine() {
       const stored = raw(entry);
       const values = (weights[name] = entry.dtype === "F32" ? stored : new Float32Array(stored.length));
       if (entry.dtype === "F16") {
-        halves ??= Float32Array.from(range(1 << 16), half);
+        halves ??= everyHalf();
         for (let i = 0; i < stored.length; i++) values[i] = halves[stored[i]];
       } else if (entry.dtype === "I8") {
         const scales = raw(header[`${name}.scale`]);
@@ -230,13 +236,14 @@ export function engine() {
   const BINARY = { add: (a, b) => a + b, sub: (a, b) => a - b, mul: (a, b) => a * b, div: (a, b) => a / b };
 
   // Places in a value, for every element of an array of `shape` in which a step along axis i moves `strides[i]` in the value.
-  function places(shape, strides, offset = 0) {
+  const places = (shape, strides, offset = 0) => gathered(shape.map((length, axis) => range(length).map((i) => i * strides[axis])), offset);
+  function gathered(steps, offset = 0) { // the same for any steps along each axis
     let found = Int32Array.of(offset);
-    shape.forEach((length, axis) => {
-      const next = new Int32Array(found.length * length);
-      for (let i = 0, q = 0; i < found.length; i++) for (let j = 0, p = found[i]; j < length; j++, p += strides[axis]) next[q++] = p;
+    for (const axis of steps) {
+      const next = new Int32Array(found.length * axis.length);
+      for (let i = 0, q = 0; i < found.length; i++) for (let j = 0; j < axis.length; j++) next[q++] = found[i] + axis[j];
       found = next;
-    });
+    }
     return found;
   }
   function broadcast(shape, to) {
@@ -246,18 +253,31 @@ export function engine() {
       return own < 0 || shape[own] === 1 ? 0 : strides[own];
     });
   }
-  function reduced(node, shape) { // places of what each output is the mean of, one output after another
+  function reduced(node, shape) { // places of what each output is the mean or norm of, one output after another
     const axes = node.axes.map((axis) => axisOf(axis, shape));
     const order = [...range(shape.length).filter((axis) => !axes.includes(axis)), ...axes];
     const strides = stridesOf(shape);
     return [places(order.map((axis) => shape[axis]), order.map((axis) => strides[axis])), size(axes.map((axis) => shape[axis]))];
   }
-  function moved(node, shape) { // permute and slice: places only
+  function reduce(node, [x], weights, [shape]) { // the mean, or the root of the sum of squares
+    const [found, count] = reduced(node, shape);
+    const out = new Float32Array(size(node.shape));
+    const isNorm = node.op === "norm";
+    for (let i = 0; i < out.length; i++) {
+      let sum = 0;
+      for (let j = i * count; j < (i + 1) * count; j++) sum += isNorm ? x[found[j]] ** 2 : x[found[j]];
+      out[i] = isNorm ? Math.sqrt(sum) : sum / count;
+    }
+    return out;
+  }
+  function moved(node, shape) { // permute, slice and gather: places only
     const strides = stridesOf(shape);
+    if (node.op === "gather") return gathered(shape.map((length, axis) => (node.index[axis] ?? range(length)).map((i) => i * strides[axis])));
     if (node.op === "permute") return places(node.shape, node.order.map((axis) => strides[axis]));
     const axis = axisOf(node.axis, shape);
     return places(node.shape, strides.map((step, i) => (i === axis ? step * node.step : step)), node.start * strides[axis]);
   }
+  const move = (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]);
   const perChannel = (shape) => size(shape.slice(2));
   function lrnScale(node, x, [, C, H, W], c, place) { // k + alpha times the mean of squares over neighbouring channels
     let sum = 0;
@@ -319,8 +339,7 @@ export function engine() {
       });
       return out;
     },
-    permute: (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]),
-    slice: (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]),
+    permute: move, slice: move, gather: move,
     pad(node, [x], weights, [shape]) {
       const out = new Float32Array(size(node.shape)).fill(node.fill);
       const strides = stridesOf(node.shape);
@@ -328,16 +347,7 @@ export function engine() {
       places(shape, strides, start).forEach((place, i) => (out[place] = x[i]));
       return out;
     },
-    mean(node, [x], weights, [shape]) {
-      const [found, count] = reduced(node, shape);
-      const out = new Float32Array(size(node.shape));
-      for (let i = 0; i < out.length; i++) {
-        let sum = 0;
-        for (let j = i * count; j < (i + 1) * count; j++) sum += x[found[j]];
-        out[i] = sum / count;
-      }
-      return out;
-    },
+    mean: reduce, norm: reduce,
     layer_norm(node, [x], weights, [shape]) {
       const [scale, shift, length] = [weights[node.weight], weights[node.bias], shape.at(-1)];
       const out = new Float32Array(x.length);
@@ -389,6 +399,13 @@ export function engine() {
     return out;
   }
 
+  // The same of a square of bytes as a canvas gives them, red, green, blue and opacity of one place after another.
+  function resizeBytes(bytes, side, channels, height, width) {
+    const data = new Float32Array(channels * side * side);
+    for (let c = 0, q = 0; c < channels; c++) for (let p = c; p < bytes.length; p += 4) data[q++] = bytes[p] / 255;
+    return resize(data, channels, side, side, height, width);
+  }
+
   // --- one network ---
 
   let [graph, weights, values] = [null, null, []];
@@ -431,6 +448,7 @@ export function engine() {
   // the terms, or an activation of the only one ("act").
   function explain(id, at) {
     const node = graph.nodes[id];
+    if (!id) return { rule: "input", bias: 0, terms: [], result: values[0][at] };
     const [source] = node.from;
     const [x] = inputsOf(node);
     const shape = shapeOf(source);
@@ -477,11 +495,12 @@ export function engine() {
         return answer([term(at, weight)], { bias: (weights[node.bias]?.[at % length] ?? 0) - mean * weight });
       }
       case "lrn": return answer([term(at, lrnScale(node, x, shape, channel, at % area) ** -node.beta)]);
-      case "mean": {
+      case "mean": case "norm": { // a norm is the sum of its values times what each is of it
         const [found, count] = reduced(node, shape);
-        return answer([...found.slice(at * count, (at + 1) * count)].map((place) => term(place, 1 / count)));
+        return answer([...found.slice(at * count, (at + 1) * count)].map((place) =>
+          term(place, node.op === "mean" ? 1 / count : x[place] / (values[id][at] || 1))));
       }
-      case "permute": case "slice": return answer([term(moved(node, shape)[at], 1)]);
+      case "permute": case "slice": case "gather": return answer([term(moved(node, shape)[at], 1)]);
       case "binary": {
         const place = (shape) => places(node.shape, broadcast(shape, node.shape))[at];
         const own = place(shape);
@@ -515,6 +534,17 @@ export function engine() {
     }
   }
 
+  // What channel `k` of the input adds to a map of a convolution, everywhere: the sum of these and the bias is the map.
+  function part(id, channel, k) {
+    const node = graph.nodes[id];
+    const [source] = node.from;
+    const [, C, H, W] = shapeOf(source);
+    const [inputs, area] = [C / node.groups, node.kernel[0] * node.kernel[1]];
+    const at = (channel * inputs + (k % inputs)) * area;
+    return conv({ ...node, groups: 1, weight: "w", bias: "", shape: [1, 1, ...node.shape.slice(2)] }, [values[source].subarray(k * H * W, (k + 1) * H * W)],
+      { w: weights[node.weight].subarray(at, at + area) }, [[1, 1, H, W]]);
+  }
+
   // First and last row and column of the picture from which element `at` of value `id` was made, padding included.
   function field(id, at) {
     const spans = []; // for each value: [first, last] along every axis
@@ -544,6 +574,11 @@ export function engine() {
         } else if (node.op === "slice") {
           found = part(([first, last], axis) => (axis === axisOf(node.axis, shape)
             ? [node.start + first * node.step, node.start + last * node.step] : [first, last]));
+        } else if (node.op === "gather") {
+          found = part(([first, last], axis) => {
+            const all = node.index[axis]?.slice(first, last + 1);
+            return all ? [Math.min(...all), Math.max(...all)] : [first, last];
+          });
         } else if (node.op === "pad") {
           found = part(([first, last], axis) => [first - node.before[axis], last - node.before[axis]]);
         } else if (node.op === "cat") {
@@ -553,7 +588,7 @@ export function engine() {
           before += length;
           if (first > last) continue;
           found = part((span, i) => (i === axis ? [first - before + length, last - before + length] : span));
-        } else if (node.op === "mean") {
+        } else if (node.op === "mean" || node.op === "norm") {
           const axes = node.axes.map((axis) => axisOf(axis, shape));
           const kept = range(shape.length).filter((axis) => !axes.includes(axis));
           kept.forEach((axis, i) => (found[axis] = own[node.shape.length === shape.length ? axis : i]));
@@ -596,7 +631,7 @@ export function engine() {
           const [average, slope] = [0, 1].map((power) => scaled.reduce((sum, value, i) => sum + value * normal[i] ** power, 0) / length);
           scaled.forEach((value, i) => (to[at + i] += (value - average - normal[i] * slope) / deviation));
         }
-      } else if (["act", "maxpool", "avgpool", "adaptive", "mean", "affine", "binary", "permute", "slice", "cat"].includes(node.op)) {
+      } else if (["act", "maxpool", "avgpool", "adaptive", "mean", "norm", "affine", "binary", "permute", "slice", "gather", "cat"].includes(node.op)) {
         if (node.op === "binary" && node.kind === "mul" && node.from.length > 1) throw new Error("the gradient through a gate is not computed");
         g.forEach((value, at) => {
           if (!value) return;
@@ -650,5 +685,15 @@ export function engine() {
     return { height: cells, width: cells, map };
   }
 
-  return { load, run, resize, explain, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
+  // Some products before a network comes: a browser compiles what has run for a while.
+  function warm() {
+    halves ??= everyHalf();
+    const shape = [1, 16, 32, 32];
+    for (const side of [3, 1, 3, 3]) {
+      const node = { op: "conv", shape, weight: "w", bias: "b", kernel: [side, side], stride: [1, 1], padding: [side >> 1, side >> 1], dilation: [1, 1], groups: 1 };
+      for (let i = 0; i < 2; i++) conv(node, [new Float32Array(size(shape))], { w: new Float32Array(256 * side * side), b: new Float32Array(16) }, [shape]);
+    }
+  }
+
+  return { warm, readWeights, load, run, resize, resizeBytes, explain, part, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
 }

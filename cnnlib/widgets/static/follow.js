@@ -2,12 +2,17 @@
 
 const MOST_MAPS = 256; // of a layer, shown at once
 const CELLS = 8; // of occlusion, along each side
+// Colours of a share from -1 (orange) to 0 (white) and 1 (blue), as the four bytes of a pixel: share 0 stands at 255.
+const COLOURS = Uint32Array.from({ length: 511 }, (_, i) => {
+  const [r, g, b] = (i < 255 ? [213, 94, 0] : [0, 114, 178]).map((colour) => Math.round(255 + ((colour - 255) * Math.abs(i - 255)) / 255));
+  return (255 << 24) | (b << 16) | (g << 8) | r;
+});
 const TERMS = 3; // channels of a sum that are written out, those that matter most
 const NAMES = { conv: "convolution", linear: "fully connected", maxpool: "max pooling", avgpool: "average pooling", adaptive: "average pooling",
-  affine: "batch norm", cat: "concatenation", mean: "mean", lrn: "local response norm", layer_norm: "layer norm", permute: "reordering",
+  affine: "batch norm", cat: "concatenation", mean: "mean", norm: "length (root of the sum of squares)", lrn: "local response norm", layer_norm: "layer norm", permute: "reordering",
   reshape: "reshaping", pad: "padding", slice: "a part", input: "the picture" };
 export const nameOf = ({ op, kind, groups, shape }) => (op === "act" ? { hardtanh: "ReLU6", relu: "ReLU", silu: "SiLU", gelu: "GELU" }[kind] ?? kind
-  : op === "binary" ? { add: "addition", mul: "multiplication (gate)", sub: "subtraction", div: "division" }[kind]
+  : op === "gather" ? kind : op === "binary" ? { add: "addition", mul: "multiplication (gate)", sub: "subtraction", div: "division" }[kind]
   : op === "conv" && groups > 1 ? (groups === shape[1] ? "depthwise convolution" : `convolution in ${groups} groups`) : NAMES[op] ?? op);
 
 // Terms of a convolution by input channel, those with the largest sums first: [{channel, sum, terms}]; others each by itself.
@@ -31,6 +36,7 @@ function startEngine() {
       try { postMessage([id, own[name](...rest)]); } catch (error) { postMessage([id, null, error.message]); } };`], { type: "text/javascript" }));
     worker = new Worker(url);
     worker.onmessage = ({ data: [id, result, error] }) => {
+      if (id < 0) return;
       const [resolve, reject] = waiting.get(id);
       waiting.delete(id);
       if (error) reject(new Error(error));
@@ -40,6 +46,7 @@ function startEngine() {
     worker = null;
   }
   const own = worker ? null : engine();
+  worker?.postMessage([-1, "warm", []]);
   const ask = (name, ...rest) => (own ? Promise.resolve().then(() => own[name](...rest))
     : new Promise((resolve, reject) => {
       waiting.set(serial, [resolve, reject]);
@@ -160,17 +167,30 @@ function render({ model, el }) {
     target.width = across * (width + gap) - gap;
     target.height = down * (height + gap) - gap;
     const image = new ImageData(target.width, target.height);
+    const pixels = new Uint32Array(image.data.buffer);
     for (let c = 0; c < count; c++) {
       let largest = 1e-9;
       for (let i = c * height * width; i < (c + 1) * height * width; i++) largest = Math.max(largest, Math.abs(values[i] || 0));
-      for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-        const value = (values[(c * height + y) * width + x] || 0) / largest;
-        const [r, g, b] = value < 0 ? [213, 94, 0] : [0, 114, 178];
-        const at = 4 * ((Math.floor(c / across) * (height + gap) + y) * target.width + (c % across) * (width + gap) + x);
-        image.data.set([r, g, b].map((colour) => 255 + (colour - 255) * Math.abs(value)).concat(255), at);
+      for (let y = 0; y < height; y++) {
+        const [from, to] = [(c * height + y) * width, (Math.floor(c / across) * (height + gap) + y) * target.width + (c % across) * (width + gap)];
+        for (let x = 0; x < width; x++) pixels[to + x] = COLOURS[Math.round(255 * (1 + (values[from + x] || 0) / largest))];
       }
     }
     target.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  // One map, enlarged, with a square around some places: first row and column, rows and columns.
+  function paintMarked(target, values, height, width, wide, [row, column, rows, columns]) {
+    const small = html("canvas");
+    paint(small, values, 1, height, width);
+    const scale = Math.ceil(wide / Math.max(height, width));
+    Object.assign(target, { width: scale * width, height: scale * height });
+    const pen = target.getContext("2d");
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(small, 0, 0, target.width, target.height);
+    Object.assign(pen, { strokeStyle: "#000", lineWidth: 3 });
+    pen.strokeRect(column * scale, row * scale, columns * scale, rows * scale);
+    return target;
   }
 
   async function drawScene() {
@@ -218,6 +238,7 @@ function render({ model, el }) {
       graph = next;
       start.sync();
       buildLayers();
+      detail.sync(); // there are units now
       await choosePhotograph(true);
     } catch (error) {
       fail(error);
@@ -240,9 +261,8 @@ function render({ model, el }) {
       const pen = picture.getContext("2d", { willReadFrequently: true });
       pen.drawImage(holding.bitmap, (width - square) / 2, (height - square) / 2, square, square, 0, 0, wide, wide);
       const { data: bytes } = pen.getImageData(0, 0, wide, wide);
-      const colours = Float32Array.from({ length: 3 * wide * wide }, (_, i) => bytes[4 * (i % (wide * wide)) + Math.floor(i / (wide * wide))] / 255);
       const [, channels, H, W] = graph.nodes[0].shape;
-      pixels = await ask("resize", colours, channels, wide, wide, H, W);
+      pixels = await ask("resizeBytes", bytes, wide, channels, H, W);
       await compute();
     } catch (error) {
       fail(error);
@@ -280,24 +300,32 @@ function render({ model, el }) {
   async function showLayer() {
     const id = node();
     const [values, told, field] = await Promise.all([ask("value", id), ask("explain", id, element()), ask("field", id, element())]);
-    shown = { ...shown, id, values, told, field };
-    shown.others = await Promise.all(graph.nodes[id].from.map((from) => ask("value", from)));
+    const [others, parts] = await Promise.all([Promise.all(graph.nodes[id].from.map((from) => ask("value", from))),
+      told.kernel && Promise.all(groupedTerms(told).slice(0, TERMS).map((group) => ask("part", id, channel(), group.channel)))]);
+    shown = { id, values, told, field, others, parts };
     draw();
   }
 
   // --- the views ---
 
-  const layers = html("div", { class: "cx-strip", role: "group", "aria-label": "Layers in forward order" });
+  const layers = html("div", { class: "cx-strip", role: "group", "aria-label": "Layers in forward order; arrow keys go from one to the next", keydown(event) {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    choose(Math.max(0, Math.min(graph.nodes.length - 1, node() + step)));
+    cards[node()].focus();
+  } });
   const detail = html("div", { class: "cx-detail", hidden: true });
   const answers = html("div", { class: "cx-answers", role: "group", "aria-label": "The answer" });
   const sum = html("div", { class: "cx-sum" });
   const inputs = html("div", { class: "cx-inputs" });
+  const sources = html("div", { class: "cx-row cx-switches", role: "group", "aria-label": "What this layer reads" });
   const switches = html("div", { class: "cx-row cx-switches" });
   const title = html("h4", {});
   const range = html("span", {});
   detail.append(html("div", { class: "cx-two" },
     html("figure", {}, scene, html("figcaption", {}, "The picture, and what the unit sees of it"), view), answers),
-  html("div", { class: "cx-layer" }, title, html("div", { class: "cx-maps" },
+  html("div", { class: "cx-layer" }, title, sources, html("div", { class: "cx-maps" },
     html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, range)), inputs)),
   html("div", { class: "cx-controls" }, numbers, slide), switches, sum);
   detail.sync = () => [...numbers, slide, view].forEach((control) => control.sync());
@@ -339,7 +367,11 @@ function render({ model, el }) {
   };
   // What goes into a node with several inputs: the path that begins last is the branch, the one that only passes is the shortcut.
   function pathName(one, i) {
-    if (one.kind !== "add") return `branch ${i + 1}`;
+    if (one.op === "cat") {
+      const [first, end] = [i, i + 1].map((count) => one.from.slice(0, count).reduce((sum, from) => sum + graph.nodes[from].shape[1], 0));
+      return `input ${i + 1} (channels ${first} to ${end - 1})`;
+    }
+    if (one.kind !== "add") return `input ${i + 1}`;
     const shortcut = one.from.indexOf(Math.min(...one.from));
     return i === shortcut ? "the shortcut x" : "the branch F(x)";
   }
@@ -349,20 +381,18 @@ function render({ model, el }) {
     const one = graph.nodes[id];
     const [, C, H = 1, W = 1] = one.shape;
     title.textContent = `${nameOf(one)}${one.layer ? `, ${one.layer}` : ""}: ${one.shape.slice(1).join("\u00d7")}${one.folded ? ", its batch norm folded into the weights" : ""}`;
-    cards.forEach((card, i) => card.setAttribute("aria-pressed", String(i === id)));
+    cards.forEach((card, i) => {
+      card.setAttribute("aria-pressed", String(i === id));
+      card.tabIndex = i === id ? 0 : -1; // one stop of the tabulator for all
+      card.classList.toggle("cx-read", one.from.includes(i));
+    });
     paint(mosaic, values, Math.min(C, MOST_MAPS), H, W);
-    const small = html("canvas");
     const own = values.subarray(channel() * H * W, (channel() + 1) * H * W);
-    paint(small, own, 1, H, W);
     range.textContent = `This map, from ${text(own.reduce((a, b) => Math.min(a, b)))} to ${text(own.reduce((a, b) => Math.max(a, b)))}: press a unit`;
-    const scale = Math.ceil(256 / Math.max(H, W));
-    Object.assign(map, { width: scale * W, height: scale * H });
+    paintMarked(map, own, H, W, 256, [...unit(), 1, 1]);
     map.setAttribute("aria-label", `Channel ${channel()} of ${nameOf(one)}, ${H} by ${W} units`);
-    const pen = map.getContext("2d");
-    pen.imageSmoothingEnabled = false;
-    pen.drawImage(small, 0, 0, map.width, map.height);
-    Object.assign(pen, { strokeStyle: "#000", lineWidth: 3 });
-    pen.strokeRect(unit()[1] * scale, unit()[0] * scale, scale, scale);
+    sources.replaceChildren(...(one.from.length ? [html("span", {}, "Reads")] : []), ...one.from.map((from, i) =>
+      button(`${one.from.length > 1 ? `${pathName(one, i)}: ` : ""}${nameOf(graph.nodes[from])} ${graph.nodes[from].layer}`, () => choose(from))));
     // F(x) beside x: the inputs of the same shape, for the same channel.
     inputs.replaceChildren(...(one.from.length < 2 ? [] : one.from.map((from, i) => {
       const shape = graph.nodes[from].shape;
@@ -410,25 +440,44 @@ function render({ model, el }) {
     if (told.rule === "act") return [html("p", {}, `${nameOf(one)}(${text(told.terms[0].value)}) = ${text(told.result)}`)];
     if (told.rule === "softmax") return [html("p", {}, "The exponential of this score, divided by the sum of those of all.")];
     if (told.rule === "max") return [html("p", {}, `The largest of ${told.terms.map((term) => text(term.value)).join(", ")} is ${text(told.result)}.`)];
-    const off = get("off").some((what) => what === `${shown.id}:${channel()}` || what.startsWith(`${shown.id}<`));
+    if (!told.terms.length) return [html("p", {}, `Padding: ${text(told.result)}.`)];
+    const fromName = (term) => `${nameOf(graph.nodes[term.from])} ${graph.nodes[term.from].layer}`;
+    const instead = (total) => Math.abs(total - told.result) > 1e-3 && `; a part is switched off, and it is ${text(told.result)} instead`;
+    const [only] = told.terms;
+    if (told.terms.length < 2 && only.weight === 1 && !told.bias && !told.kernel) {
+      const [, , ...sides] = graph.nodes[only.from].shape;
+      return [html("p", {}, `${text(only.value)}, unchanged, from channel ${Math.floor(only.at / sides.reduce((a, b) => a * b, 1))} of ${fromName(only)}`, instead(only.value), ".")];
+    }
     const groups = groupedTerms(told);
     const written = groups.slice(0, told.kernel ? TERMS : 8);
     const rest = groups.slice(written.length);
     const restSum = rest.reduce((total, group) => total + group.sum, 0);
     const parts = [...written.map((group) => group.sum), ...(rest.length ? [restSum] : []), ...(told.bias ? [told.bias] : [])];
     const total = parts.reduce((a, b) => a + b, 0);
-    const fromName = (term) => nameOf(graph.nodes[term.from]);
     const line = html("p", { class: "cx-total" }, `${parts.map(text).join(" + ").replaceAll("+ \u2212", "\u2212 ")} = `,
-      html("strong", {}, text(total)), off && `; a part is switched off, and it is ${text(told.result)} instead`,
+      html("strong", {}, text(total)), instead(total),
       rest.length ? ` (${plural(rest.length, told.kernel ? "further channel" : "further term")}: ${text(restSum)}${told.bias ? `; the last is the bias ${text(told.bias)}` : ""})`
         : told.bias ? ` (the last is the bias ${text(told.bias)})` : "");
-    const tables = told.kernel && told.kernel[0] * told.kernel[1] <= 49 && written.map((group) => html("table", {},
+    const tables = told.kernel && told.kernel[0] * told.kernel[1] <= 49 && written.map((group, i) => html("div", {}, html("table", {},
       html("caption", {}, `channel ${group.channel}: ${text(group.sum)}`),
       html("tbody", {}, Array.from({ length: told.kernel[0] }, (_, i) => html("tr", {}, group.terms.slice(i * told.kernel[1], (i + 1) * told.kernel[1])
-        .map((term) => html("td", { class: term.at < 0 && "cx-outside" }, html("span", {}, text(term.value)), html("small", {}, `\u00d7 ${text(term.weight)}`))))))));
-    return [html("p", {}, told.kernel ? `What made it: values of ${fromName(told.terms[0])} times weights, ${plural(told.terms.length, "term")}, the ${written.length > 1 ? `${written.length} channels that matter most` : "channel"} written out:`
+        .map((term) => html("td", { class: term.at < 0 && "cx-outside" }, html("span", {}, text(term.value)), html("small", {}, `\u00d7 ${text(term.weight)}`))))))),
+    drawPart(one, group, shown.parts[i])));
+    return [html("p", {}, told.kernel ? `What made it: values of ${fromName(only)} times weights, ${plural(told.terms.length, "term")}, the ${written.length > 1 ? `${written.length} channels that matter most` : "channel"} written out:`
       : written.map((group) => `${text(group.terms[0].value)} \u00d7 ${text(group.terms[0].weight)}`).join(" + ") + (rest.length ? " + \u2026" : "")),
     tables && html("div", { class: "cx-kernels", tabindex: 0, role: "region", "aria-label": "Values times weights" }, tables), line].filter(Boolean);
+  }
+
+  // An input channel with the window on it, and what it adds to the map at every place.
+  function drawPart(one, group, added) {
+    const [, , H, W] = graph.nodes[one.from[0]].shape;
+    const [, , OH, OW] = one.shape;
+    if (OH * OW < 2) return null;
+    const [first, span] = [[0, 1].map((axis) => unit()[axis] * one.stride[axis] - one.padding[axis]), [0, 1].map((axis) => (one.kernel[axis] - 1) * one.dilation[axis] + 1)];
+    const picture = (label, values, height, width, mark) => html("figure", {}, paintMarked(canvas(label), values, height, width, 96, mark), html("figcaption", {}, label));
+    return html("div", { class: "cx-inputs" },
+      picture(`Channel ${group.channel} and the window`, shown.others[0].subarray(group.channel * H * W, (group.channel + 1) * H * W), H, W, [...first, ...span]),
+      picture("What it adds, everywhere", added, OH, OW, [...unit(), 1, 1]));
   }
 
   // --- one's own picture ---
