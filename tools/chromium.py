@@ -20,8 +20,8 @@ class QuietHandler(SimpleHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """A server of a folder, in threads of its own; a browser that hangs up in the middle of an answer is no error."""
 
-    def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), functools.partial(QuietHandler, directory=folder))
+    def __init__(self, folder, handler=QuietHandler):
+        super().__init__(("127.0.0.1", 0), functools.partial(handler, directory=folder))
         self.address = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
