@@ -67,6 +67,14 @@ def test_strides_of_networks(name, strides):
     assert list(map_channels(Encoder(model), (3, size, size))) == strides
 
 
+@pytest.mark.parametrize("height, width", [(64, 256), (256, 64), (96, 480)])
+def test_strides_of_oblong_images(height, width):
+    with torch.device("meta"):
+        maps = features(create_model("resnet18").eval(), torch.empty(1, 3, height, width))
+    assert {stride: found.shape[2:] for stride, found in maps.items()} == {
+        stride: (height // stride, width // stride) for stride in (2, 4, 8, 16, 32)}
+
+
 def test_auxiliary_heads_are_left_out_in_training():
     for name in ("googlenet", "inception_v3"):
         with torch.device("meta"):
@@ -218,6 +226,7 @@ def test_a_dilated_resnet_with_a_head_is_torchvisions_fcn():
     sizes = {name: (m.stride, m.padding, m.dilation) for name, m in theirs.named_modules() if isinstance(m, nn.Conv2d)}
     found = [(m.stride, m.padding, m.dilation) for m in ours.modules() if isinstance(m, nn.Conv2d)]
     assert found == list(sizes.values())
+    assert [m.p for m in ours.modules() if isinstance(m, nn.Dropout)] == [m.p for m in theirs.modules() if isinstance(m, nn.Dropout)]
 
 
 def test_nothing_changes_where_the_network_is_fine_enough():

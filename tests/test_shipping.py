@@ -97,3 +97,23 @@ def test_quantization_needs_images():
     for nothing in ([], [torch.randn(1, *SMALL)]):
         with pytest.raises(ValueError, match="two images"):
             quantized(create_model("resnet20", num_classes=10), nothing)
+
+
+@torch.no_grad()
+def test_all_batches_set_the_scales():
+    """A map that only the second batch makes large has room for it: nothing is cut off."""
+    pytest.importorskip("torchao")
+    model, small = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval(), torch.rand(4, 3, 6, 6)
+    whole = quantized(model, [small, 20 * small])
+    assert (whole(20 * small) - model(20 * small)).abs().max() < 0.03 * model(20 * small).abs().max()
+
+
+@torch.no_grad()
+def test_a_network_in_training_is_quantized_for_evaluation():
+    pytest.importorskip("torchao")
+    model = lived(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.9), nn.Flatten(), nn.Linear(8 * 16, 4))).train()
+    images = torch.randn(16, 3, 6, 6)
+    whole = quantized(model, [images])
+    assert model.training
+    expected = model.eval()(images)
+    assert (whole(images) - expected).abs().mean() < 0.1 * expected.std()

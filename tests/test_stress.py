@@ -87,6 +87,21 @@ def test_an_adversarial_step_by_hand():
     assert model.training and model[1].weight.grad is None
 
 
+def test_an_adversarial_step_is_taken_where_the_network_stands_in_use(images):
+    """The direction is that of the normalized images, in evaluation mode, whatever the mode given."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 5, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 4, 5, 3), nn.GELU(), nn.Flatten(), nn.LazyLinear(5))
+    mean, std, labels = torch.tensor([0.2, 0.5, 0.8]), torch.tensor([0.05, 0.1, 0.2]), torch.tensor([1, 3])
+    model.eval()(images.float())
+    nn.init.uniform_(model[1].running_mean), nn.init.uniform_(model[1].running_var, 0.1, 9.0)
+    pixels = images.float().requires_grad_()
+    F.cross_entropy(model((pixels / 255 - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)), labels).backward()
+    fooled = stress.adversarial(model.train(), images, labels, epsilon=2, mean=mean, std=std)
+    inside = (images > 2) & (images < 253) & (pixels.grad != 0)
+    agree = (fooled.int() - images.int() == 2 * pixels.grad.sign())[inside].double().mean()
+    assert inside.double().mean() > 0.5 and agree > 0.99 and model.training
+
+
 def test_an_adversarial_step_raises_the_loss(images):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
