@@ -178,6 +178,7 @@ def test_attention_by_hand():
     """Two heads on three places: softmax of likeness over sqrt(d), shared keys and values, heads side by side."""
     torch.manual_seed(0)
     block = mobilenet_v4.MobileAttention(4, 2, 3).double().eval()
+    nn.init.normal_(block.norm.running_mean), nn.init.uniform_(block.norm.running_var, 0.1, 3.0)
     x = torch.randn(1, 4, 1, 3).double()
     normalized = block.norm(x)[0, :, 0]  # (4, places)
     k, v = (part[0].weight[:, :, 0, 0] @ normalized for part in (block.key, block.value))

@@ -1,5 +1,7 @@
 """Folding and 8-bit whole numbers: equal answers where they must be equal, near ones where they may differ."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,8 @@ class Odd(nn.Module):
         self.shared, self.shared_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.twice, self.twice_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.computed, self.computed_norm = parametrizations.weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
+        with warnings.catch_warnings(action="ignore"):  # the older way, by a hook before the pass
+            self.hooked, self.hooked_norm = nn.utils.weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
         self.moving, self.moving_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)
         self.plain, self.plain_norm = nn.Conv2d(3, 3, 3, groups=3, bias=False), nn.BatchNorm2d(3, affine=False)
         self.flat, self.flat_norm = nn.Linear(3 * 36, 5), nn.BatchNorm1d(5)
@@ -65,6 +69,7 @@ class Odd(nn.Module):
         x = self.shared_norm(seen) + seen
         x = self.twice_norm(self.twice(self.twice(x)))
         x = self.computed_norm(self.computed(x))
+        x = self.hooked_norm(self.hooked(x))
         x = self.moving_norm(self.moving(x))
         x = self.plain_norm(self.plain(x))
         return self.flat_norm(self.flat(x.flatten(1)))
@@ -112,8 +117,9 @@ def test_all_batches_set_the_scales():
 def test_a_network_in_training_is_quantized_for_evaluation():
     pytest.importorskip("torchao")
     model = lived(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.9), nn.Flatten(), nn.Linear(8 * 16, 4))).train()
+    nn.init.constant_(model[1].running_var, 400.0)  # the batch's own is far smaller: its maps would be far larger
     images = torch.randn(16, 3, 6, 6)
     whole = quantized(model, [images])
     assert model.training
     expected = model.eval()(images)
-    assert (whole(images) - expected).abs().mean() < 0.1 * expected.std()
+    assert (whole(images) - expected).abs().mean() < 0.03 * expected.std()

@@ -55,7 +55,17 @@ def test_contrast_and_brightness_by_hand():
     image = torch.tensor([10, 30], dtype=torch.uint8).view(1, 1, 1, 2)
     assert stress.contrast(image, 0.5).flatten().tolist() == [15, 25]
     assert stress.contrast(image, 3).flatten().tolist() == [0, 50]
+    colour = torch.tensor([100, 150, 200], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert stress.contrast(colour, 0.5)[0, :, 0, 0].tolist() == [125, 150, 175]  # towards grey: one mean for all colours
     assert stress.brightness(image, -20).flatten().tolist() == [0, 10]
+
+
+def test_fewer_pixels_are_means_of_many():
+    """Stripes of one pixel, black and white, become grey, where every third pixel alone would be black or white."""
+    fine = (255 * (torch.arange(33) % 2)).to(torch.uint8).expand(1, 1, 33, 33)
+    assert (stress.coarse(fine, 3).float() - 127.5).abs()[..., 6:-6].max() < 20
+    large = (255 * (torch.arange(32) // 16)).to(torch.uint8).expand(1, 1, 32, 32)
+    assert stress.coarse(large, 2)[..., [0, -1]].unique().tolist() == [0, 255]
 
 
 def test_jpeg_is_pillows(images):
