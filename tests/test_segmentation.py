@@ -67,6 +67,14 @@ def test_strides_of_networks(name, strides):
     assert list(map_channels(Encoder(model), (3, size, size))) == strides
 
 
+@pytest.mark.parametrize("height, width", [(64, 256), (256, 64), (96, 480)])
+def test_strides_of_oblong_images(height, width):
+    with torch.device("meta"):
+        maps = features(create_model("resnet18").eval(), torch.empty(1, 3, height, width))
+    assert {stride: found.shape[2:] for stride, found in maps.items()} == {
+        stride: (height // stride, width // stride) for stride in (2, 4, 8, 16, 32)}
+
+
 def test_auxiliary_heads_are_left_out_in_training():
     for name in ("googlenet", "inception_v3"):
         with torch.device("meta"):
@@ -193,10 +201,11 @@ def test_cost_and_field_of_a_decoder():
 ])
 def test_a_dilated_network_computes_the_same_and_more_between(name, stride):
     model, images = network(name), torch.randn(1, 3, 128, 128)
+    original = features(model, images)
     wide = dilated(model, stride)
     states = zip(model.state_dict().values(), wide.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in states)
-    original, finer = features(model, images), features(wide, images)
+    finer = features(wide, images)
     assert max(finer) == stride
     last, every = original[max(original)], max(original) // stride
     assert finer[stride].shape[2] == 128 // stride or name in ("xception", "vgg11_bn")
@@ -218,6 +227,7 @@ def test_a_dilated_resnet_with_a_head_is_torchvisions_fcn():
     sizes = {name: (m.stride, m.padding, m.dilation) for name, m in theirs.named_modules() if isinstance(m, nn.Conv2d)}
     found = [(m.stride, m.padding, m.dilation) for m in ours.modules() if isinstance(m, nn.Conv2d)]
     assert found == list(sizes.values())
+    assert [m.p for m in ours.modules() if isinstance(m, nn.Dropout)] == [m.p for m in theirs.modules() if isinstance(m, nn.Dropout)]
 
 
 def test_nothing_changes_where_the_network_is_fine_enough():

@@ -1,5 +1,7 @@
 """Folding and 8-bit whole numbers: equal answers where they must be equal, near ones where they may differ."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,8 @@ class Odd(nn.Module):
         self.shared, self.shared_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.twice, self.twice_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.computed, self.computed_norm = parametrizations.weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
+        with warnings.catch_warnings(action="ignore"):  # the older way, by a hook before the pass
+            self.hooked, self.hooked_norm = nn.utils.weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
         self.moving, self.moving_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)
         self.plain, self.plain_norm = nn.Conv2d(3, 3, 3, groups=3, bias=False), nn.BatchNorm2d(3, affine=False)
         self.flat, self.flat_norm = nn.Linear(3 * 36, 5), nn.BatchNorm1d(5)
@@ -65,6 +69,7 @@ class Odd(nn.Module):
         x = self.shared_norm(seen) + seen
         x = self.twice_norm(self.twice(self.twice(x)))
         x = self.computed_norm(self.computed(x))
+        x = self.hooked_norm(self.hooked(x))
         x = self.moving_norm(self.moving(x))
         x = self.plain_norm(self.plain(x))
         return self.flat_norm(self.flat(x.flatten(1)))
@@ -97,3 +102,24 @@ def test_quantization_needs_images():
     for nothing in ([], [torch.randn(1, *SMALL)]):
         with pytest.raises(ValueError, match="two images"):
             quantized(create_model("resnet20", num_classes=10), nothing)
+
+
+@torch.no_grad()
+def test_all_batches_set_the_scales():
+    """A map that only the second batch makes large has room for it: nothing is cut off."""
+    pytest.importorskip("torchao")
+    model, small = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval(), torch.rand(4, 3, 6, 6)
+    whole = quantized(model, [small, 20 * small])
+    assert (whole(20 * small) - model(20 * small)).abs().max() < 0.03 * model(20 * small).abs().max()
+
+
+@torch.no_grad()
+def test_a_network_in_training_is_quantized_for_evaluation():
+    pytest.importorskip("torchao")
+    model = lived(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.9), nn.Flatten(), nn.Linear(8 * 16, 4))).train()
+    nn.init.constant_(model[1].running_var, 400.0)  # the batch's own is far smaller: its maps would be far larger
+    images = torch.randn(16, 3, 6, 6)
+    whole = quantized(model, [images])
+    assert model.training
+    expected = model.eval()(images)
+    assert (whole(images) - expected).abs().mean() < 0.03 * expected.std()

@@ -55,7 +55,17 @@ def test_contrast_and_brightness_by_hand():
     image = torch.tensor([10, 30], dtype=torch.uint8).view(1, 1, 1, 2)
     assert stress.contrast(image, 0.5).flatten().tolist() == [15, 25]
     assert stress.contrast(image, 3).flatten().tolist() == [0, 50]
+    colour = torch.tensor([100, 150, 200], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert stress.contrast(colour, 0.5)[0, :, 0, 0].tolist() == [125, 150, 175]  # towards grey: one mean for all colours
     assert stress.brightness(image, -20).flatten().tolist() == [0, 10]
+
+
+def test_fewer_pixels_are_means_of_many():
+    """Stripes of one pixel, black and white, become grey, where every third pixel alone would be black or white."""
+    fine = (255 * (torch.arange(33) % 2)).to(torch.uint8).expand(1, 1, 33, 33)
+    assert (stress.coarse(fine, 3).float() - 127.5).abs()[..., 6:-6].max() < 20
+    large = (255 * (torch.arange(32) // 16)).to(torch.uint8).expand(1, 1, 32, 32)
+    assert stress.coarse(large, 2)[..., [0, -1]].unique().tolist() == [0, 255]
 
 
 def test_jpeg_is_pillows(images):
@@ -85,6 +95,21 @@ def test_an_adversarial_step_by_hand():
     fooled = stress.adversarial(model, pixels, torch.tensor([0, 1]), epsilon=3, mean=torch.tensor([0.5, 0.5]), std=torch.tensor([1.0, 2.0]))
     assert fooled.flatten(1).tolist() == [[97, 103], [255, 0]]
     assert model.training and model[1].weight.grad is None
+
+
+def test_an_adversarial_step_is_taken_where_the_network_stands_in_use(images):
+    """The direction is that of the normalized images, in evaluation mode, whatever the mode given."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 5, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 4, 5, 3), nn.GELU(), nn.Flatten(), nn.LazyLinear(5))
+    mean, std, labels = torch.tensor([0.2, 0.5, 0.8]), torch.tensor([0.05, 0.1, 0.2]), torch.tensor([1, 3])
+    model.eval()(images.float())
+    nn.init.uniform_(model[1].running_mean), nn.init.uniform_(model[1].running_var, 0.1, 9.0)
+    pixels = images.float().requires_grad_()
+    F.cross_entropy(model((pixels / 255 - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)), labels).backward()
+    fooled = stress.adversarial(model.train(), images, labels, epsilon=2, mean=mean, std=std)
+    inside = (images > 2) & (images < 253) & (pixels.grad != 0)
+    agree = (fooled.int() - images.int() == 2 * pixels.grad.sign())[inside].double().mean()
+    assert inside.double().mean() > 0.5 and agree > 0.99 and model.training
 
 
 def test_an_adversarial_step_raises_the_loss(images):

@@ -2,12 +2,12 @@
 
     python tools/experiments/stress.py cifar                                  ResNet-20 of `degradation_30`, some minutes
     python tools/experiments/stress.py imagenet --photographs FOLDER          EfficientNet-Lite0, one photograph a class
-    python tools/experiments/stress.py times                                  needs a C++ compiler and an idle machine
+    python tools/experiments/stress.py times                                  needs a C++ compiler
 
 CIFAR-10's test images are halved by a seed: on one half the temperature is chosen, on the other all is measured. Calibration for
 8 bits takes 512 training images. FOLDER holds `<wnid>_<name>.JPEG` of 256x256, one for each of ImageNet's classes;
-they are training images of the network, so only the loss against unspoilt ones tells something. Times are medians of
-interleaved batches. Each part writes its own entry of `data/results/stress.json`.
+they are training images of the network, so only the loss against unspoilt ones tells something. Times are
+processor times of interleaved batches, with the quartiles of their ratios. Each part writes its own entry of `data/results/stress.json`.
 """
 
 import argparse
@@ -118,22 +118,30 @@ def imagenet(folder: Path) -> dict[str, object]:
 
 
 @torch.no_grad()
-def times(rounds: int = 30) -> dict[str, object]:
+def times(rounds: int = 40) -> dict[str, object]:
     model, mean, std = network("resnet20")
     images = next(iter(Batches(load("cifar10")[1], 100, mean=mean, std=std)))[0]
     folded = fold_batch_norm(model, (3, 32, 32))
-    forms = {"as trained": model, "folded": folded, "folded, compiled": torch.compile(folded),
-             "int8, compiled": torch.compile(quantized(folded, [images]))}
-    found: dict[str, object] = {"recipe": {"network": "resnet20", "rounds": rounds}, "hardware": hardware(torch.device("cpu"))}
+    small = quantized(folded, [images])
+    forms = {"as trained": model, "folded": folded, "compiled": torch.compile(model), "folded, compiled": torch.compile(folded),
+             "8 bits, compiled": torch.compile(small)}
+    found: dict[str, object] = {"recipe": {"network": "resnet20", "rounds": rounds, "clock": "processor time", "threads": torch.get_num_threads()},
+                                "instructions": torch.backends.cpu.get_cpu_capability(), "hardware": hardware(torch.device("cpu"))}
     for size in (1, 100):
         batch, seconds = images[:size], {name: [] for name in forms}
+        repeats = 20 if size == 1 else 1  # a clock that counts milliseconds
         for turn in range(rounds + 5):
-            for name, form in forms.items():
-                start = time.perf_counter()
-                form(batch)
+            for name in sorted(forms, reverse=bool(turn % 2)):
+                start = time.process_time()
+                for _ in range(repeats):
+                    forms[name](batch)
                 if turn >= 5:
-                    seconds[name].append(time.perf_counter() - start)
-        found[f"milliseconds, batch of {size}"] = {name: 1000 * torch.tensor(values).median().item() for name, values in seconds.items()}
+                    seconds[name].append((time.process_time() - start) / repeats)
+        rows = {name: torch.tensor(values) for name, values in seconds.items()}
+        found[f"batch of {size}"] = {name: {
+            "milliseconds": 1000 * values.median().item(),
+            "of the time as trained": torch.quantile(values / rows["as trained"], torch.tensor([0.25, 0.5, 0.75])).tolist(),
+        } for name, values in rows.items()}
     return found
 
 
