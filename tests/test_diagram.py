@@ -539,6 +539,25 @@ def test_a_network_that_is_no_chain_has_stages_too():
     assert [unpadded.parts[child].label for child in unpadded.parts[0].children] == labels
 
 
+def test_what_is_read_from_outside_ends_a_stage():
+    class Skipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(16))
+            self.end = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            maps = [x]
+            for conv in self.convs:
+                maps.append(conv(maps[-1]))
+            return self.end(torch.cat([maps[3], maps[-1]], 1))
+
+    found = diagram(Skipped(), (4, 8, 8))
+    parts = [found.parts[child] for child in found.parts[0].children]
+    assert [sum(layer.kind == "conv" for layer in found.layers(part)) for part in parts] == [3, 13, 1]
+    assert [part.label for part in parts] == ["stage 1", "stage 2", "head"]
+
+
 def test_a_forward_written_with_functions_alone():
     class Plain(nn.Module):
         def __init__(self):

@@ -356,6 +356,30 @@ def test_inputs_and_outputs_of_a_graph():
     assert all(any(a == x and abs(y - top) <= 1 for a, y in ends) for x, top, _ in results)
 
 
+def test_inputs_stand_at_the_top_and_outputs_at_the_bottom_wherever_they_are_used():
+    from cnnlib.segmentation import FPN
+
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 4, 4, 3, 2, 1) for i in range(4))
+            self.decoder = FPN([4] * 4, 4)
+
+        def forward(self, x):
+            maps = []
+            for conv in self.convs:
+                x = conv(x)
+                maps.append(x)
+            return sum(found.mean((2, 3)) for found in self.decoder(maps))
+
+    one = scene(diagram(Pyramid(), (3, 64, 64)), "decoder")
+    boxes = input_boxes(one)
+    given, results = ([box for text, box in boxes.items() if text.startswith(word)] for word in ("from ", "to "))
+    assert len(given) == len(results) == 4 and faults_of(one) == []
+    assert {top for _, top, _ in given} == {drawing.MARGIN}
+    assert {bottom for _, _, bottom in results} == {round(one.height - drawing.MARGIN)}
+
+
 def test_uses_of_two_inputs_that_are_swapped_change_the_drawing():
     """The same layers and inputs, read the other way round; and one input read twice."""
     pictures = {svg_of(scene(with_two(**options), "block"), sheet=False) for options in (
