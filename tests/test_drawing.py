@@ -445,6 +445,26 @@ def test_a_ladder_is_refused_where_maps_cross_or_grow():
     assert faults_of(scene(diagram(Odd(), (3, 32, 32)))) == []
 
 
+def test_a_ladder_is_refused_where_the_way_down_reads_itself():
+    class Inner(SmallUNet):
+        def __init__(self):
+            super().__init__()
+            self.down[3] = self.double(24, 32, 1)
+
+        def forward(self, x):
+            pool, maps = nn.functional.max_pool2d, []
+            for i, stage in enumerate(self.down):
+                x = pool(x, 2) if i else x
+                maps.append(stage(torch.cat([x, pool(maps[1], 4)], 1) if i == 3 else x))
+                x = maps[-1]
+            for i in (2, 1, 0):
+                x = self.conv[i](torch.cat([maps[i], self.up[i](x)], 1))
+            return self.out(x)
+
+    found = diagram(Inner(), (3, 64, 64))
+    assert drawing.ladder_of(found) is None and faults_of(scene(found)) == []
+
+
 def test_the_unet_of_the_book_is_compact():
     from cnnlib.segmentation import UNet
 
