@@ -476,6 +476,7 @@ def test_the_unet_of_the_book_is_compact():
     texts = [text[4] for text in texts_of(one)]
     assert [text for text in texts if "coder" in text] == [*(f"encoder {i}" for i in range(1, 6)),
                                                          *(f"decoder {i}" for i in range(1, 6))]
+    assert sum(text == "upsample \u00d72" for text in texts) == 5, "a block of the decoder is told layer by layer"
     assert not any("\u00d71" == text[-2:] and "upsample" in text for text in texts), "the same size is no upsampling"
 
 
