@@ -539,6 +539,26 @@ def test_a_network_that_is_no_chain_has_stages_too():
     assert [unpadded.parts[child].label for child in unpadded.parts[0].children] == labels
 
 
+def test_what_is_read_from_outside_ends_a_stage_and_so_does_another_size():
+    class Skipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(16))
+            self.end = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            maps = [x]
+            for i, conv in enumerate(self.convs):
+                maps.append(conv(nn.functional.max_pool2d(maps[-1], 2) if i == 9 else maps[-1]))
+            return self.end(torch.cat([maps[3], nn.functional.interpolate(maps[-1], scale_factor=2)], 1))
+
+    found = diagram(Skipped(), (4, 8, 8))
+    parts = [found.parts[child] for child in found.parts[0].children]
+    assert [sum(layer.kind == "conv" for layer in found.layers(part)) for part in parts] == [3, 6, 7, 1]
+    assert [part.label for part in parts] == ["stage 1", "stage 2", "stage 3", "head"]
+    assert [layer.label for layer in found.layers(parts[3])][:1] == ["upsample \u00d72"]
+
+
 def test_a_forward_written_with_functions_alone():
     class Plain(nn.Module):
         def __init__(self):

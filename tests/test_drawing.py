@@ -356,6 +356,30 @@ def test_inputs_and_outputs_of_a_graph():
     assert all(any(a == x and abs(y - top) <= 1 for a, y in ends) for x, top, _ in results)
 
 
+def test_inputs_stand_at_the_top_and_outputs_at_the_bottom_wherever_they_are_used():
+    from cnnlib.segmentation import FPN
+
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 4, 4, 3, 2, 1) for i in range(4))
+            self.decoder = FPN([4] * 4, 4)
+
+        def forward(self, x):
+            maps = []
+            for conv in self.convs:
+                x = conv(x)
+                maps.append(x)
+            return sum(found.mean((2, 3)) for found in self.decoder(maps))
+
+    one = scene(diagram(Pyramid(), (3, 64, 64)), "decoder")
+    boxes = input_boxes(one)
+    given, results = ([box for text, box in boxes.items() if text.startswith(word)] for word in ("from ", "to "))
+    assert len(given) == len(results) == 4 and faults_of(one) == []
+    assert {top for _, top, _ in given} == {drawing.MARGIN}
+    assert {bottom for _, _, bottom in results} == {round(one.height - drawing.MARGIN)}
+
+
 def test_uses_of_two_inputs_that_are_swapped_change_the_drawing():
     """The same layers and inputs, read the other way round; and one input read twice."""
     pictures = {svg_of(scene(with_two(**options), "block"), sheet=False) for options in (
@@ -421,6 +445,26 @@ def test_a_ladder_is_refused_where_maps_cross_or_grow():
     assert faults_of(scene(diagram(Odd(), (3, 32, 32)))) == []
 
 
+def test_a_ladder_is_refused_where_the_way_down_reads_itself():
+    class Inner(SmallUNet):
+        def __init__(self):
+            super().__init__()
+            self.down[3] = self.double(24, 32, 1)
+
+        def forward(self, x):
+            pool, maps = nn.functional.max_pool2d, []
+            for i, stage in enumerate(self.down):
+                x = pool(x, 2) if i else x
+                maps.append(stage(torch.cat([x, pool(maps[1], 4)], 1) if i == 3 else x))
+                x = maps[-1]
+            for i in (2, 1, 0):
+                x = self.conv[i](torch.cat([maps[i], self.up[i](x)], 1))
+            return self.out(x)
+
+    found = diagram(Inner(), (3, 64, 64))
+    assert drawing.ladder_of(found) is None and faults_of(scene(found)) == []
+
+
 def test_the_unet_of_the_book_is_compact():
     from cnnlib.segmentation import UNet
 
@@ -432,6 +476,7 @@ def test_the_unet_of_the_book_is_compact():
     texts = [text[4] for text in texts_of(one)]
     assert [text for text in texts if "coder" in text] == [*(f"encoder {i}" for i in range(1, 6)),
                                                          *(f"decoder {i}" for i in range(1, 6))]
+    assert sum(text == "upsample \u00d72" for text in texts) == 5, "a block of the decoder is told layer by layer"
     assert not any("\u00d71" == text[-2:] and "upsample" in text for text in texts), "the same size is no upsampling"
 
 

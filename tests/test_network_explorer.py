@@ -106,7 +106,7 @@ def test_inputs_of_a_block_are_told_by_name(node):  # noqa: F811
 @pytest.mark.parametrize("path, shorter", [
     ("M1 2L1 5.5M1 5.5L4 5.5M9 9L8 7", "M1 2v3.5h3M9 9l-1-2"), ("M0 0C0 5 10 5 10 10L10 12", "M0 0c0 5 10 5 10 10v2"),
     ("M5 9L1.5 3L8.5 3ZM5 9L1.5 3L8.5 3Z", "M5 9l-3.5-6h7zM5 9l-3.5-6h7z"), ("", ""),
-    ("M0 0L4 0Q8 0 8 4L8 9", "M0 0h4q4 0 4 4v5")])
+    ("M1 2L1 5M1 9L1 12", "M1 2v3M1 9v3"), ("M0 0L4 0Q8 0 8 4L8 9", "M0 0h4q4 0 4 4v5")])
 def test_paths_are_written_in_few_characters(path, shorter):
     assert _shorter(path) == shorter
 

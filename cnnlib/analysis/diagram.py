@@ -484,11 +484,14 @@ class _Builder:
         return Diagram(self.title, *shapes, parts, edges, aliases, self._idle())
 
     def _idle(self) -> dict[str, str]:
-        used = {name for node in self.record.nodes() for value in node.inputs for name in value.parameters}
-        found = {}
-        for name, module in self.record.model.named_modules():
-            own = [known for known, _ in self.record.parameters.values() if known.startswith(name + ".")]
-            if own and used.isdisjoint(own) and not any(name.startswith(outer + ".") for outer in found):
+        def owners(names):
+            """The names of all modules that hold these parameters, directly or further inside."""
+            return {name[:end] for name in names for end, letter in enumerate(name) if letter == "."}
+
+        used = owners({name for node in self.record.nodes() for value in node.inputs for name in value.parameters})
+        idle, found = owners({name for name, _ in self.record.parameters.values()}) - used, {}
+        for name, module in self.record.model.named_modules() if idle else ():
+            if name in idle and not any(name.startswith(outer + ".") for outer in found):
                 found[name] = type(module).__name__
         return found
 

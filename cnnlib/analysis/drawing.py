@@ -698,7 +698,8 @@ def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
 def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
     """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
     layers where it has no blocks."""
-    if part.details.get("block") and part.code.isidentifier() and part.code not in (*CONTAINERS, part.label):
+    is_block = part.details.get("block") and part.label.startswith("stage ")
+    if is_block and part.code.isidentifier() and part.code not in CONTAINERS:
         return [part.code]
     blocks = blocks_in(diagram, part)
     if blocks:
