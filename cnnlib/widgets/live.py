@@ -73,6 +73,13 @@ def _stored(weights: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
     return {name: weight.contiguous() for name, weight in stored.items()}
 
 
+def rounded(weight: Tensor, precision: str) -> Tensor:
+    """A matrix or kernel as it comes out of a file in this precision."""
+    stored = _stored({"weight": weight.detach()}, precision)
+    scale = stored.get("weight.scale", torch.ones(len(weight)))
+    return stored["weight"].float() * scale.view(-1, *[1] * (weight.dim() - 1))
+
+
 class _Graph:
     """Nodes and weights of a traced network; `place` and `constants` say which node, or tensor, stands for a value."""
 
