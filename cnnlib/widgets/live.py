@@ -195,10 +195,10 @@ class _Graph:
         elif op in BINARY:
             if op == "div" and arg("rounding_mode") is not None:
                 raise self.refuse("division with rounding")
-            self.binary(op, *args[:2], out[0], arg("alpha", 1))
+            self.binary(op, args[0], args[1], out[0], arg("alpha", 1))
         elif op == "addcmul":
             product, scaled = (Value(torch.broadcast_shapes(args[1].shape, args[2].shape), out[0].dtype, None, "result") for _ in range(2))
-            self.binary("mul", *args[1:3], product)
+            self.binary("mul", args[1], args[2], product)
             self.binary("mul", product, arg("value", 1), scaled)
             self.binary("add", scaled, args[0], out[0])
         elif op == "cat":
