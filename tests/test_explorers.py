@@ -247,8 +247,18 @@ def test_nothing_is_fetched_before_it_is_asked_for(live):
     page.wait_for_timeout(300)
     assert not any("/live/" in url for url in page.requests)
     assert "Nothing has been fetched yet" in page.get_by_role("status").inner_text()
+    assert "no picture leaves it. Its weights have 16 bits: " in page.locator(".cx").inner_text()
     start(page)
     assert {url.rpartition("/")[2] for url in page.requests if "/live/" in url} == {"zfnet_cifar.json", "zfnet_cifar.safetensors", "chelsea.jpg"}
+
+
+def test_every_network_says_what_its_rounded_weights_cost():
+    record = follow.load_result("live_precision")["networks"]
+    assert set(record) == set(follow.NETWORKS)
+    for name, found in record.items():
+        assert found["page"] > found["float32"] - 0.5 and found["same_answer"] > 97
+        said = follow._cost_of_rounding(name)
+        assert f"{found['same_answer']:.1f}% of {found['images']:,} pictures" in said and (" 8 bits" in said) == (name == "efficientnet_lite0")
 
 
 @pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "googlenet_cifar", "densenet_cifar"])

@@ -18,7 +18,7 @@ from cnnlib import create_model, list_models
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.registry import find_variant
 from cnnlib.widgets.base import STATIC
-from cnnlib.widgets.live import _Graph, export, write
+from cnnlib.widgets.live import _Graph, export, rounded, write
 
 TOLERANCE = 2e-6  # of the largest score, beside what PyTorch's own single precision costs; the engine sums in double precision
 PLAIN = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3]}
@@ -389,9 +389,10 @@ def test_precision_of_weights(engine, precision, error):
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     with torch.no_grad():
         for layer, weight in zip(layers, [weights[node["weight"]] for node in engine.graph["nodes"] if "weight" in node], strict=True):
+            assert torch.equal(rounded(layer.weight, precision), weight.view_as(layer.weight).float())
             layer.weight.copy_(weight.view_as(layer.weight))
-        rounded = model(normalized(image))[0]
-    assert (scores - rounded).abs().max() <= TOLERANCE * rounded.abs().max()
+        expected = model(normalized(image))[0]
+    assert (scores - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 class Refused(nn.Module):

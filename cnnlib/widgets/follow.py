@@ -82,6 +82,14 @@ def trained(name: str) -> tuple[nn.Module, dict]:
     return model.eval(), settings
 
 
+def _cost_of_rounding(name: str) -> str:
+    """What a network loses by the precision of the file that a page fetches."""
+    found = load_result("live_precision")["networks"][name]
+    page, single = (f"{found[form]:.1f}%" for form in ("page", "float32"))
+    return (f"Its weights have {found['precision'].strip('floatin')} bits: {found['same_answer']:.1f}% of {found['images']:,} pictures get the answer "
+            f"that they get with 32{'' if page == single else f', and {page} instead of {single} the right one'}.")
+
+
 @functools.cache
 def file(name: str) -> bytes:
     """The file `name` beside the page: `<network>.json`, `<network>.safetensors` or `<photograph>.jpg`.
@@ -146,7 +154,8 @@ class FollowPhotograph(Explorer):
                  overlay: str = "nothing"):
         if not networks:
             raise ValueError("networks is empty; name at least one of " + ", ".join(offered()))
-        entries = [[check_choice("network", name, offered()), NETWORKS[name][0], len(file(f"{name}.safetensors"))] for name in networks]
+        entries = [[check_choice("network", name, offered()), NETWORKS[name][0], len(file(f"{name}.safetensors")), _cost_of_rounding(name)]
+                   for name in networks]
         check_choice("photograph", photograph, list(PHOTOGRAPHS))
         pictures = [[name, title, _thumbnail(name)] for name, title in PHOTOGRAPHS.items()]
         super().__init__({"networks": entries, "photographs": pictures}, network=networks[0], photograph=photograph, layer=layer,
@@ -162,11 +171,11 @@ class FollowPhotograph(Explorer):
 
     @property
     def summary(self) -> str:
-        return ", ".join(name for name, _, _ in self.data["networks"])
+        return ", ".join(name for name, *_ in self.data["networks"])
 
     @traitlets.validate("network", "photograph", "overlay")
     def _check_choice(self, proposal):
-        allowed = {"network": [name for name, _, _ in self.data["networks"]], "photograph": [*PHOTOGRAPHS, "own"], "overlay": OVERLAYS}
+        allowed = {"network": [name for name, *_ in self.data["networks"]], "photograph": [*PHOTOGRAPHS, "own"], "overlay": OVERLAYS}
         return check_choice(proposal.trait.name, proposal.value, allowed[proposal.trait.name])
 
     @traitlets.validate("layer", "channel", "target")

@@ -73,6 +73,13 @@ def _stored(weights: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
     return {name: weight.contiguous() for name, weight in stored.items()}
 
 
+def rounded(weight: Tensor, precision: str) -> Tensor:
+    """A matrix or kernel as it comes out of a file in this precision."""
+    stored = _stored({"weight": weight.detach()}, precision)
+    scale = stored.get("weight.scale", torch.ones(len(weight)))
+    return stored["weight"].float() * scale.view(-1, *[1] * (weight.dim() - 1))
+
+
 class _Graph:
     """Nodes and weights of a traced network; `place` and `constants` say which node, or tensor, stands for a value."""
 
@@ -188,10 +195,10 @@ class _Graph:
         elif op in BINARY:
             if op == "div" and arg("rounding_mode") is not None:
                 raise self.refuse("division with rounding")
-            self.binary(op, *args[:2], out[0], arg("alpha", 1))
+            self.binary(op, args[0], args[1], out[0], arg("alpha", 1))
         elif op == "addcmul":
             product, scaled = (Value(torch.broadcast_shapes(args[1].shape, args[2].shape), out[0].dtype, None, "result") for _ in range(2))
-            self.binary("mul", *args[1:3], product)
+            self.binary("mul", args[1], args[2], product)
             self.binary("mul", product, arg("value", 1), scaled)
             self.binary("add", scaled, args[0], out[0])
         elif op == "cat":

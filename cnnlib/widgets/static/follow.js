@@ -115,6 +115,9 @@ function render({ model, el }) {
     set: (_, value) => model.set("unit", axis ? [unit()[0], value] : [value, unit()[1]]) });
   const numbers = [numberControl(model, "channel", "Channel", limits.channel), numberControl(place(0), "row", "Unit row", limits.row),
     numberControl(place(1), "column", "Unit column", limits.column)];
+  const costs = Object.fromEntries(data.networks.map(([name, , , text]) => [name, text]));
+  const private_ = html("p", { class: "cx-soft" });
+  private_.sync = () => (private_.textContent = `Everything is computed in this page: no picture leaves it. ${costs[get("network")]}`);
   const controls = [network, photographs, yours, start].filter(Boolean);
 
   const node = () => (graph ? Math.min(get("layer"), graph.nodes.length - 1) : 0);
@@ -228,31 +231,41 @@ function render({ model, el }) {
     status.textContent = error.message;
   };
   async function open() {
-    const name = get("network");
+    const [name, before] = [get("network"), graph];
     status.classList.remove("cx-wrong");
     status.textContent = `Fetching ${name} \u2026`;
     try {
+      const ahead = readPhotograph().catch(() => null); // what is wrong with it is said below
       const [text, weights] = await Promise.all([fetchFile(model, `${name}.json`), fetchFile(model, `${name}.safetensors`)]);
       const next = JSON.parse(new TextDecoder().decode(text));
-      await ask("load", next, weights);
-      graph = next;
-      start.sync();
+      const loading = ask("load", next, weights);
+      graph = next; // while the worker reads the weights, the page lays out the layers
       buildLayers();
+      await Promise.all([loading, ahead]);
+      start.sync();
       detail.sync(); // there are units now
       await choosePhotograph(true);
     } catch (error) {
+      if (graph !== before) {
+        graph = before;
+        if (graph) buildLayers();
+      }
       fail(error);
     }
   }
 
   const holding = {};
+  async function readPhotograph() {
+    const name = get("photograph");
+    if (name === "own" ? !holding.own : holding.name !== name) holding.bitmap = await createImageBitmap(new Blob([await fetchFile(model, `${name}.jpg`)]));
+    if (name === "own") holding.bitmap = holding.own;
+    holding.name = name;
+  }
   async function choosePhotograph(force) {
     const name = get("photograph");
     if (!graph || (!force && holding.name === name && name !== "own")) return;
     try {
-      if (name === "own" ? !holding.own : holding.name !== name) holding.bitmap = await createImageBitmap(new Blob([await fetchFile(model, `${name}.jpg`)]));
-      if (name === "own") holding.bitmap = holding.own;
-      holding.name = name;
+      await readPhotograph();
       const { width, height } = holding.bitmap;
       const square = Math.min(width, height);
       const scale = Math.min(1, 1024 / square);
@@ -329,7 +342,7 @@ function render({ model, el }) {
     html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, range)), inputs)),
   html("div", { class: "cx-controls" }, numbers, slide), switches, sum);
   detail.sync = () => [...numbers, slide, view].forEach((control) => control.sync());
-  controls.push(detail); // its parts are controls, but it stands below
+  controls.push(private_, detail); // its parts are controls, but it stands below
 
   let cards = [];
   function buildLayers() {
@@ -528,7 +541,6 @@ function render({ model, el }) {
     else if (computed) explainOverlay().then(showLayer).catch(fail);
   }
 
-  const private_ = html("p", { class: "cx-soft" }, "Everything is computed in this page: no picture leaves it.");
   const unmount = mount({ model, el }, { name: "follow", title: "Follow one photograph", controls, update, end,
     stop() {
       stopCamera();
