@@ -98,6 +98,7 @@ def _legible(page: str, folder: Path) -> str:
         width, height = (float(one) for one in SIZE.search((folder / found[1]).read_text(encoding="utf-8")[:1000]).groups())
         return (f'<img width="{width:.0f}" height="{height:.0f}" style="min-width: {math.ceil(width * LEAST / DRAWING_LETTERS[True])}px" ')
 
+    page = page.replace('<figure class="network">', '<figure class="network" tabindex="0">')  # which scrolls, so keys must reach it
     return NETWORK.sub(sized, DRAWING.sub(drawn, page))
 
 

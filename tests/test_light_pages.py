@@ -118,6 +118,11 @@ def test_pictures_of_networks_have_their_size_and_keep_their_letters(page):
         assert 9 <= 10.5 * least / float(own[0]) < 9.1
 
 
+def test_pictures_that_scroll_are_reached_by_keys():
+    for page in PAGES:
+        assert '<figure class="network">' not in page.read_text(encoding="utf-8"), page.stem
+
+
 def test_tables_of_many_columns_are_marked():
     """And cells with sentences where there are some; other tables stay as they are."""
     row = "<tr><th>a</th><th>b</th>{}</tr>"
@@ -134,7 +139,8 @@ def test_tables_of_many_columns_are_marked():
 @pytest.mark.parametrize("text, columns", [("one sentence, in a line. And one.", False), ("a   1\nbc  23", True), ("    indented\nlines", False),
                                            ("<span>a</span>  <span>b</span>", True)])
 def test_what_is_printed_in_columns_does_not_wrap(text, columns):
-    page = f'<div class="output stream highlight-myst-ansi notranslate"><div class="highlight"><pre><span></span>{text}\n</pre></div>\n</div>'
+    page = ('<div class="output stream highlight-myst-ansi notranslate"><div class="highlight">'
+            f"<pre><span></span>{text}\n</pre></div>\n</div>")
     assert light_pages._printed(page) == (page.replace('"output ', '"output columns ', 1) if columns else page)
 
 

@@ -110,14 +110,15 @@ def visit(opened, address: str, name: str, rate: float = 4) -> dict:
     session.send("Network.enable")
     session.send("Emulation.setCPUThrottlingRate", {"rate": rate})
     sizes, elsewhere = [], []
-    session.on("Network.loadingFinished", lambda event: event["encodedDataLength"] and sizes.append(event["encodedDataLength"]))
-    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or elsewhere.append(request.url))
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.on("request", lambda request: elsewhere.extend([] if request.url.startswith((address, "data:", "blob:")) else [request.url]))
     page.goto(f"{address}/{name}.html", wait_until="load")
     page.wait_for_function(DONE)
     page.evaluate(TYPESET)
     page.wait_for_timeout(500)  # what is asked for late
     found = page.evaluate("visit")
     context.close()
+    sizes = [size for size in sizes if size]  # pictures within the page have none
     times = {key: found.get(key, 0) for key in ("paint", "ready", "answered", "typeset")}
     return {"page": name, "kB": sum(sizes) / 1000, "requests": len(sizes), "elsewhere": len(elsewhere), **times,
             "after": max(0, times["answered"] - times["paint"]), "work": rate * work(opened, address, name),
