@@ -3,8 +3,8 @@
 What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from it
 and put into the pages. MathJax is left out of pages without formulas, and elsewhere it begins when the explorers are ready. The first paragraph
 becomes the description that search engines and links shared elsewhere show. Figures and drawings are given the width below which their letters
-would be too small; where that is too wide they scroll in their frame. Tables of many columns are marked, so that on a phone their rows stay
-low and their first column stays in sight. Scripts of sphinx-thebe go: the book does not use it, and
+would be too small; where that is too wide they scroll in their frame. Tables of many columns and cells with sentences are marked, so that on a
+phone rows stay low and the first column stays in sight; so is what cells print in columns, which must not wrap. Scripts of sphinx-thebe go: the book does not use it, and
 Jupyter Book writes its settings out twice, which is an error.
 """
 
@@ -35,12 +35,17 @@ NETWORK = re.compile(r"<img (?=[^>]*\bsrc=\"([^\"]*_static/pictures/[^\"]*\.svg)
 SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 TABLE = re.compile(r"<table class=\"table\">(.*?)</table>", re.S)
 CELL = re.compile(r"<td( class=\"[^\"]*)?(\"?)>(.*?)</td>", re.S)
-COLUMNS, WORDS = 5, 32  # from how many columns a table is wide, and from how many letters a cell is long
+COLUMNS, SOME, WORDS = 5, 3, 32  # from how many columns a table is wide, or has long cells, and from how many letters a cell is long
+PRINTED = re.compile(r'<div class="output (stream|text_plain)([^"]*)">(<div class="highlight"><pre>.*?</pre>)', re.S)
+ALIGNED = re.compile(r"\S {2,}\S")  # more than one space within a line keeps something below something
 LEAST = 9  # pixels of the smallest letters as shown
 FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
-START = ("{startup: {pageReady: () => Promise.resolve(window.explorersReady)"
-         ".then(() => MathJax.startup.defaultPageReady())}, ...%s}")
+WIDE = ("() => { const all = [...document.querySelectorAll('article :is(p, li, dd) > span.math mjx-container')];"
+        "const wide = all.map((one) => one.firstElementChild.offsetWidth > one.closest('p, li, dd').clientWidth);"
+        "all.forEach((one, i) => one.classList.toggle('wide', wide[i])); }")  # formulas in a line that are wider than the page
+START = ("{startup: {pageReady: () => Promise.resolve(window.explorersReady).then(() => MathJax.startup.defaultPageReady())"
+         f".then(() => {{ const mark = {WIDE}; mark(); addEventListener('resize', mark); }})}}, ...%s}}")
 
 
 def _drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -93,11 +98,13 @@ def _legible(page: str, folder: Path) -> str:
         width, height = (float(one) for one in SIZE.search((folder / found[1]).read_text(encoding="utf-8")[:1000]).groups())
         return (f'<img width="{width:.0f}" height="{height:.0f}" style="min-width: {math.ceil(width * LEAST / DRAWING_LETTERS[True])}px" ')
 
+    for frame in ('<figure class="network"', '<div class="nd-fit"'):  # they scroll, so keys must reach them
+        page = page.replace(f"{frame}>", f'{frame} tabindex="0">')
     return NETWORK.sub(sized, DRAWING.sub(drawn, page))
 
 
 def _tables(page: str) -> str:
-    """Tables of `COLUMNS` and more are called wide, and their cells of more than `WORDS` letters long."""
+    """Tables of `COLUMNS` and more are called wide, and cells of more than `WORDS` letters long in tables of `SOME` columns and more."""
     def cell(found: re.Match) -> str:
         if len(html.unescape(re.sub(r"<[^>]+>", "", found[3])).strip()) <= WORDS:
             return found[0]
@@ -105,9 +112,15 @@ def _tables(page: str) -> str:
 
     def table(found: re.Match) -> str:
         columns = found[1].partition("</tr>")[0].count("<th")  # the opening of thead counts too
-        return f'<table class="table wide">{CELL.sub(cell, found[1])}</table>' if columns > COLUMNS else found[0]
+        return f'<table class="table{" wide" * (columns > COLUMNS)}">{CELL.sub(cell, found[1])}</table>' if columns > SOME else found[0]
 
     return TABLE.sub(table, page)
+
+
+def _printed(page: str) -> str:
+    """What cells print in columns is called so: other lines may wrap."""
+    return PRINTED.sub(lambda found: found[0].replace('<div class="output ', '<div class="output columns ', 1)
+                       if ALIGNED.search(re.sub(r"<[^>]+>", "", found[3])) else found[0], page)
 
 
 def _described(page: str, title: str, address: str) -> str:
@@ -142,7 +155,7 @@ def lightened(page: str, folder: Path, address: str) -> str:
     page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
     page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds no items of a list
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
-    return _lazy(_tables(_legible(page, folder)))
+    return _lazy(_printed(_tables(_legible(page, folder))))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import io
 import itertools
+import re
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,6 +79,7 @@ class Table:
         cells, right = self._cells()
         lines = [cells[0], ["--:" if r else ":--" for r in right], *cells[1:]]
         text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        text = re.sub(r"(?<=[\d)])\*(?=[\d(])", r"\\*", text)  # a product, which Markdown would take for emphasis
         return text + (f"\n\n{self.note}" if self.note else "")
 
 

@@ -118,16 +118,32 @@ def test_pictures_of_networks_have_their_size_and_keep_their_letters(page):
         assert 9 <= 10.5 * least / float(own[0]) < 9.1
 
 
+def test_pictures_that_scroll_are_reached_by_keys():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search('<(figure class="network"|div class="nd-fit")>', text), page.stem
+
+
 def test_tables_of_many_columns_are_marked():
-    """And their cells with sentences; other tables stay as they are."""
-    row = "<tr><th>a</th><th>b</th><th>c</th><th>d</th>{}</tr>"
+    """And cells with sentences where there are some; other tables stay as they are."""
+    row = "<tr><th>a</th><th>b</th>{}</tr>"
     cells = f'<tr><td class="text-right"><p>{"many words " * 4}</p></td><td>few</td><td>{"many words " * 4}</td></tr>'
-    narrow, wide = (f'<table class="table"><thead>{row.format(last)}</thead><tbody>{cells}</tbody></table>'
-                    for last in ("", "<th>e</th>"))
+    narrow, some, wide = (f'<table class="table"><thead>{row.format(last)}</thead><tbody>{cells}</tbody></table>'
+                          for last in ("", "<th>c</th>", "<th>c</th><th>d</th><th>e</th>"))
     assert light_pages._tables(narrow) == narrow
-    found = light_pages._tables(wide)
-    assert found.startswith('<table class="table wide">') and '<td class="text-right long"><p>' in found
-    assert "<td>few</td>" in found and '<td class="long">many' in found
+    for table, kind in ((some, "table"), (wide, "table wide")):
+        found = light_pages._tables(table)
+        assert found.startswith(f'<table class="{kind}">') and '<td class="text-right long"><p>' in found
+        assert "<td>few</td>" in found and '<td class="long">many' in found
+
+
+@pytest.mark.parametrize("text, columns", [
+    ("one sentence, in a line. And one.", False), ("a   1\nbc  23", True), ("    indented\nlines", False),
+    ("<span>a</span>  <span>b</span>", True)])
+def test_what_is_printed_in_columns_does_not_wrap(text, columns):
+    page = ('<div class="output stream highlight-myst-ansi notranslate"><div class="highlight">'
+            f"<pre><span></span>{text}\n</pre></div>\n</div>")
+    assert light_pages._printed(page) == (page.replace('"output ', '"output columns ', 1) if columns else page)
 
 
 def test_no_figure_has_smaller_letters_than_it_is_shown_by():

@@ -37,6 +37,7 @@ def test_table_aligns_numbers_and_says_its_note():
     assert repr(table).splitlines() == [
         "layer  size          parameters", "CONV1  96 x 55 x 55      34,944", "FC6    4096          37,752,832", "so"]
     assert table._repr_markdown_().splitlines()[1] == "| :-- | :-- | --: |"
+    assert Table({"as printed": ["(3*3*64)*64", "*so*"]})._repr_markdown_().splitlines()[2:] == [r"| (3\*3\*64)\*64 |", "| *so* |"]
 
 
 def test_table_of_unequal_columns_names_them():

@@ -15,7 +15,9 @@ dark.addEventListener("change", set); set();</script></head><body><main class="b
 <p style="display: none; font-size: 3px">Hidden</p><p class="math" style="font-size: 2px">x</p>
 <svg width="200" height="20" viewBox="0 0 400 40"><text x="5" y="20" font-size="14">Drawn</text></svg>
 <div class="cell_output"><img alt="A figure" style="width: 400px; max-width: 200px; height: 9px" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"></div>
-<p style="color: #ccc; background: #fff">Pale</p><input><div style="width: {width}px">Wide</div></article></main></body></html>"""
+<p style="color: #ccc; background: #fff">Pale</p>
+<div style="width: 60px; overflow: hidden"><code style="white-space: nowrap">This_is_cut_off</code></div>
+<div tabindex="0" style="width: 60px; overflow: auto"><code style="white-space: nowrap">This_can_be_scrolled</code></div><input><div style="width: {width}px">Wide</div></article></main></body></html>"""
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ def test_the_survey_sees_what_is_wrong(rows):
     assert found[0]["overflow"] > 100 and found[2]["overflow"] == 0
     assert {(row["text"], row["drawing"], row["figure"]) for row in found} == {(11, 7, 5.6)}
     assert "Small words" in found[0]["what"] and "Drawn" in found[0]["what"] and "A figure" in found[0]["what"]
+    assert (found[2]["cut"], found[0]["what"].partition("cut: ")[2][:15]) == (1, "This_is_cut_off")
     assert found[1]["contrast"] == 1 and found[1]["serious"] == 1 and "label" in found[1]["what"]
     assert found[0]["contrast"] == found[0]["serious"] == ""
     lines = survey.worst(found)
@@ -63,7 +66,7 @@ def test_the_pages_are_those_of_the_contents():
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
 def test_every_page_at_every_width_light_and_dark(browser):
-    """No page is too wide, moves, or shows letters that are too small; axe finds nothing serious."""
+    """No page is too wide, cuts anything off, moves, or shows letters that are too small; axe finds nothing serious."""
     if not HTML.exists():
         pytest.skip("needs the built book: make book")
     pytest.importorskip("axe_playwright_python")
@@ -75,7 +78,7 @@ def test_every_page_at_every_width_light_and_dark(browser):
     for name in survey.contents():
         for row in survey.rows(page, server.address, name):
             letters = [row[kind] for kind in ("text", "drawing", "figure") if row[kind] != ""]
-            if row["overflow"] > 0 or min(letters) < LETTERS or row["shift"] > MOVES or row["contrast"] or row["serious"]:
+            if row["overflow"] > 0 or row["cut"] or min(letters) < LETTERS or row["shift"] > MOVES or row["contrast"] or row["serious"]:
                 wrong.append(row)
     page.close()
     server.close()

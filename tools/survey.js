@@ -18,5 +18,19 @@
     const own = parseFloat(image.style.width) || image.naturalWidth;
     if (own && image.clientWidth && shown(image)) note("figure", FIGURE * image.clientWidth / own, image.alt);
   }
-  return {overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth, ...smallest};
+  // What reaches over the edge of the page or of a frame that cannot be scrolled; a frame of the whole article is no frame of its own.
+  const cut = [];
+  for (const node of document.querySelectorAll("article :is(mjx-container, img, svg.nd, table, pre, a, code, p, li, h1, h2, h3), .prev-next-title, .prev-next-area svg")) {
+    const box = node.getBoundingClientRect();
+    if (box.width < 2 || !shown(node) || node.closest("mjx-assistive-mml, .visually-hidden, .sr-only, .headerlink, .copybtn")) continue;
+    let frame = node.parentElement;
+    while (frame && (getComputedStyle(frame).overflowX === "visible" || getComputedStyle(frame).display === "inline")) frame = frame.parentElement;
+    const whole = !frame || frame.contains(document.querySelector("article"));
+    const scrolls = !whole && /auto|scroll/.test(getComputedStyle(frame).overflowX);
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const right = Math.max(box.right, ...[...(node.matches(".prev-next-title") ? range.getClientRects() : [])].map((one) => one.right));
+    if (!scrolls && right > (whole ? document.documentElement.clientWidth : frame.getBoundingClientRect().right) + 1) cut.push(node);
+  }
+  return {cut: [cut.length, (cut[0]?.textContent || cut[0]?.alt || cut[0]?.tagName || "").trim().slice(0, 60)], overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth, ...smallest};
 }

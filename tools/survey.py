@@ -2,7 +2,8 @@
 
     .venv/bin/python tools/survey.py /tmp/survey.csv [page ...]
 
-A row for each page, width and theme. `overflow` is by how many pixels the page is wider than the window; `text`, `drawing` and `figure` are the
+A row for each page, width and theme. `overflow` is by how many pixels the page is wider than the window; `cut` counts what reaches over an edge
+behind which nothing can be scrolled; `text`, `drawing` and `figure` are the
 smallest letters in pixels as shown, of words, of drawings (SVG) and of figures (images, by the 8 points that no figure goes below); `shift` is the
 cumulative layout shift while the page loads; `contrast` and `serious` count what axe finds of serious or critical violations, of contrast and of
 all other rules, dark on a phone and light on a wide screen. Needs a browser, as the page tests do, and axe-playwright-python.
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (360, 390, 820, 1280, 1440)
 AXE_AT = ((390, "dark"), (1280, "light"))
 THEMES = ("light", "dark")
-NUMBERS = ("overflow", "shift", "text", "drawing", "figure", "contrast", "serious")
+NUMBERS = ("overflow", "cut", "shift", "text", "drawing", "figure", "contrast", "serious")
 LOOK = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").partition("\n")[2]
 SHIFTS = """window.shift = 0; new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
@@ -60,10 +61,10 @@ def rows(page, address: str, name: str, widths=WIDTHS, axe_at=AXE_AT) -> Iterato
             page.emulate_media(color_scheme=theme)
             page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
             seen = page.evaluate(LOOK)
-            row = {"page": name, "width": width, "theme": theme, "overflow": seen["overflow"], "shift": round(shift, 3)}
+            row = {"page": name, "width": width, "theme": theme, "overflow": seen["overflow"], "cut": seen["cut"][0], "shift": round(shift, 3)}
             row |= {kind: "" if seen[kind][0] is None else round(seen[kind][0], 1) for kind in ("text", "drawing", "figure")}
             contrast, serious, said = violations(page) if (width, theme) in axe_at else ("", "", "")
-            what = "; ".join(f"{kind}: {seen[kind][1]}" for kind in ("text", "drawing", "figure") if seen[kind][1])
+            what = "; ".join(f"{kind}: {seen[kind][1]}" for kind in ("cut", "text", "drawing", "figure") if seen[kind][1])
             yield row | {"contrast": contrast, "serious": serious, "what": f"{said} | {what}"}
 
 

@@ -55,7 +55,13 @@ addEventListener("DOMContentLoaded", () => {
   if (places.length) look();
   else visit.ready = visit.answered = 0;
 });"""
-DONE = "() => visit.answered !== undefined && visit.paint && (!document.querySelector('.math') || !window.MathJax || MathJax.startup?.promise)"
+DONE = "() => visit.answered !== undefined && visit.paint"
+TYPESET = """async () => {
+  if (!document.querySelector(".math") || ![...document.scripts].some((one) => one.src.startsWith(location.origin) && /mathjax/i.test(one.src))) return;
+  while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 20));
+  await MathJax.startup.promise;
+  visit.typeset = performance.now();
+}"""
 
 
 class Compressing(QuietHandler):
@@ -105,13 +111,14 @@ def visit(opened, address: str, name: str, rate: float = 4) -> dict:
     session.send("Emulation.setCPUThrottlingRate", {"rate": rate})
     sizes, elsewhere = [], []
     session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
-    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or elsewhere.append(request.url))
+    page.on("request", lambda request: elsewhere.extend([] if request.url.startswith((address, "data:", "blob:")) else [request.url]))
     page.goto(f"{address}/{name}.html", wait_until="load")
     page.wait_for_function(DONE)
-    page.evaluate("() => window.MathJax?.startup?.promise?.then(() => { visit.typeset = performance.now(); })")
+    page.evaluate(TYPESET)
     page.wait_for_timeout(500)  # what is asked for late
     found = page.evaluate("visit")
     context.close()
+    sizes = [size for size in sizes if size]  # pictures within the page have none
     times = {key: found.get(key, 0) for key in ("paint", "ready", "answered", "typeset")}
     return {"page": name, "kB": sum(sizes) / 1000, "requests": len(sizes), "elsewhere": len(elsewhere), **times,
             "after": max(0, times["answered"] - times["paint"]), "work": rate * work(opened, address, name),
@@ -121,7 +128,8 @@ def visit(opened, address: str, name: str, rate: float = 4) -> dict:
 def middle(rows: list[dict]) -> dict:
     """The medians of visits of one page; of bytes and requests the most."""
     found = {key: max(row[key] for row in rows) for key in ("kB", "requests", "elsewhere")}
-    found |= {key: statistics.median(row[key] for row in rows) for key in ("paint", "ready", "answered", "after", "work", "typeset", "load")}
+    found |= {key: statistics.median(row[key] for row in rows) for key in ("paint", "ready", "answered", "after", "typeset", "load")}
+    found["work"] = min(row["work"] for row in rows)
     return {"page": rows[0]["page"]} | {key: round(value, 1 if key == "load" else None) for key, value in found.items()}
 
 
