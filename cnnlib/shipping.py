@@ -2,7 +2,8 @@
 
     folded = fold_batch_norm(model, (3, 224, 224))       # equal answers, fewer operations
     int8 = quantized(folded, batches_of_images)          # whole numbers of 8 bits inside; answers differ a little
-    fast = torch.compile(int8)                           # runs them as such
+    torch._inductor.config.freezing = True               # weights will not change any more
+    fast = torch.compile(int8)                           # runs them as such, under torch.no_grad()
 
 Export to ONNX and `torch.export` stands in `cnnlib.classify`; pruning and codes in `cnnlib.compression`.
 
@@ -96,7 +97,8 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
 
     `calibration` gives normalized batches (N, C, H, W) of some hundred training images: from them each map gets its scale.
     Weights have one scale for each output channel. What is returned takes batches of any size; run as it is it
-    computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86.
+    computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86, with
+    `torch._inductor.config.freezing` on and under `torch.no_grad()`.
     Needs the package `torchao`. Raises `ValueError` without a batch.
     """
     with _quiet("torchao", "torch.utils._pytree"):  # they tell which libraries for GPUs do not load, and of old names

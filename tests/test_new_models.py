@@ -205,6 +205,11 @@ def test_hybrids_without_factors_in_their_bottlenecks_have_what_another_implemen
         assert count_params(create_model(name, layer_scale=None)) == params
 
 
+@pytest.mark.parametrize("name, kind", [("mobilenet_v4_hybrid_medium", nn.ReLU), ("mobilenet_v4_hybrid_large", nn.GELU)])
+def test_activations_of_the_hybrids(name, kind):
+    assert {type(module) for module in on_meta(name).modules() if isinstance(module, (nn.ReLU, nn.GELU))} == {kind}
+
+
 # FasterNet and HRNet
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from cnnlib import create_model, describe, list_models
-from cnnlib.data import book_file
+from cnnlib.data import book_file, load_table
 from cnnlib.photographs import read_photograph
 from cnnlib.published import published_weights, transfer
 from cnnlib.registry import find_variant
@@ -135,6 +135,20 @@ def test_they_see_what_their_weights_were_trained_with(name):
     with torch.device("meta"):
         twin = torchvision.models.get_model(name, transform_input=True, init_weights=False)
     torch.testing.assert_close(row.transforms()(image), twin._transform_input(usual[None])[0])
+
+
+def test_published_robustness_of_the_twins():
+    """Each network once, in one of the two tables, with numbers that can be; all of timm's twins but those it did not measure."""
+    tables = [load_table(name) for name in ("robustness", "robustness_twins")]
+    names = [{row["name"] for row in table} for table in tables]
+    assert not names[0] & names[1] and names[0] | names[1] <= set(list_models())
+    for row in tables[0] + tables[1]:
+        imagenet, again, *others = (float(row[test] or "nan") for test in ("imagenet", "v2", "a", "r", "sketch"))
+        assert 50 < imagenet < 90 and 8 < imagenet - again < 15 and all(not 0 > value and not value > 90 for value in others), row
+    assert len({row["weights"] for row in tables[1]}) == len(tables[1])
+    unmeasured = {"resnetblur50d", "seresnet101", "seresnet152", *list_models(family="nfnet")}
+    twins = {name for name in list_models() if (find_variant(name).twin or "").startswith("timm.")}
+    assert {name for name in twins - names[0] - names[1] - unmeasured if "mobilenet_v2_0" not in name} == set()
 
 
 def test_transfer_names_the_first_difference():
