@@ -117,9 +117,7 @@ def test_all_batches_set_the_scales():
 def test_a_network_in_training_is_quantized_for_evaluation():
     pytest.importorskip("torchao")
     model = lived(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.9), nn.Flatten(), nn.Linear(8 * 16, 4))).train()
-    nn.init.constant_(model[1].running_var, 400.0)  # the batch's own is far smaller: its maps would be far larger
     images = torch.randn(16, 3, 6, 6)
-    whole = quantized(model, [images])
+    from_training = quantized(model, [images])(images)
     assert model.training
-    expected = model.eval()(images)
-    assert (whole(images) - expected).abs().mean() < 0.03 * expected.std()
+    assert torch.equal(from_training, quantized(model.eval(), [images])(images))  # dropout would have widened the ranges
