@@ -29,13 +29,12 @@ class Handler(QuietHandler):
             super().do_GET()
 
 
-def test_only_what_a_page_does_itself_is_its_problem(browser, tmp_path, monkeypatch):
+def test_only_what_a_page_does_itself_is_its_problem(browser, tmp_path):
     for name, text in (("late", LATE), ("gives_up", GIVES_UP), ("broken", BROKEN), ("plain", "")):
         (tmp_path / f"{name}.html").write_text(HEAD + text)
-    monkeypatch.setattr("chromium.QuietHandler", Handler)
     said = io.StringIO()
     with redirect_stderr(said):
-        server = Server(tmp_path)
+        server = Server(tmp_path, Handler)
         watched = Watched(browser, server.address)
         watched.open(f"{server.address}/late.html")
         watched.open(f"{server.address}/plain.html")  # cancels what late.html still waits for

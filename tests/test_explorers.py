@@ -227,7 +227,8 @@ def start(page):
 def shares(page):
     """Class -> probability in percent, of those shown."""
     texts = page.locator(".cx-answers button").all_inner_texts()
-    return {text.split("\n")[0]: float(re.search(r"([\d.]+)%", text)[1]) for text in texts}
+    found = [re.fullmatch(r"(.+?)\s*([\d.]+)%.*", text, re.S) for text in texts]  # a page that is not laid out yet breaks no lines
+    return {match[1]: float(match[2]) for match in found}
 
 
 def expected_shares(network, image, change=lambda model: None):

@@ -349,12 +349,12 @@ def test_xception_has_no_activation_between_depthwise_and_pointwise():
 def test_blur_by_hand():
     """(1, 2, 1) / 4 in both directions around every second pixel, the image mirrored at its border."""
     image = torch.arange(16.0).view(1, 1, 4, 4)
-    out = resnet_d.BlurPool(1)(image)
+    out = resnet_d.BlurPool()(image)
     assert out.shape == (1, 1, 2, 2)
     rows = (2 * image[0, 0, 0] + 2 * image[0, 0, 1]) / 4
     assert out[0, 0, 0, 0].item() == (2 * rows[0] + 2 * rows[1]) / 4
     assert out[0, 0, 1, 1].item() == 10.0  # a plane is not changed inside
-    assert torch.equal(resnet_d.BlurPool(3)(image.expand(1, 3, 4, 4)), out.expand(1, 3, 2, 2))
+    assert torch.equal(resnet_d.BlurPool()(image.expand(1, 3, 4, 4)), out.expand(1, 3, 2, 2))
 
 
 def test_kernels_of_channel_attention_and_a_gate_by_hand():

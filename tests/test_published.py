@@ -144,7 +144,7 @@ def test_published_robustness_of_the_twins():
     assert not names[0] & names[1] and names[0] | names[1] <= set(list_models())
     for row in tables[0] + tables[1]:
         imagenet, again, *others = (float(row[test] or "nan") for test in ("imagenet", "v2", "a", "r", "sketch"))
-        assert 50 < imagenet < 90 and 8 < imagenet - again < 15 and all(not 0 > value and not value > 90 for value in others), row
+        assert 50 < imagenet < 90 and 7 < imagenet - again < 15 and all(not 0 > value and not value > 90 for value in others), row
     assert len({row["weights"] for row in tables[1]}) == len(tables[1])
     unmeasured = {"resnetblur50d", "seresnet101", "seresnet152", *list_models(family="nfnet")}
     twins = {name for name in list_models() if (find_variant(name).twin or "").startswith("timm.")}

@@ -55,21 +55,17 @@ class BlurPool(nn.Module):
     """Every second pixel of the map smoothed by (1, 2, 1) / 4 in both directions: (N, C, H, W) -> (N, C, H/2, W/2),
     rounded up."""
 
-    def __init__(self, channels: int):
-        super().__init__()
-        binomial = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-        self.register_buffer("binomial", binomial.repeat(channels, 1, 1, 1), persistent=False)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        binomial = x.new_tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(x, self.binomial, stride=2, groups=len(self.binomial))
+        return F.conv2d(x, binomial.expand(x.shape[1], 1, 3, 3), stride=2, groups=x.shape[1])
 
 
 def strided(in_channels: int, out_channels: int, stride: int, blur: bool) -> list[nn.Module]:
     """A 3x3 convolution that takes the stride, or that leaves it to a filter behind it."""
     if stride == 1 or not blur:
         return [ConvNormAct(in_channels, out_channels, 3, stride)]
-    return [ConvNormAct(in_channels, out_channels, 3), BlurPool(out_channels)]
+    return [ConvNormAct(in_channels, out_channels, 3), BlurPool()]
 
 
 class Block(nn.Module):
@@ -136,7 +132,7 @@ class ResNetD(nn.Module):
             ConvNormAct(in_channels, first, 3, 2 if stem == "imagenet" else 1), ConvNormAct(first, second),
             ConvNormAct(second, channels))
         if stem == "imagenet":
-            self.stem.extend([nn.MaxPool2d(3, 1, 1), BlurPool(channels)] if blur else [nn.MaxPool2d(3, 2, 1)])
+            self.stem.extend([nn.MaxPool2d(3, 1, 1), BlurPool()] if blur else [nn.MaxPool2d(3, 2, 1)])
         rates = iter(linear_rates(drop_path_rate, depths))
         self.stages = nn.Sequential()
         for number, (depth, width) in enumerate(zip(depths, widths)):
