@@ -89,9 +89,10 @@ class Watched:
 
 def bare_page(folder, *explorers, theme="light", sort_keys=False):
     """A page as the book has it: the state in the head, the places in the body, the book's script."""
-    from ipywidgets.embed import embed_data
+    from ipywidgets.embed import dependency_state, embed_data
 
-    data = embed_data(views=explorers, drop_defaults=False)
+    own = dependency_state(explorers, drop_defaults=False)  # not of every widget that the process has made
+    data = embed_data(views=explorers, drop_defaults=False, state=own)
     state, *views = (json.dumps(part, sort_keys=sort_keys).replace("</script>", r"<\/script>")
                      for part in (data["manager_state"], *data["view_specs"]))
     kind = "application/vnd.jupyter.widget-view+json"
