@@ -1,11 +1,13 @@
 """Weights for the book's pages and chapters, out of a checkpoint: half precision, with the channels' mean and deviation.
 
     python tools/weights.py "runs/degradation_30/resnet20, seed 0.pt" resnet20_cifar
+    python tools/weights.py runs/live/googlenet_cifar.pt googlenet_cifar --without aux1 aux2
 
-Writes `data/weights/<name>.safetensors`. Batch norm's counters are left out; numbers of a channel stay in single precision.
+Writes `data/weights/<name>.safetensors`. Batch norm's counters are left out, and modules that only training needs, if they are named;
+numbers of a channel stay in single precision.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -18,15 +20,19 @@ FOLDER = Path(__file__).parents[1] / "data" / "weights"
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
-        raise SystemExit(__doc__)
-    state = load_checkpoint(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--without", nargs="+", default=[], metavar="MODULE", help="modules that are left out")
+    options = parser.parse_args()
+    state = load_checkpoint(options.checkpoint)
     mean, std = load(state["recipe"]["data"])[0].statistics()
     weights = {name: tensor.half() if tensor.dim() > 1 else tensor.float() for name, tensor in tested_weights(state).items()
-               if tensor.is_floating_point()}
+               if tensor.is_floating_point() and name.partition(".")[0] not in options.without}
     weights = {name: tensor.contiguous() for name, tensor in {**weights, "mean": mean, "std": std}.items()}
-    save_file(weights, FOLDER / f"{sys.argv[2]}.safetensors")
-    print(FOLDER / f"{sys.argv[2]}.safetensors", f"{sum(tensor.nbytes for tensor in weights.values()):,} bytes, epoch {state['epoch']}")
+    target = FOLDER / f"{options.name}.safetensors"
+    save_file(weights, target)
+    print(target, f"{sum(tensor.nbytes for tensor in weights.values()):,} bytes, epoch {state['epoch']}")
 
 
 if __name__ == "__main__":

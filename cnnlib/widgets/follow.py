@@ -57,7 +57,8 @@ NETWORKS: dict[str, tuple[str, Callable]] = {
     "resnet20": ("ResNet-20: the same layers with skip connections", lambda: _committed("resnet20_cifar", "resnet20")),
     "zfnet_cifar": ("ZFNet for small images, trained on CIFAR-10", _zfnet),
     "vgg11_animals": ("a narrow VGG-11 with batch norm, trained on six animals", _vgg),
-    "googlenet_cifar": ("GoogLeNet for small images, trained on CIFAR-10", lambda: _committed("googlenet_cifar", "googlenet_cifar")),
+    "googlenet_cifar": ("GoogLeNet for small images, trained on CIFAR-10",
+                        lambda: _committed("googlenet_cifar", "googlenet_cifar", auxiliary=False)),
     "densenet_cifar": ("DenseNet for small images, trained on CIFAR-10", lambda: _committed("densenet_cifar", "densenet_cifar")),
     "efficientnet_lite0": ("EfficientNet-Lite0, trained on ImageNet: 1,000 classes", _efficientnet_lite0),
 }
