@@ -1,10 +1,12 @@
 """Any network as an explorer: from the whole through a stage to a layer, its numbers, its formula and what it sees."""
 
 import base64
+import functools
 import io
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -94,16 +96,16 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
     """
     templates, groups, codes, known_fields, keys, drawings = [], {}, {}, {}, {}, {}
     waiting = [drawn.parts[0]]
-    structures = {part.name: drawn.structure(part.name) for part in drawn.parts if not part.is_layer}
-    widest = max([text_width(end.label, "small") for series in structures.values() for kind in ENDS
-                  for end in ends_in(series, kind)], default=0)
+    structure_of = functools.cache(drawn.structure)
+    widest = max([text_width(end.label, "small") for name in _with_ends(drawn) for kind in ENDS
+                  for end in ends_in(structure_of(name), kind)], default=0)
     while waiting:
         group = waiting.pop(0)
         if group.name in groups and group.parent is not None:
             continue
         scenes = [scene(drawn, group.name, narrow=narrow, ends=widest)
                   for narrow in ((False, True) if group.parent is None else (True,))]
-        structure = structures[group.name]
+        structure = structure_of(group.name)
         ends = {stand_in(end): [end.label, end.name] for kind in ENDS for end in ends_in(structure, kind)}
         given = {end.id: replace(end, name="", label=stand_in(end), code="", details={})
                  for end in ends_in(structure, "input") if end.id >= 0}
@@ -134,6 +136,22 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
             "totals": [whole.params, whole.macs, whole.activations],
             "scenes": [json.loads(text) for text in drawings], "templates": templates, "groups": groups,
             "codes": list(codes), "fields": list(map(list, known_fields))}
+
+
+def _with_ends(drawn: Diagram) -> list[str]:
+    """Names of the groups that read, or give out, more than one map: only they name their ends."""
+    around = {}
+    for part in drawn.parts:  # a group stands before what is in it
+        around[part.id] = set() if part.parent is None else {part.parent, *around[part.parent]}
+    ends = defaultdict(set)
+    for source, target in drawn.edges:
+        outside, inside = around.get(source, set()), around.get(target, set())
+        for group in inside - outside:
+            ends["input", group].add(source)
+        for group in outside - inside:
+            ends["output", group].add(source)
+    several = {group for (_, group), sources in ends.items() if len(sources) > 1}
+    return [drawn.parts[group].name for group in sorted(several)]
 
 
 USUAL = {"kernel": None, "in": None, "out": None, "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1,
