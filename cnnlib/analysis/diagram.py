@@ -13,6 +13,7 @@ modules; where a module is one long chain, such as VGG's `features`, it is cut w
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -584,9 +585,7 @@ def describe(layer: _Layer) -> None:
         _describe_single(layer, computing[0], next(node for node in nodes
                                                    if node.op.removesuffix("_") == computing[0]), name)
     elif module is not None and (type(module).__module__.startswith("torch.nn.modules.activation")
-                                 or set(computing) - {"mul", "add", "sub", "div"} <= set(ACTIVATIONS) and len(
-                                     set(computing) & set(ACTIVATIONS)) == 1 and not any(
-                                         value.parameters for node in nodes for value in node.inputs)):
+                                 or _is_scaled_activation(computing, nodes)):
         layer.kind, layer.label = "act", name
     else:
         layer.kind, layer.label = "other", name or layer.step.replace("_", " ")
@@ -646,6 +645,13 @@ def _describe_view(layer, ops, name):
             layer.kind, layer.label = "split", "split"
     else:
         layer.kind = "pass"
+
+
+def _is_scaled_activation(computing: Sequence[str], nodes: Iterable) -> bool:
+    """Whether a module computes one activation and arithmetic with constants, such as LeNet-5's scaled tanh."""
+    return (len(set(computing) & set(ACTIVATIONS)) == 1
+            and set(computing) <= {*ACTIVATIONS, "mul", "add", "sub", "div"}
+            and not any(value.parameters for node in nodes for value in node.inputs))
 
 
 def _describe_single(layer, op, node, name):
@@ -1027,7 +1033,7 @@ SIDES = ("encoder", "decoder", "down", "up")  # modules whose parts are told by 
 
 def _name_stages(parts: list[Part]) -> None:
     """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; what holds no block keeps its class."""
-    number, numbers = 0, {}
+    numbers: Counter[str] = Counter()
     tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
@@ -1036,13 +1042,9 @@ def _name_stages(parts: list[Part]) -> None:
                                                                             "classifier") else part.label
         elif part.details.get("stage") or part.details.get("block") or part.label in (*CONTAINERS,
                 "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
-            side = next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), None)
-            if side:
-                numbers[side] = numbers.get(side, 0) + 1
-                part.label = f"{side} {numbers[side]}"
-            else:
-                number += 1
-                part.label = f"stage {number}"
+            side = next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), "stage")
+            numbers[side] += 1
+            part.label = f"{side} {numbers[side]}"
         else:
             part.label = part.label.strip("_")
 

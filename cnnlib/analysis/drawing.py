@@ -703,14 +703,13 @@ def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
         return [part.code]
     blocks = blocks_in(diagram, part)
     if blocks:
-        layers = [style.label(child.label) for child in map(diagram.parts.__getitem__, part.children)
-                  if child.kind in ("conv", "pool")]
-        order = [diagram.parts[child].is_layer for child in part.children if diagram.parts[child].kind in (
-            "conv", "pool", "group")]
+        children = [diagram.parts[child] for child in part.children]
+        told = [child for child in children if child.kind in ("conv", "pool", "group")]
+        layers = [style.label(child.label) for child in told if child.is_layer]
         lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
         if len(layers) > 2:
             return lines
-        return layers + lines if order and order[0] else lines + layers
+        return layers + lines if told and told[0].is_layer else lines + layers
     lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
