@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from cnnlib.data import Batches, ImageSet, load
-from cnnlib.photographs import read_photograph
 from cnnlib.running import predict
 from cnnlib.shipping import fold_batch_norm
 from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
 from cnnlib.widgets.follow import CIFAR10, offered, trained
 from cnnlib.widgets.live import rounded
+from stress import cropped, one_a_class
 
 RECORD = Path(__file__).parents[2] / "data" / "results" / "live_precision.json"
+DESCRIPTION = "Answers of the pages' networks with the weights that pages fetch, beside those in single precision"
 IMAGES = 2000  # of CIFAR-10's test images
 
 
@@ -53,22 +54,14 @@ def animals(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
     return ImageSet(images.images[labels >= 0], labels[labels >= 0], classes, "some classes")
 
 
-def photographs(folder: Path) -> ImageSet:
-    files = sorted(folder.glob("*.JPEG"))
-    if len(files) != 1000:
-        raise SystemExit(f"{folder} holds {len(files)} files *.JPEG; it must be 1000, one for each class in the order of their names")
-    pixels = torch.stack([torch.frombuffer(bytearray(read_photograph(file).tobytes()), dtype=torch.uint8).view(256, 256, 3) for file in files])
-    return ImageSet(pixels.permute(0, 3, 1, 2)[:, :, 16:240, 16:240], torch.arange(1000), tuple(map(str, range(1000))), "photographs")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path)
     options = parser.parse_args()
-    record = read_record(RECORD) if RECORD.exists() else {"description": "Answers of the pages' networks with the weights that pages fetch, beside those in single precision"}
-    networks = record.setdefault("networks", {})
+    record = read_record(RECORD, description=DESCRIPTION, networks={})
+    networks = record["networks"]
     if options.photographs:
-        networks["efficientnet_lite0"] = compare("efficientnet_lite0", photographs(options.photographs), 50)
+        networks["efficientnet_lite0"] = compare("efficientnet_lite0", cropped(one_a_class(options.photographs)), 50)
     else:
         test = load("cifar10")[1].first(IMAGES)
         for name in offered():

@@ -11,6 +11,7 @@ processor times of interleaved batches, with the quartiles of their ratios. Each
 """
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 
@@ -99,21 +100,31 @@ def predict_plain(graph: nn.Module, images: ImageSet, mean: Tensor, std: Tensor)
     return torch.cat([graph(batch) for batch, _ in Batches(images, 250, mean=mean, std=std)])
 
 
-def imagenet(folder: Path) -> dict[str, object]:
-    model, mean, std = network("efficientnet_lite0")
+def one_a_class(folder: Path) -> ImageSet:
+    """The 1,000 photographs of a folder, 256x256, one for each of ImageNet's classes."""
     files = sorted(folder.glob("*.JPEG"))
     if len(files) != 1000:
         raise SystemExit(f"{folder} holds {len(files)} files *.JPEG; it must be 1000, one for each class in the order of their names")
-    photographs = torch.stack([torch.frombuffer(bytearray(read_photograph(file).tobytes()), dtype=torch.uint8).view(256, 256, 3) for file in files])
-    photographs, labels = photographs.permute(0, 3, 1, 2), torch.arange(1000)
+    pixels = torch.stack([torch.frombuffer(bytearray(read_photograph(file).tobytes()), dtype=torch.uint8).view(256, 256, 3) for file in files])
+    return ImageSet(pixels.permute(0, 3, 1, 2), torch.arange(1000), tuple(map(str, range(1000))), "photographs")
+
+
+def cropped(images: ImageSet) -> ImageSet:
+    """Their middle, 224x224."""
+    return dataclasses.replace(images, images=images.images[:, :, 16:240, 16:240])
+
+
+def imagenet(folder: Path) -> dict[str, object]:
+    model, mean, std = network("efficientnet_lite0")
+    whole = one_a_class(folder)
+    photographs, labels = whole.images, whole.labels
 
     def percent(images: Tensor) -> dict[str, float]:
-        images = images[:, :, 16:240, 16:240]
-        scores, _ = predict(model, Batches(ImageSet(images, labels, tuple(map(str, range(1000))), "photographs"), 50, mean=mean, std=std))
+        scores, _ = predict(model, Batches(cropped(dataclasses.replace(whole, images=images)), 50, mean=mean, std=std))
         return {"top1": accuracy(scores, labels, 1), "top5": accuracy(scores, labels, 5)}
 
     changes = {"jpeg": (90, 50, 30, 10), "coarse": (2, 3, 4, 6), "noise": (16, 32), "blur": (2.0, 4.0)}
-    return {"recipe": {"network": "efficientnet_lite0", "photographs": len(files), "size": 224}, "as they are": percent(photographs),
+    return {"recipe": {"network": "efficientnet_lite0", "photographs": len(whole), "size": 224}, "as they are": percent(photographs),
             "changes": {name: {str(value): percent(CHANGES[name][0](photographs, value)) for value in values} for name, values in changes.items()},
             "hardware": hardware(torch.device("cpu"))}
 
