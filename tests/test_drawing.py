@@ -445,10 +445,11 @@ def test_a_ladder_is_refused_where_maps_cross_or_grow():
     assert faults_of(scene(diagram(Odd(), (3, 32, 32)))) == []
 
 
-def test_a_ladder_is_refused_where_the_way_down_reads_itself():
+@pytest.mark.parametrize("skips", [(0, 1, 2), (0,)])
+def test_a_ladder_is_refused_where_the_way_down_reads_itself(skips):
     class Inner(SmallUNet):
         def __init__(self):
-            super().__init__()
+            super().__init__(skips)
             self.down[3] = self.double(24, 32, 1)
 
         def forward(self, x):
@@ -458,7 +459,8 @@ def test_a_ladder_is_refused_where_the_way_down_reads_itself():
                 maps.append(stage(torch.cat([x, pool(maps[1], 4)], 1) if i == 3 else x))
                 x = maps[-1]
             for i in (2, 1, 0):
-                x = self.conv[i](torch.cat([maps[i], self.up[i](x)], 1))
+                x = self.up[i](x)
+                x = self.conv[i](torch.cat([maps[i], x], 1) if i in skips else x)
             return self.out(x)
 
     found = diagram(Inner(), (3, 64, 64))
