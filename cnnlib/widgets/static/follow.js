@@ -236,9 +236,10 @@ function render({ model, el }) {
     status.textContent = `Fetching ${name} \u2026`;
     try {
       const ahead = readPhotograph().catch(() => null); // what is wrong with it is said below
-      const [text, weights] = await Promise.all([fetchFile(model, `${name}.json`), fetchFile(model, `${name}.safetensors`)]);
-      const next = JSON.parse(new TextDecoder().decode(text));
-      const loading = ask("load", next, weights);
+      const weights = fetchFile(model, `${name}.safetensors`);
+      weights.catch(() => null); // where both files are missing, always the first is named
+      const next = JSON.parse(new TextDecoder().decode(await fetchFile(model, `${name}.json`)));
+      const loading = ask("load", next, await weights);
       graph = next; // while the worker reads the weights, the page lays out the layers
       buildLayers();
       await Promise.all([loading, ahead]);
