@@ -515,6 +515,8 @@ def _is_heavy(node) -> bool:
 
 def _code(module: nn.Module) -> str:
     """The module's repr, on one line if it is a layer; else its class."""
+    if type(module).__repr__ is nn.Module.__repr__ and next(module.children(), None) is not None:
+        return type(module).__name__  # without the text of everything inside, block after block
     text = repr(module)
     return text if "\n" not in text and len(text) < 200 else type(module).__name__
 
