@@ -2,6 +2,7 @@
 who hear."""
 
 import re
+from collections import Counter
 import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -546,7 +547,20 @@ def test_repeats_say_how_often():
     ("nasnet_mobile", "stem", ["3\u00d73 conv, 32, /2", "2 \u00d7 Cell"])])
 def test_a_strip_says_what_stands_between_the_blocks(name, stage, lines):
     item = next(text[5] for text in texts_of(scene(drawn(name))) if text[4] == stage)
-    assert [shape[5] for shape in item.shapes if shape[0] == "t"][1:-1] == lines
+    told = [shape[5] for shape in item.shapes if shape[0] == "t"]
+    assert told[1:len(lines) + 1] == lines and all(re.fullmatch(r"[\d,]+(\u00d7\d+){0,2}", text) for text in told[len(lines) + 1:])
+
+
+def test_a_strip_says_every_map_that_a_stage_gives_out():
+    item = next(text[5] for text in texts_of(scene(drawn("hrnet_w18_small_v2"))) if text[4] == "stage 3")
+    assert [shape[5] for shape in item.shapes if shape[0] == "t"][-3:] == ["18\u00d756\u00d756", "36\u00d728\u00d728", "72\u00d714\u00d714"]
+
+
+def test_branches_into_a_concatenation_of_a_cell_come_one_by_one():
+    """Nothing in the picture joins them before it: NASNet's cell concatenates five sums and one of its inputs."""
+    one = scene(drawn("nasnet_mobile"), "stages.0.1", "block")
+    ends = Counter(tuple(round(x) for x in shape[2][-2:]) for item in one.items for shape in item.shapes if shape[0] == "b")
+    assert max(ends.values()) == 6
 
 
 def test_a_strip_says_what_stages_hold():

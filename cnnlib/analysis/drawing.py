@@ -17,7 +17,7 @@ import html
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -447,16 +447,25 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
 # Layout of general graphs
 
 
+def apart(edges: Iterable[tuple[int, int, Series]]) -> Iterator[tuple[int, int, Series]]:
+    """The edges, with branches between the same two nodes as an edge each: nothing joins them before who reads them."""
+    for a, b, series in edges:
+        only = series.items[0] if len(series.items) == 1 else None
+        for branch in only.branches if isinstance(only, Parallel) else [series]:
+            yield a, b, branch
+
+
 def place_graph(graph: Graph, style: Style) -> Placed:
     """Layers by longest paths, orders by the means of neighbours, places by least squares without overlap.
 
-    A series on an edge becomes a node; an edge over several layers keeps a lane of its own in each.
+    A series on an edge becomes a node, and so does each of several between the same two; an edge over several layers
+    keeps a lane of its own in each.
     """
     nodes = [place(node, style) for node in graph.nodes]
     heads = [isinstance(node, (Unit, Box)) for node in graph.nodes]
     ends = [[end_of(node, kind) for node in graph.nodes] for kind in ENDS]
     edges = []
-    for a, b, series in graph.edges:
+    for a, b, series in apart(graph.edges):
         if series.items:
             nodes.append(place_series(series, style))
             heads.append(starts_with_box(series))
@@ -640,7 +649,7 @@ def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[i
 
 @dataclass
 class Cell:
-    """One place of a strip: a map drawn as a solid, `copies` of it, and lines of text."""
+    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text, and `others` that it gives out, too."""
 
     part: int | None
     kind: str
@@ -648,6 +657,7 @@ class Cell:
     copies: int
     lines: list[tuple[str, str]]
     mark: str = ""
+    others: Sequence[tuple[int, ...]] = ()
 
 
 def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | None:
@@ -668,7 +678,9 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             lines += [("small", ", ".join(others + strips))] if others or strips else []
             cells.append(Cell(main.id, main.kind, main.output_shape, times, lines))
         elif isinstance(item, Box):
-            cells.append(cell_of(diagram, item.part, style, times))
+            cell = cell_of(diagram, item.part, style, times)
+            cell.shape, *cell.others = dict.fromkeys(item.results or [cell.shape])
+            cells.append(cell)
         elif isinstance(item, Parallel) and not any(branch.items for branch in item.branches):
             continue
         else:
@@ -691,7 +703,7 @@ def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
     for cell in cells:
         said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
-            cell.lines.append(("small", shape_text(cell.shape)))
+            cell.lines += [("small", shape_text(shape)) for shape in (cell.shape, *cell.others)]
     return cells
 
 
