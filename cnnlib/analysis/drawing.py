@@ -649,7 +649,7 @@ def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[i
 
 @dataclass
 class Cell:
-    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text, and `others` that it gives out, too."""
+    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it."""
 
     part: int | None
     kind: str
