@@ -100,10 +100,13 @@ def test_logits_and_gradients(name):
     torch.manual_seed(0)
     channels, height, width = smallest_input(name)
     images = torch.randn(2, channels, height, width)
-    if attends(twin):  # weights of random networks are nearly equal, and differences of them rounding
+    # Attention's weights in random networks are nearly equal, and their differences rounding; so is much of standardized weights.
+    exact = attends(twin) or any(type(module).__name__.startswith(("Std", "ScaledStd")) for module in twin.modules())
+    fits = sum(parameter.numel() for parameter in twin.parameters()) < 500e6  # two networks and their gradients in memory
+    if exact and fits:
         ours, twin, images = ours.double(), twin.double(), images.double()
     logits, expected = ours(images), twin(images)
-    assert_near(logits, expected, 1e-5)
+    assert_near(logits, expected, 1e-4 if exact and not fits else 1e-5)
     towards = torch.randn_like(expected)
     gradients = torch.autograd.grad(logits, list(ours.parameters()), towards, allow_unused=True)
     expected = torch.autograd.grad(expected, list(twin.parameters()), towards, allow_unused=True)
@@ -121,7 +124,7 @@ def test_logits_and_gradients(name):
         except RuntimeError:  # the twin enlarges maps by powers of two, and takes only what those divide
             images = images.new_empty(1, channels, height + 64, width + 32).normal_()
             expected = twin(images)
-        assert_near(ours(images), expected, 1e-5)
+        assert_near(ours(images), expected, 1e-4 if exact and not fits else 1e-5)
 
 
 def assert_near(one: torch.Tensor, other: torch.Tensor, tolerance: float, what: str = "logits") -> None:
