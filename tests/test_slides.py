@@ -31,9 +31,16 @@ def test_slides_hold_every_picture_formula_explorer_and_question(path):
     assert shown.count("formula") == text.count("$$") // 2
     assert shown.count("picture") == sum("image/png" in one or "<svg" in one.get("text/html", "") for one in data)
     assert shown.count("question") == shown.count("answer") == len(questions) > 0
-    assert shown.count("explorer") == sum(notebooks.WIDGET_VIEW in one for one in data) - len(questions)
+    explorers = [body for kind, _, body in found if kind == "explorer"]
+    together = re.findall(r"m?e+", "".join("m" if cell.cell_type == "markdown" else "".join(
+        "e" for one in cell.get("outputs", []) if notebooks.WIDGET_VIEW in one.get("data", {}) and "Question(" not in one.data["text/plain"])
+        for cell in notebook.cells))  # two below one text have one slide
+    assert len(explorers) == len(together) and len(set(explorers)) == len(explorers)
+    page = notebooks.ROOT / "_build" / "html" / "chapters" / f"{path.stem}.html"
+    sections = [re.search('PAGE#([^"]*)', body)[1] for body in explorers]
+    assert not page.exists() or all(f'<section id="{section}">' in page.read_text(encoding="utf-8") for section in sections)
     assert shown.count("summary") == 1 and all(body for _, _, body in found)
-    assert not [body for _, _, body in found if "<details>" in body or "<a " in body.replace("<a href=PAGE>", "")]
+    assert not [body for _, _, body in found if "<details>" in body or "<a " in body.replace('<a href="PAGE#', "")]
 
 
 def test_a_question_keeps_its_answer_for_the_next_slide():
@@ -46,6 +53,35 @@ def test_a_question_keeps_its_answer_for_the_next_slide():
     assert "Overfitting: low training error" in answer and "Overfitting: low" not in question
     shape = [body for kind, heading, body in found if heading == "3. Follow the shape"]
     assert "512 × 28 × 28" in shape[1] and "512 ×" not in shape[0]
+
+
+def test_a_slide_is_told_whole_and_once():
+    """What leads over to a result that the chapter computes, the points of a list, and no sentence twice."""
+    found = slides.slides(notebooks.read(CHAPTER), plain)
+    [table] = [body for kind, heading, body in found if kind == "table" and heading.startswith("Problem")]
+    assert table.index("Could it be that doing <em>nothing</em>") < table.index("always answers zero") < table.index("<table>")
+    bodies = [body for kind, heading, body in found if heading == "Idea: learn what to add"]
+    assert sum("is the block's input" in body.replace("\u2019", "'") for body in bodies) == 1
+    [points] = [body for kind, _, body in found if kind == "points"]
+    assert points.count("<li>") == 3 and "<strong>It is free.</strong> Adding" in points and len(points) < 1000
+    assert not [body for _, _, body in found if "You need" in body]
+
+
+def test_a_picture_has_the_room_that_its_text_leaves(browser, deck):
+    """In the hall's proportions and in a projector's: it reaches almost to an edge, and is not below half the height for a long text."""
+    page = browser.new_page()
+    page.goto(deck[0].as_uri())
+    for width, height in ((1280, 720), (1024, 768)):
+        page.set_viewport_size({"width": width, "height": height})
+        for number in range(1, deck[1] + 1):
+            page.evaluate("(number) => show(number - 1)", number)
+            slide = page.locator("section:visible")
+            assert slide.evaluate("node => node.scrollHeight <= node.clientHeight + 1"), (width, number)
+            picture = slide.locator("figure :is(img, svg.nd):visible")
+            if "picture" in slide.get_attribute("class") and picture.count() == 1:
+                box = picture.bounding_box()
+                assert box["width"] > 0.7 * width or box["height"] > 0.45 * height, (width, number, box)
+    page.close()
 
 
 @pytest.mark.parametrize("truth, text", [(73728.0, "73,728"), (0.0025, "0.0025"), (-2.0, "-2"), ([6.0, 14.0], "6 × 14"),

@@ -8,14 +8,17 @@ dark, and printing gives one slide a page. Needs a browser, as the page tests do
 """
 
 import argparse
+import base64
 import functools
 import html
 import importlib
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import notebooks
+from docutils.nodes import make_id
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
@@ -23,10 +26,12 @@ from nbformat import NotebookNode
 FOLDER = notebooks.ROOT / "_build" / "slides"
 FRAME = (Path(__file__).parent / "slides.html").read_text(encoding="utf-8")
 TALL = 2.5  # times as high as it is wide: such a drawing scrolls
-LEAD = 400  # letters of text beside a picture
+BESIDE = 1.45  # times as wide as it is high: a picture that is narrower stands beside its text, where it can be higher
+LEAD = 400  # letters of text with a picture
 ROWS, COLUMNS = 12, 6  # of a table that can be read from the last row of a lecture hall
 DISPLAY = re.compile(r"\$\$.+?\$\$", re.S)
 SENTENCE = re.compile(r"(?<=[.?!:])\s+(?=[A-Z*$`\[])")
+POINTS = re.compile(r"^- (?=\*\*)(.+(?:\n  .+)*)", re.M)  # the items of a list that begin in bold
 Math = Callable[[str, bool], str]  # TeX, and whether it stands on lines of its own -> HTML
 
 
@@ -60,15 +65,42 @@ def markdown(math: Math) -> MarkdownIt:
     return parser
 
 
-def _last(text: str) -> str:
-    """What leads over to the picture after it: the last paragraph of a text, or the last sentences of a long one."""
+def _last(text: str, said: set[str]) -> str:
+    """What leads over to what comes after it: the last paragraph of a text, or the last sentences of a long one, without those that were said."""
     paragraph = text.strip().rpartition("\n\n")[2].strip()
     if paragraph.startswith(("#", "|", "- ", "<", "```", "$$")):
         return ""
-    sentences = SENTENCE.split(paragraph)
+    sentences = [sentence for sentence in SENTENCE.split(paragraph) if sentence not in said]
     while len(" ".join(sentences)) > LEAD and len(sentences) > 1:
         del sentences[0]
     return " ".join(sentences)
+
+
+def _lead(texts: list[str], said: set[str]) -> str:
+    """The same for several texts, between which the chapter computes and shows nothing: of each what leads over, as far as there is room."""
+    lead = ""
+    for text in reversed(texts):
+        part = _last(text, said)
+        if not part or len(part) + len(lead) > LEAD + 1:
+            return lead or part
+        lead = f"{part}\n\n{lead}"
+    return lead
+
+
+def _points(text: str) -> str:
+    """The items of a list that begin in bold, each with its first sentences; nothing where there are fewer than two."""
+    items = []
+    for item in POINTS.findall(text):
+        first, *more = SENTENCE.split(" ".join(item.split()))
+        while more and len(first) + len(more[0]) < LEAD / 2:
+            first += " " + more.pop(0)
+        items.append(f"- {first}\n")
+    return "".join(items) if len(items) > 1 else ""
+
+
+def _anchor(heading: str) -> str:
+    """The address of a section on the page."""
+    return make_id(re.sub(r"[*`$]", "", heading))
 
 
 def _answer(question: dict) -> str:
@@ -93,25 +125,36 @@ def _question(question: dict, before: str, render: Callable[[str], str]) -> list
     return [f"{asked}<ol>{choices}</ol>" if items else asked, asked + answer + because]
 
 
-def _shown(output: NotebookNode, cell: NotebookNode, states: dict, render: Callable[[str], str], before: str) -> list[tuple[str, str]]:
-    """The slides (kind, HTML) that an output gives; none for text, and for tables that are large."""
+def _picture(width: float, height: float) -> str:
+    """The kind of a slide with a picture of this size."""
+    return "picture tall" if height > TALL * width else "picture beside" if width < BESIDE * height else "picture"
+
+
+def _shown(output: NotebookNode, cell: NotebookNode, states: dict, render: Callable[[str], str], heading: str, lead: str, task: str) -> list[tuple[str, str]]:
+    """The slides (kind, HTML) that an output gives; none for text, and for tables that are large.
+
+    `lead` is what leads over to it, `task` the text that stands before a question.
+    """
     data, figure = output.get("data", {}), cell.metadata.get("mystnb", {})
     caption = figure.get("figure", {}).get("caption", "")
     caption = f"<figcaption>{render(caption)}</figcaption>" if caption else ""
-    lead = render(_last(before))
+    lead = f"<div class=lead>{render(lead)}</div>" if lead else ""
     if notebooks.WIDGET_VIEW in data:
         state = states[data[notebooks.WIDGET_VIEW]["model_id"]]["state"]
         if state["_anywidget_id"].endswith(".Question"):
-            return list(zip(("question", "answer"), _question(state["data"], before, render), strict=True))
-        return [("explorer", f"{lead}<p class=open><a href=PAGE>Open the explorer on the page</a></p>")]
+            return list(zip(("question", "answer"), _question(state["data"], task, render), strict=True))
+        return [("explorer", f'{lead}<p class=open><a href="PAGE#{_anchor(heading)}">Open the explorer on the page</a></p>')]
     if "image/png" in data:
         alt = html.escape(figure.get("image", {}).get("alt", ""), quote=True)
-        image = f'<img alt="{alt}" src="data:image/png;base64,{"".join(data["image/png"].split())}">'
-        return [("picture", f"{lead}<figure>{image}{caption}</figure>")]
+        content = "".join(data["image/png"].split())
+        image = f'<img alt="{alt}" src="data:image/png;base64,{content}">'
+        kind = _picture(*struct.unpack(">II", base64.b64decode(content)[16:24]))
+        return [(kind, f"{lead}<figure>{image}{caption}</figure>")]
     if "<svg" in data.get("text/html", ""):
         sizes = re.findall(r'viewBox="\S+ \S+ (\S+) (\S+)"', data["text/html"])
-        tall = float(sizes[0][1]) > TALL * float(sizes[0][0])
-        return [("picture tall" if tall else "picture", f"{lead}<figure>{data['text/html']}{caption}</figure>")]
+        several = len(sizes) > 1 and "</svg><svg" not in data["text/html"]  # in a row; otherwise one, in one or two forms
+        kind = "picture" if several else _picture(*map(float, sizes[0]))
+        return [(kind, f"{lead}<figure>{data['text/html']}{caption}</figure>")]
     rows = [line for line in data.get("text/markdown", "").splitlines() if line.startswith("|")]
     if rows and len(rows) <= ROWS + 2 and rows[0].count("|") <= COLUMNS + 1:
         return [("table", f"{lead}{render(data['text/markdown'])}")]
@@ -119,40 +162,52 @@ def _shown(output: NotebookNode, cell: NotebookNode, states: dict, render: Calla
 
 
 def slides(notebook: NotebookNode, math: Math) -> list[tuple[str, str, str]]:
-    """The slides of a chapter as (kind, heading, HTML), in the chapter's order; kinds are title, formula, picture, table, explorer,
+    """The slides of a chapter as (kind, heading, HTML), in the chapter's order; kinds are title, formula, points, picture, table, explorer,
     question, answer and summary."""
     render = markdown(math).render
     states = notebook.metadata.get("widgets", {}).get(notebooks.WIDGET_STATE, {}).get("state", {})
     title, _, opening = notebook.cells[0].source.partition("\n")
     title = heading = title.strip("# ")
     asked = re.search(r"\*\*(.+?)\*\*", opening, re.S)
-    found, before = [("title", title, render(asked[1]) if asked else "")], ""
+    found = [("title", title, render(asked[1]) if asked else "")]
+    texts: list[str] = []  # since something was shown
+    said: set[str] = set()  # sentences beside formulas, which are not said again
+    task = ""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             for output in cell.outputs:
-                found += [(kind, heading, body) for kind, body in _shown(output, cell, states, render, before)]
+                shown = _shown(output, cell, states, render, heading, _lead(texts, said), task)
+                if shown and not (shown[0][0] == found[-1][0] == "explorer" and not texts):  # two below one text
+                    found += [(kind, heading, body) for kind, body in shown]
+                texts = [] if shown else texts
             continue
-        before = cell.source
+        task = cell.source
         for part in re.split(r"^(?=##+ )", cell.source, flags=re.M):
             if line := re.match(r"##+ (.+)\n?", part):
-                heading, part = line[1].strip(), part[line.end():]
-            texts, formulas = DISPLAY.split(part), DISPLAY.findall(part)
-            for text, formula, after in zip(texts, formulas, texts[1:]):
+                heading, part, texts = line[1].strip(), part[line.end():], []
+            around, formulas = DISPLAY.split(part), DISPLAY.findall(part)
+            for text, formula, after in zip(around, formulas, around[1:]):
                 meaning = SENTENCE.split(after.strip().partition("\n\n")[0])[0]
-                found.append(("formula", heading, render(f"{_last(text)}\n\n{formula}\n\n{'' if meaning.startswith('#') else meaning}")))
+                meaning = "" if meaning.startswith(("#", "- ")) else meaning
+                found.append(("formula", heading, render(f"{_last(text, said)}\n\n{formula}\n\n{meaning}")))
+                said.add(meaning)
+            if points := _points(part):
+                found.append(("points", heading, render(points)))
             if heading == "Summary" and part.strip():
                 found.append(("summary", heading, render(part)))
+            if cell is not notebook.cells[0]:  # which ends with what a reader needs
+                texts.append(around[-1])
     return found
 
 
 def deck(name: str, notebook: NotebookNode, math: Math) -> str:
     """The file of a chapter's slides."""
     found = slides(notebook, math)
-    page = f'"../html/chapters/{name}.html"'
+    page = f"../html/chapters/{name}.html"
     inline, level = markdown(math).renderInline, {"title": "h1"}
     sections = "\n".join(f'<section class="{kind}"><{level.get(kind, "h2")}>{inline(heading)}</{level.get(kind, "h2")}>'
                          f"<div>{body.replace('PAGE', page)}</div></section>" for kind, heading, body in found)
-    return FRAME.replace("TITLE", html.escape(found[0][1])).replace("LINK", page).replace("SLIDES", sections)
+    return FRAME.replace("TITLE", html.escape(found[0][1])).replace("LINK", f'"{page}"').replace("SLIDES", sections)
 
 
 def main() -> None:
