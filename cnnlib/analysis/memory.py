@@ -22,7 +22,7 @@ from . import ops
 from .cost import Row, Rows
 from .inputs import InputSize, batch_hint, check_batch_size, meta_inputs, own_dtype
 from .trace import lock, modules_of
-from .watch import AnalysisError, LiveBytes, eager, explained, tensors_in, unchanged
+from .watch import AnalysisError, LiveBytes, eager, explained, mapped, tensors_in, unchanged
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
 COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
@@ -146,7 +146,7 @@ def training_memory(
                 row.tensors += 1
             return tensor
 
-        args, kwargs = _mapped(stand_in, given)
+        args, kwargs = mapped(stand_in, given)
         live = _LiveStep(tensors_in((args, kwargs)))
         live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
         context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
@@ -200,15 +200,6 @@ def _check_device(device: str) -> str:
     if kind not in there:
         raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
     return device
-
-
-def _mapped(function, thing):
-    """`thing` with `function` of every tensor in its place."""
-    if isinstance(thing, Tensor):
-        return function(thing)
-    if isinstance(thing, (list, tuple)):
-        return type(thing)(_mapped(function, item) for item in thing)
-    return {key: _mapped(function, item) for key, item in thing.items()} if isinstance(thing, dict) else thing
 
 
 class _Step(nn.Module):

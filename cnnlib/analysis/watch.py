@@ -60,6 +60,8 @@ def mapped(function: Callable, thing, kind: type = Tensor):
     """`thing` with `function` of every tensor, or whatever `kind` says, in its place: in nested lists, tuples, mappings, data classes."""
     if isinstance(thing, kind):
         return function(thing)
+    if type(thing) in _PLAIN:
+        return thing
     if isinstance(thing, (list, tuple)):
         parts = [mapped(function, item, kind) for item in thing]
         return type(thing)(*parts) if hasattr(thing, "_fields") else type(thing)(parts)

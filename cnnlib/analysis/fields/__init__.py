@@ -225,7 +225,7 @@ def _slope(index: Index) -> Fraction:
     return Fraction(b - a, j - i) if j > i else Fraction(0)
 
 
-class Fields(Mapping):
+class Fields(tables.Printed, Mapping):
     """Module names in forward order, each with the `Field` of its output; `output` is the field of the whole network.
 
     Modules whose output does not depend on the input's pixels are left out. A module called more than once
@@ -303,26 +303,11 @@ class Fields(Mapping):
         missing = [f"{one.module or 'the model'}: {one.op or 'what follows'}: {one.reason}" for one in self.missing]
         return {"rows": rows, "left": [True] * 5, "note": "\n".join(["not followed:", *missing] if missing else [])}
 
-    def __str__(self) -> str:
-        return tables.as_text(**self._cells())
-
-    __repr__ = __str__
-
-    def to_html(self) -> str:
-        return tables.as_html(**self._cells())
-
-    def to_markdown(self) -> str:
-        return tables.as_markdown(**self._cells())
-
     def records(self) -> list[dict]:
         """One plain dictionary for each module: name, size, stride, start, units, aligned, global_axes."""
         keys = ("size", "stride", "start", "units", "aligned", "global_axes")
         return [{"name": name, **{key: getattr(one, key) for key in keys}} | {"global_axes": tuple(map(int, one.global_axes))}
                 for name, one in self.items()]
-
-    def to_csv(self) -> str:
-        return tables.as_csv(self.records())
-
 
 def receptive_field(
     model: nn.Module, input_size: InputSize, *, batch_size: int = 1, source: int = 0, strict: bool = True
