@@ -228,7 +228,8 @@ class CostTable(Rows):
         self.unknown = tuple(unknown)
         dtype = str(record.dtype).removeprefix("torch.")
         mode = "training" if self.training else "evaluation"
-        notes = [f"batch {self.batch_size}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
+        batch = "no batch" if self.batch_size is None else f"batch {self.batch_size}"
+        notes = [f"{batch}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
                  "biases (FLOPs = 2 x multiply-adds)"]
         if self.missing:
             notes.append(f"incomplete: {self.missing[0].reason}")
@@ -332,7 +333,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
 
     for step in record.steps:
         if isinstance(step, Call):
-            shape = _shape(step.outputs)
+            shape = _shape(record, step.outputs)
             modules[step.name] = (step.kind, shape)
             if step.parent in opaque:
                 row_of[step] = row_of[step.parent]
@@ -340,7 +341,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
                 continue
             formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None) if of_module else None
             if formula is not None or not step.has_children:
-                row = row_of[step] = Row(step.name, step.kind, _shape(step.inputs), shape)
+                row = row_of[step] = Row(step.name, step.kind, _shape(record, step.inputs), shape)
                 rows.append(row)
                 made = [value for value in step.outputs if value.role == "result"]
                 count_activations(row, made, {value.storage for value in step.inputs})
@@ -358,7 +359,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
                 continue
             inputs = [value for node in step.nodes for value in node.inputs if value.role in ("result", "input")]
             outputs = step.nodes[-1].outputs[:1]
-            row = Row(step.call.name if step.call else "", step.kind, _shape(inputs), _shape(outputs))
+            row = Row(step.call.name if step.call else "", step.kind, _shape(record, inputs), _shape(record, outputs))
             rows.append(row)
             count_activations(row, outputs, {value.storage for value in step.nodes[0].inputs})
         for node in step.nodes:
@@ -405,5 +406,6 @@ def _uncalled(model, left, count_parameters) -> list[Row]:
     return list(rows.values())
 
 
-def _shape(values: Sequence[Value]) -> tuple[int, ...]:
-    return tuple(values[0].shape[1:]) if values else ()
+def _shape(record: Trace, values: Sequence[Value]) -> tuple[int, ...]:
+    """Of the first of these, without the batch."""
+    return tuple(values[0].shape[record.batch_size is not None:]) if values else ()

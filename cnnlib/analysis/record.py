@@ -149,7 +149,8 @@ class Missing:
 class Trace:
     """The record of one forward pass.
 
-    `steps` holds calls and steps in the order in which they began; `inputs` and `outputs` are those of the model.
+    `steps` holds calls and steps in the order in which they began; `inputs` and `outputs` are those of the model; `batch_size` is
+    that of the first input, None if it has no batch.
     `peak_bytes` is the largest sum of storages alive at once, inputs included, parameters and buffers left out. `missing` is not
     empty where a pass that need not be complete (`strict=False`) ended early.
     """
@@ -158,7 +159,7 @@ class Trace:
     steps: list[Call | Step]
     inputs: list[Value]
     outputs: list[Value]
-    batch_size: int
+    batch_size: int | None
     dtype: torch.dtype
     parameters: dict[int, tuple[str, Tensor]]  # by identity, in the order of the modules
     peak_bytes: int = 0

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import closed, ops
-from .inputs import InputSize, batch_hint, check_batch_size, check_dtype, meta_inputs, own_dtype
+from .inputs import InputSize, batch_hint, check_dtype, meta_inputs, own_dtype
 from .recipes import remembered
 from .record import Call, Handle, Missing, Node, Step, Trace, Value, made_of
 from .watch import AnalysisError, LiveBytes, eager, explained, mapped, named_modules, no_collection, tensors_in, unchanged
@@ -53,12 +53,9 @@ def trace(
     """
     modules = modules_of(model)
     model = modules[0][1]
-    check_batch_size(batch_size)
     input_dtype = check_dtype(dtype) or own_dtype(model)
-    args, kwargs = meta_inputs(input_size, batch_size, input_dtype)
+    args, kwargs, batch = meta_inputs(input_size, batch_size, input_dtype)
     inputs = list(tensors_in((args, kwargs)))
-    if inputs and inputs[0].dim():
-        batch_size = inputs[0].shape[0]
     missing, outputs = [], []
     _warm_up()
     with lock, eager(), torch.no_grad(), no_collection(), unchanged(modules) as held:
@@ -71,14 +68,14 @@ def trace(
             outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
             del result
         except Exception as error:
-            failure = tracer.failure(error, "its forward", f" raised {type(error).__name__}: ")
+            failure = tracer.error(error, "its forward", f" raised {type(error).__name__}: ")
             if strict:
                 raise AnalysisError(f"{failure}{batch_hint(inputs)}") from error
             missing.append(Missing(tracer.call.name if tracer.call else "", "", str(failure)))
         finally:
             tracer.shadows.clear()
     return Trace(
-        model, tracer.steps, values, outputs, batch_size, input_dtype, tracer.parameters, tracer.live.peak,
+        model, tracer.steps, values, outputs, batch, input_dtype, tracer.parameters, tracer.live.peak,
         tracer.live.peak_where, missing
     )
 
@@ -148,10 +145,6 @@ class _Tracer(TorchFunctionMode):
 
     # Module calls
 
-    def failure(self, error: Exception, what: str, failed: str) -> AnalysisError:
-        """What went wrong in `what`, as an `AnalysisError` that names the module."""
-        return error if isinstance(error, AnalysisError) else self.error(explained(error, what, failed))
-
     def watch(self, modules):
         """Record calls of these modules, in this thread, until `unchanged` puts their attributes back.
 
@@ -201,7 +194,11 @@ class _Tracer(TorchFunctionMode):
             return NotImplemented
         return rule(self, *args, **kwargs)
 
-    def error(self, message: str) -> AnalysisError:
+    def error(self, error: Exception | str, what: str = "", failed: str = "") -> AnalysisError:
+        """What went wrong (in `what`, which `failed`), as an `AnalysisError` that names the module."""
+        if isinstance(error, AnalysisError):
+            return error
+        message = error if isinstance(error, str) else explained(error, what, failed)
         call = self.call
         if call is None:
             return AnalysisError(message)
@@ -386,7 +383,7 @@ class _Tracer(TorchFunctionMode):
             return remembered(self, func, args, kwargs) if self.fast and _peek() is None else self.run(func, args, kwargs)
         except Exception as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
-            raise self.failure(error, self.function, f" on tensors of shape {shapes} failed: ") from error
+            raise self.error(error, self.function, f" on tensors of shape {shapes} failed: ") from error
 
     def run(self, func, args, kwargs, of_constants=False):
         """The result of `func`; the operations that it consists of are recorded."""

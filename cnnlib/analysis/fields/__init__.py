@@ -314,6 +314,8 @@ def receptive_field(
     if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < len(record.inputs):
         raise ValueError(f"source must be the number of an input, below {len(record.inputs)}; got {source!r}")
     value = record.inputs[source]
+    if record.batch_size is None:
+        raise ValueError("an input without a batch has no axes that are known to be spatial; give the shape of a sample, such as (C, H, W)")
     if not spatial_dims(value):
         raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or "
                          "(C, D, H, W)")
