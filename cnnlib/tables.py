@@ -74,3 +74,37 @@ def as_csv(records: Sequence[dict]) -> str:
     writer.writerows({key: full(value) if isinstance(value, tuple) else value for key, value in record.items()}
                      for record in records)
     return out.getvalue()
+
+
+class Printed:
+    """A result that prints in every form: `_cells` gives the arguments of `as_text`, `records` all that it holds."""
+
+    def _cells(self) -> dict:
+        raise NotImplementedError
+
+    def records(self) -> list[dict]:
+        """The rows as plain dictionaries, every column included."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return as_text(**self._cells())
+
+    __repr__ = __str__
+
+    def to_html(self) -> str:
+        return as_html(**self._cells())
+
+    def to_markdown(self) -> str:
+        return as_markdown(**self._cells())
+
+    _repr_html_, _repr_markdown_ = to_html, to_markdown
+
+    def to_csv(self) -> str:
+        """Comma-separated lines, every column included, without the total."""
+        return as_csv(self.records())
+
+    def to_frame(self):
+        """A `pandas.DataFrame`, every column included, without the total."""
+        import pandas
+
+        return pandas.DataFrame(self.records())

@@ -1,6 +1,7 @@
 """Random networks with branches, and what their units really see: the pixels with a gradient."""
 
 import random
+import types
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +140,7 @@ class _EveryPath(TorchFunctionMode):
         if func is F.max_unpool2d:
             x, c = args[0], args[0].shape[1]
             return F.conv_transpose2d(x, torch.ones(c, 1, args[2], args[2], dtype=x.dtype), stride=args[2], groups=c)
-        if func is F.instance_norm:  # the path that is not through statistics
+        if func in (F.instance_norm, F.group_norm):  # the path that is not through statistics
             return args[0]
         if func in (F.relu6, F.hardtanh):  # flat above their bound
             return args[0]
@@ -171,6 +172,9 @@ def _window_sums(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=F
 def make_positive(model: nn.Module) -> nn.Module:
     """Weights and inputs above zero, so that no gradient cancels and no ReLU stops one; batch norm is the identity."""
     model = model.double().eval().requires_grad_(False)
+    for module in model.modules():
+        if type(module).__name__ in ("StandardizedConv2d", "ScaledConv2d"):  # of equal weights they would make zeros
+            module.forward = types.MethodType(nn.Conv2d.forward, module)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():
             continue

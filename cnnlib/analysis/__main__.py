@@ -24,7 +24,7 @@ from torch import nn
 
 from cnnlib import tables
 
-from .cost import Rows, cost_table
+from .cost import Row, Rows, cost_table
 from .drawing import draw_file
 from .fields import receptive_field
 from .memory import OPTIMIZER_STATES, training_memory
@@ -34,21 +34,16 @@ FORMATS = {"text": str, "markdown": lambda table: table.to_markdown(), "html": l
 
 
 @dataclass
-class Compared:
+class Compared(Row):
     """One network in a comparison."""
 
-    name: str
-    input: tuple[int, ...]
-    params: int
-    macs: int
-    activations: int
-    peak_bytes: int
+    peak_bytes: int = 0
 
 
 class Comparison(Rows):
-    columns = ("name", "input", "params", "macs", "activations", "peak_bytes")
-    title_of = Rows.title_of | {"name": "network", "peak_bytes": "peak bytes"}
-    texts = ("name", "input")
+    columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
+    title_of = Rows.title_of | {"name": "network", "input_shape": "input", "peak_bytes": "peak bytes"}
+    texts = ("name", "input_shape")
 
     def __init__(self, rows, note):
         super().__init__(rows, None, note)
@@ -144,8 +139,7 @@ def report(options: argparse.Namespace):
             model, own = load(name)
             size = size_of(name, own)
             table = cost_table(model, size, batch_size=options.batch, strict=not options.partial)
-            total = table.total
-            rows.append(Compared(name, size, total.params, total.macs, total.activations, table.peak_bytes))
+            rows.append(Compared.of([table.total], name=name, input_shape=size, peak_bytes=table.peak_bytes))
             note = table.note
         return Comparison(rows, note)
     model, own = load(options.network)

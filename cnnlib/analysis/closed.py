@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
+from .record import Value
 
 
 def _is_plain(tensor) -> bool:
@@ -25,16 +26,14 @@ _META = torch.device("meta")
 
 def _emit(tracer, op, args, inputs, shape, dtype):
     out = torch.empty(shape, dtype=dtype, device=_META)
-    tracer.record(op, args, inputs, (tracer.attach_new(out, shape, dtype),))
+    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, dtype)),))
     return out
 
 
 def _emit_like(tracer, op, args, inputs, x):
     """A result in the shape and memory order of the tensor `x`."""
-    if x.is_contiguous():
-        return _emit(tracer, op, args, inputs, tracer.value(x).shape, x.dtype)
     out = torch.empty_like(x)
-    tracer.record(op, args, inputs, (tracer.attach(out),))
+    tracer.record(op, args, inputs, (tracer.attach(out, Value(tracer.value(x).shape, x.dtype)),))
     return out
 
 
@@ -96,6 +95,7 @@ def _activation(op):
     def rule(tracer, input, inplace=False):
         if type(inplace) is not bool or type(input) is not Tensor or not input.is_meta:
             return NotImplemented
+        input = tracer.on_meta(input) if inplace else input
         x = tracer.value(input)
         return _write(tracer, op + "_", (x,), (x,), input) if inplace else _emit_like(tracer, op, (x,), (x,), input)
 
@@ -109,8 +109,8 @@ def _unary(op, inplace=False):
 
 def _binary(op, inplace=False):
     def rule(tracer, input, other):
-        if inplace and id(input) in tracer.buffers:  # such as the number of batches that a batch norm has seen
-            input = tracer.shadow(input)
+        if inplace and (input.is_meta or id(input) in tracer.buffers):  # such as the number of batches that a batch norm has seen
+            input = tracer.on_meta(input)
         if type(input) is not Tensor or not input.is_meta:
             return NotImplemented
         x = tracer.value(input)

@@ -44,7 +44,7 @@ class Device:
 
 @dataclass
 class Row:
-    """One layer: a call of a module that calls no other, or one torch function called by a larger module.
+    """One layer: a call of a module that calls no other, or one torch function called by a larger module; or the sum of such rows.
 
     Attributes:
         name: the module's dotted name; for a function, the name of the module that calls it ("" is the model itself).
@@ -86,6 +86,12 @@ class Row:
     backward: int = 0
     operations: list[tuple[int, int]] = field(default_factory=list, repr=False)  # (macs, bytes moved) of each
 
+    @classmethod
+    def of(cls, rows: Sequence["Row"], **own):
+        """The sum of these rows; `own` are its other attributes."""
+        sums = {name: sum([getattr(row, name) for row in rows]) for name in SUMMED}
+        return cls(**{"name": "", "kind": ""} | own, **sums, operations=[one for row in rows for one in row.operations])
+
     @property
     def flops(self) -> int:
         """2 x macs."""
@@ -107,32 +113,10 @@ class Row:
         return sum(device.seconds(macs, moved) for macs, moved in self.operations)
 
 
-@dataclass
-class Total:
-    """Sums over rows; the attributes are those of `Row`. `peak_bytes` is known for the whole network only."""
-
-    params: int
-    trainable: int
-    macs: int
-    other: int
-    activations: int
-    activation_bytes: int
-    bytes_moved: int
-    backward: int
-    operations: list[tuple[int, int]] = field(repr=False)
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> "Total":
-        rows = list(rows)
-        sums = {item.name: sum([getattr(row, item.name) for row in rows]) for item in fields(cls)[:-1]}
-        return cls(**sums, operations=[operation for row in rows for operation in row.operations])
-
-    flops = Row.flops
-    intensity = Row.intensity
-    seconds = Row.seconds
+SUMMED = ("params", "trainable", "macs", "other", "activations", "activation_bytes", "bytes_moved", "backward")
 
 
-class Rows:
+class Rows(tables.Printed):
     """A sequence of rows that prints as a table: for a terminal, as HTML, as Markdown, as CSV, as a data frame.
 
     A column is an attribute of the rows, or such a name with "%" behind it for the share of the total.
@@ -185,19 +169,8 @@ class Rows:
         return {"rows": rows, "left": [column in self.texts for column in self.columns], "total": ["total", *total[1:]],
                 "note": self.note}
 
-    def __str__(self):
-        return tables.as_text(**self._cells())
-
     def __repr__(self):
         return tables.as_text(**self._cells(), most=self.most_rows)
-
-    def to_html(self) -> str:
-        return tables.as_html(**self._cells())
-
-    def to_markdown(self) -> str:
-        return tables.as_markdown(**self._cells())
-
-    _repr_html_, _repr_markdown_ = to_html, to_markdown
 
     def _names(self) -> list[str]:
         names = [item.name for item in fields(self.rows[0]) if item.name != "operations"] if self.rows else []
@@ -210,36 +183,14 @@ class Rows:
         names = self._names()
         return [{name: getattr(row, name) for name in names} for row in self.rows]
 
-    def to_frame(self):
-        """The rows as a `pandas.DataFrame`, every column included, without the total."""
-        import pandas
-
-        return pandas.DataFrame(self.records())
-
-    def to_csv(self) -> str:
-        """The rows as comma-separated text, every column included, without the total."""
-        return tables.as_csv(self.records())
-
-
-@dataclass
-class Stage(Total):
-    """The sums over the rows of one stage, and the shape it hands on."""
-
-    stage: str = ""
-    output_shape: tuple[int, ...] = ()
-
-
 class StageTable(Rows):
     columns = ("stage", "output_shape", "params", "macs", "activations")
 
 
 @dataclass
-class Part(Total):
-    """The sums over everything inside one module, and `level`, how deep it lies."""
+class Part(Row):
+    """The sum over everything inside one module, and `level`, how deep it lies."""
 
-    name: str = ""
-    kind: str = ""
-    output_shape: tuple[int, ...] = ()
     level: int = 0
 
     @property
@@ -277,23 +228,24 @@ class CostTable(Rows):
         self.unknown = tuple(unknown)
         dtype = str(record.dtype).removeprefix("torch.")
         mode = "training" if self.training else "evaluation"
-        notes = [f"batch {self.batch_size}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
+        batch = "no batch" if self.batch_size is None else f"batch {self.batch_size}"
+        notes = [f"{batch}, {dtype}, {mode} mode; multiply-adds of convolutions and matrix products, no "
                  "biases (FLOPs = 2 x multiply-adds)"]
         if self.missing:
             notes.append(f"incomplete: {self.missing[0].reason}")
-        super().__init__(rows, Total.of(rows), "; ".join(notes))
+        if self.unknown:
+            names = dict.fromkeys(op for op, _ in self.unknown)
+            notes.append(f"not known, and without multiply-adds here: {', '.join(names)}")
+        super().__init__(rows, Row.of(rows), "; ".join(notes))
 
     def stages(self) -> StageTable:
         """The table summed by stage: by the first part of the names, and below `stages` by the first two."""
         groups = {}
         for row in self.rows:
             groups.setdefault(row.stage or "(model)", []).append(row)
-        stages = []
-        for name, rows in groups.items():
-            total = Total.of(rows)
-            shapes = [row.output_shape for row in rows if row.called]
-            stages.append(Stage(**vars(total), stage=name, output_shape=shapes[-1] if shapes else ()))
-        return StageTable(stages, self.total, self.note)
+        shapes = {name: [row.output_shape for row in rows if row.called] for name, rows in groups.items()}
+        return StageTable([Row.of(rows, name=name, output_shape=shapes[name][-1] if shapes[name] else ())
+                           for name, rows in groups.items()], self.total, self.note)
 
     def tree(self, depth: int | None = None) -> Tree:
         """The table summed by module, each below the one that holds it, down to `depth` levels (all by default).
@@ -316,7 +268,7 @@ class CostTable(Rows):
             rows = rows_of[name]
             if name not in self.modules and rows[0].name == name:
                 kind = rows[0].kind
-            parts.append(Part(**vars(Total.of(rows)), name=name, kind=kind, output_shape=shape, level=level))
+            parts.append(Part.of(rows, name=name, kind=kind, output_shape=shape, level=level))
             left.extend((inner, level + 1) for inner in reversed(below.get(name, {})))
         return Tree(parts, self.total, self.note)
 
@@ -381,7 +333,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
 
     for step in record.steps:
         if isinstance(step, Call):
-            shape = _shape(step.outputs)
+            shape = _shape(record, step.outputs)
             modules[step.name] = (step.kind, shape)
             if step.parent in opaque:
                 row_of[step] = row_of[step.parent]
@@ -389,7 +341,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
                 continue
             formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None) if of_module else None
             if formula is not None or not step.has_children:
-                row = row_of[step] = Row(step.name, step.kind, _shape(step.inputs), shape)
+                row = row_of[step] = Row(step.name, step.kind, _shape(record, step.inputs), shape)
                 rows.append(row)
                 made = [value for value in step.outputs if value.role == "result"]
                 count_activations(row, made, {value.storage for value in step.inputs})
@@ -407,7 +359,7 @@ def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple
                 continue
             inputs = [value for node in step.nodes for value in node.inputs if value.role in ("result", "input")]
             outputs = step.nodes[-1].outputs[:1]
-            row = Row(step.call.name if step.call else "", step.kind, _shape(inputs), _shape(outputs))
+            row = Row(step.call.name if step.call else "", step.kind, _shape(record, inputs), _shape(record, outputs))
             rows.append(row)
             count_activations(row, outputs, {value.storage for value in step.nodes[0].inputs})
         for node in step.nodes:
@@ -454,5 +406,6 @@ def _uncalled(model, left, count_parameters) -> list[Row]:
     return list(rows.values())
 
 
-def _shape(values: Sequence[Value]) -> tuple[int, ...]:
-    return tuple(values[0].shape[1:]) if values else ()
+def _shape(record: Trace, values: Sequence[Value]) -> tuple[int, ...]:
+    """Of the first of these, without the batch."""
+    return tuple(values[0].shape[record.batch_size is not None:]) if values else ()

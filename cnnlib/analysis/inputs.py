@@ -7,13 +7,15 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from .watch import tensors_in
+
 
 @dataclass(frozen=True)
 class Input:
     """One input by its shape, for what a shape alone cannot say.
 
     `dtype` is its type where this is not the network's own, such as `torch.int64` for token numbers. `shape` is that of one
-    sample, and the batch comes in front; with `batched=False` it is the whole shape.
+    sample, and the batch comes in front; with `batched=False` it is the whole shape: there is no batch.
     """
 
     shape: Sequence[int]
@@ -43,13 +45,28 @@ def own_dtype(model: torch.nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
-def meta_inputs(input_size: InputSize, batch_size: int, dtype: torch.dtype) -> tuple[tuple, dict]:
-    """Positional and keyword arguments for a network: meta tensors in the nesting that `input_size` has.
+def meta_inputs(input_size: InputSize, batch_size: int, dtype: torch.dtype) -> tuple[tuple, dict, int | None]:
+    """Positional and keyword arguments for a network, meta tensors in the nesting that `input_size` has, and the batch of the first
+    of them, None if it has none (`Input(..., batched=False)`).
 
     (3, 224, 224) is the shape of one sample, without the batch; a tensor or an `Input` stands for itself. A sequence of these is
     one positional argument each, a dictionary keyword arguments. Inside, a list, tuple or dictionary is an argument that is
     nested in the same way, and a dictionary's None, bool and str are passed on. Raises `ValueError` for everything else.
     """
+    batch_size = check_batch_size(batch_size)
+    args, kwargs = _arguments(input_size, batch_size, dtype)
+    first = next(tensors_in((args, kwargs)), None)
+    return args, kwargs, None if _is_alone(input_size) else batch_size if first is None or not first.dim() else first.shape[0]
+
+
+def _is_alone(item) -> bool:
+    """Whether the first input is one without a batch."""
+    while isinstance(item, (Mapping, list, tuple)) and item:
+        item = next(iter(item.values() if isinstance(item, Mapping) else item))
+    return isinstance(item, Input) and not item.batched
+
+
+def _arguments(input_size, batch_size: int, dtype: torch.dtype) -> tuple[tuple, dict]:
     if isinstance(input_size, Mapping):
         return (), _argument(input_size, batch_size, dtype)
     if isinstance(input_size, (Tensor, Input)):

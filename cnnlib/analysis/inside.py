@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .watch import named_modules, outputs_of, tensors_in, unchanged
+from .watch import named_modules, outputs_of, unchanged
 
 # ReLU and its smooth relatives: what comes out is positive, or nearly nothing.
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish)
@@ -33,10 +33,9 @@ def last_maps(model: nn.Module) -> str:
     return f"stages.{len(stages) - 1}"
 
 
-def _maps(layer: str, output: Tensor | None) -> Tensor:
-    if output is None or output.dim() != 4:
-        shape = "no tensor" if output is None else f"a tensor of shape {tuple(output.shape)}"
-        raise ValueError(f"layer {layer!r} gives out {shape}, not maps (N, C, H, W)")
+def _maps(layer: str, output: Tensor) -> Tensor:
+    if output.dim() != 4:
+        raise ValueError(f"layer {layer!r} gives out a tensor of shape {tuple(output.shape)}, not maps (N, C, H, W)")
     return output
 
 
@@ -127,23 +126,9 @@ def grad_cam(
     network does not have and for a layer that gives out no maps.
     """
     layer = last_maps(model) if layer is None else layer
-    caught: list[Tensor] = []
-
-    def catch(module, args, output):
-        """Keep the maps, and hand on a copy: nothing that comes after writes over them."""
-        first = next(tensors_in(output), None)
-        caught[:] = [] if first is None else [first]
-        if isinstance(output, Tensor):
-            return output.clone()
-        return None
-
-    with unchanged(named_modules(model), values=True), torch.enable_grad():
-        hook = model.get_submodule(layer).register_forward_hook(catch)
-        try:
-            scores = next(tensors_in(model(images.detach().clone().requires_grad_())))
-        finally:
-            hook.remove()
-    maps = _maps(layer, caught[0] if caught else None)
+    with torch.enable_grad():
+        caught = outputs_of(model, [layer, ""], images.detach().clone().requires_grad_())
+    maps, scores = _maps(layer, caught[layer]), caught[""]
     classes = scores.argmax(1) if classes is None else torch.as_tensor(classes, device=scores.device)
     if classes.shape != scores.shape[:1] or classes.min() < 0 or classes.max() >= scores.shape[1]:
         raise ValueError(f"classes={classes.tolist()} must name one of {scores.shape[1]} classes for each of {len(images)} "

@@ -10,7 +10,7 @@ memory, and PyTorch's autograd works on them as on real ones. So what is saved i
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 
@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from . import ops
 from .cost import Row, Rows
-from .inputs import InputSize, batch_hint, check_batch_size, meta_inputs, own_dtype
+from .inputs import InputSize, batch_hint, meta_inputs, own_dtype
 from .trace import lock, modules_of
-from .watch import AnalysisError, LiveBytes, eager, explained, tensors_in, unchanged
+from .watch import AnalysisError, LiveBytes, eager, explained, hooked, mapped, tensors_in, unchanged
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
 COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
@@ -107,19 +107,20 @@ def training_memory(
     model = modules[0][1]
     if optimizer not in OPTIMIZER_STATES:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_STATES)}; got {optimizer!r}")
-    check_batch_size(batch_size)
     if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
         raise ValueError(f"autocast must be a type such as torch.bfloat16, or None; got {autocast!r}")
     device = _check_device(device)
     dtype = own_dtype(model)
-    given = meta_inputs(input_size, batch_size, dtype)
-    first = next(tensors_in(given), None)
+    *given, batch = meta_inputs(input_size, batch_size, dtype)
     rows = {name: Saved(name, type(module).__name__) for name, module in modules}
     order = {}
     stack = []
+    hooks = []
+    for name, module in modules:
+        hooks.append((module.register_forward_pre_hook, lambda module, _, name=name: stack.append(name)))
+        hooks.append((module.register_forward_hook, lambda *_: stack.__delitem__(-1)))  # None: the output stays
 
-    with (lock, eager(), unchanged(modules, values=True), ExitStack() as hooks,
-          FakeTensorMode(allow_non_fake_inputs=True)):
+    with lock, eager(), unchanged(modules, values=True), hooked(hooks), FakeTensorMode(allow_non_fake_inputs=True):
         def stand_in(tensor):
             if tensor.layout is not torch.strided:
                 raise AnalysisError(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
@@ -128,12 +129,7 @@ def training_memory(
         state = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
         twins = {id(tensor): nn.Parameter(stand_in(tensor), tensor.requires_grad) if isinstance(tensor, nn.Parameter) else
                  stand_in(tensor) for tensor in state.values()}
-        state = {name: twins[id(tensor)] for name, tensor in state.items()}
         own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
-        for name, module in modules:
-            hooks.callback(module.register_forward_pre_hook(lambda module, _, name=name: stack.append(name)).remove)
-            hooks.callback(module.register_forward_hook(lambda *_: stack.__delitem__(-1)).remove)  # None: the output stays
-
         kept = {}  # storage -> a tensor that keeps it alive while counting
 
         def pack(tensor):
@@ -146,13 +142,16 @@ def training_memory(
                 row.tensors += 1
             return tensor
 
-        args, kwargs = _mapped(stand_in, given)
+        args, kwargs = mapped(stand_in, given)
         live = _LiveStep(tensors_in((args, kwargs)))
         live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
         context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
+
         def step(model, *args, **kwargs):
             with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
                 result = model(*args, **kwargs)
+            if any(id(parameter) not in made for parameter in model.parameters()):
+                raise AnalysisError("the forward pass makes parameters; make them in the constructor, or run the network once before")
             outputs = [t for t in tensors_in(result) if t.requires_grad]
             kept.clear()
             if outputs:
@@ -161,13 +160,14 @@ def training_memory(
                 del outputs
                 loss.backward()
 
+        made = {id(twin) for twin in twins.values()}
         try:
             with torch.enable_grad(), live:
-                state = {f"model.{name}": tensor for name, tensor in state.items()}
+                state = {f"model.{name}": twins[id(tensor)] for name, tensor in state.items()}
                 torch.func.functional_call(_Step(model, step), state, args, kwargs)
         except Exception as error:
             where = f"in module {stack[-1]!r} ({rows[stack[-1]].kind}): " if stack else ""
-            text = explained(error, "the step", f" raised {type(error).__name__}: ")
+            text = str(error) if isinstance(error, AnalysisError) else explained(error, "the step", f" raised {type(error).__name__}: ")
             raise AnalysisError(where + text + batch_hint(list(tensors_in(given)))) from error
 
     parameters = list(model.parameters())
@@ -182,7 +182,7 @@ def training_memory(
     return TrainingMemory(
         order.values(), weights, buffers, gradients, optimizer_state,
         weights + buffers + optimizer_state + live.peak,
-        f"batch {first.shape[0] if first is not None and first.dim() else batch_size}, {precision}, {optimizer}; bytes that autograd saves "
+        f"{'no batch' if batch is None else f'batch {batch}'}, {precision}, {optimizer}; bytes that autograd saves "
         "for backward, each storage once, weights not counted again")
 
 
@@ -200,15 +200,6 @@ def _check_device(device: str) -> str:
     if kind not in there:
         raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
     return device
-
-
-def _mapped(function, thing):
-    """`thing` with `function` of every tensor in its place."""
-    if isinstance(thing, Tensor):
-        return function(thing)
-    if isinstance(thing, (list, tuple)):
-        return type(thing)(_mapped(function, item) for item in thing)
-    return {key: _mapped(function, item) for key, item in thing.items()} if isinstance(thing, dict) else thing
 
 
 class _Step(nn.Module):

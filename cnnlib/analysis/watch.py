@@ -1,15 +1,14 @@
 """Watching a network without changing it: what it holds is put back, its outputs are caught, its live memory is counted."""
 
+import copy
 import dataclasses
 import gc
-import operator
 import random
 import sys
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from itertools import filterfalse
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +56,29 @@ def tensors_in(thing) -> Iterator[Tensor]:
             yield from tensors_in(getattr(thing, field.name, None))
 
 
+def mapped(function: Callable, thing, kind: type = Tensor):
+    """`thing` with `function` of every tensor, or whatever `kind` says, in its place: in nested lists, tuples, mappings, data classes."""
+    if isinstance(thing, kind):
+        return function(thing)
+    if type(thing) in _PLAIN:
+        return thing
+    if isinstance(thing, (list, tuple)):
+        parts = [mapped(function, item, kind) for item in thing]
+        return type(thing)(*parts) if hasattr(thing, "_fields") else type(thing)(parts)
+    if isinstance(thing, Mapping):
+        parts = {key: mapped(function, item, kind) for key, item in thing.items()}
+        if type(thing) is dict:
+            return parts
+        thing = copy.copy(thing)
+        for key, item in parts.items():
+            thing[key] = item
+    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        thing = copy.copy(thing)
+        for field in dataclasses.fields(thing):
+            object.__setattr__(thing, field.name, mapped(function, getattr(thing, field.name, None), kind))
+    return thing
+
+
 def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """What `model.named_modules()` yields, each module once, in one quick walk."""
     found = {}
@@ -78,29 +100,23 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Iterator[list[Tensor]]:
     """Give the modules back what their attributes held, containers in them included, and the process its random states.
 
-    With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in attributes that are
-    neither parameters nor buffers.
+    With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in
+    attributes that are neither parameters nor buffers.
     """
-    before, others, empty, tensors, seen = [], [], [], [], set()
+    before, empty, tensors, seen = [], [], [], set()
     for _, module in modules:
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
-        own = _own(attributes)
-        empty.extend(filterfalse(None, own))
-        for item in filter(None, own):
-            (before if isinstance(item, dict) else others).append((item, item.copy()))
-        for name in attributes.keys() - _OWN:
-            item = attributes[name]
+        for name, item in attributes.items():
             kind = type(item)
-            if kind in _PLAIN or kind is tuple and _PLAIN.issuperset(map(type, item)):
-                continue
-            if kind is list and _PLAIN.issuperset(map(type, item)):
-                others.append((item, item.copy()))
-            else:
-                _keep(item, before, others, tensors, seen)
-    buffers = [b for _, module in modules if values for b in module._buffers.values() if b is not None and not b.is_meta]
-    buffers += [tensor for tensor in tensors if values and not tensor.is_meta]
-    contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
+            if kind in _CONTAINERS and not item:  # most are: hooks that nobody has registered
+                empty.append(item)
+            elif name in _REGISTERED:
+                before.append((item, item.copy()))
+            elif kind not in _PLAIN:
+                _keep(item, before, tensors, seen)
+    written = [b for _, module in modules for b in module._buffers.values() if b is not None] + tensors
+    contents = [(tensor, tensor.detach().clone()) for tensor in written if values and not tensor.is_meta]
     random_states = _random_states()
     try:
         yield tensors
@@ -110,42 +126,44 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
         for now in filter(None, empty):
             now.clear()
         for now, then in before:
-            if list(now) != list(then) or not all(map(operator.is_, now.values(), then.values())):
-                now.clear()
-                now.update(then)
-        for now, then in others:
-            now.clear()
-            (now.update if isinstance(now, set) else now.extend)(then)
-        for buffer, content in contents:
-            buffer.data.copy_(content)
+            _restore(now, then)
+        for tensor, content in contents:
+            tensor.data.copy_(content)
 
 
 _PLAIN = {bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size, type(len), type(tensors_in)}
-_OWN = {name for name, item in nn.Module().__dict__.items() if isinstance(item, (dict, set))}  # of every module, mostly empty
-_own = operator.itemgetter(*_OWN)
+_CONTAINERS = {dict, OrderedDict, list, set, deque, tuple}
+_REGISTERED = {"_parameters", "_buffers", "_modules"}
 
 
-def _keep(item, before, others, tensors, seen) -> None:
-    """Note a container, what lies in it, and the tensors of an attribute."""
+def _keep(item, before, tensors, seen) -> None:
+    """Note an attribute's container or object and what lies in it, and the tensors that are found."""
     if isinstance(item, Tensor):
         tensors.append(item)
     if isinstance(item, (Tensor, nn.Module, type)) or id(item) in seen:
         return
     seen.add(id(item))
-    if hasattr(item, "__dict__") and not isinstance(item, _CONTAINERS):
-        if callable(item) or type(item).__module__.startswith("torch"):
+    if not isinstance(item, tuple(_CONTAINERS)):
+        if callable(item) or type(item).__module__.startswith("torch") or not hasattr(item, "__dict__"):
             return
         item = item.__dict__
     if not isinstance(item, tuple):
-        if not isinstance(item, _CONTAINERS):
-            return
-        (before if isinstance(item, dict) else others).append((item, item.copy()))
+        before.append((item, item.copy()))
     for part in list(item.values()) if isinstance(item, dict) else item:
         if type(part) not in _PLAIN:
-            _keep(part, before, others, tensors, seen)
+            _keep(part, before, tensors, seen)
 
 
-_CONTAINERS = (dict, list, set, deque, tuple)
+def _restore(now, then) -> None:
+    """Let the container `now` hold what its copy `then` does; what is in its place stays there for other threads."""
+    if isinstance(now, dict):
+        for key in now.keys() - then.keys():
+            del now[key]
+        now.update(then)
+        if list(now) == list(then):
+            return
+    now.clear()
+    (now.update if isinstance(now, (dict, set)) else now.extend)(then)
 
 
 def _random_states() -> list[tuple]:
@@ -187,15 +205,16 @@ def hooked(hooks: Iterable[tuple[Callable, Callable]]) -> Iterator[None]:
 def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
     """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
 
-    The tensors are copies, which no later operation overwrites, and carry gradients as usual. The model's attributes, buffers and
-    the random states are afterwards what they were. Raises `AttributeError` for a name that the model does not have, and
-    `AnalysisError` for a module that is not called or gives out no tensor.
+    The network goes on with copies, so that no later operation overwrites the tensors, which carry gradients as usual. The model's
+    attributes, buffers and the random states are afterwards what they were. Raises `AttributeError` for a name that the model does
+    not have, and `AnalysisError` for a module that is not called or gives out no tensor.
     """
     caught = {}
 
     def catching(layer):
         def hook(module, args, output):
-            caught[layer] = next((tensor.clone() for tensor in tensors_in(output)), None)
+            caught[layer] = next(tensors_in(output), None)
+            return mapped(Tensor.clone, output)
         return model.get_submodule(layer).register_forward_hook, hook
 
     layers = list(layers)

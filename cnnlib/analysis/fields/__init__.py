@@ -9,7 +9,7 @@ Coordinates count pixels from 0; a field that reaches into the padding starts be
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ from cnnlib import tables
 
 from ..inputs import InputSize
 from ..trace import Trace, Value, trace
-from .algebra import NOWHERE, Branch, Index, State, cover, hull
+from .algebra import NOWHERE, Branch, Index, State, cover, hull, outermost
 from .rules import Follower, spatial_dims
 
 
@@ -95,71 +95,64 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Units:
-    """Where the units of a tensor lie: of an axis the factors, and the branches that count; `own` if each axis has its own dimension."""
+    """Where the units of a tensor lie: of each axis the factors and their lengths, and the branches that count."""
 
-    state: State
-    carrying: tuple[tuple[int, ...], ...]
-    branches: tuple[tuple[Branch, ...], ...]
-    own: bool
-
-    def lengths(self, axis: int) -> list[int]:
-        return [self.state.factors[i] for i in self.carrying[axis]]
+    own: bool  # whether each axis has its own dimension
+    carrying: Sequence[Sequence[int]]
+    lengths: Sequence[Sequence[int]]
+    branches: Sequence[Sequence[Branch]]
 
 
-def _units(state: State) -> _Units:
-    """The units of a tensor.
+def _units(state: State, own: bool | None = None, has_local: Sequence[bool] | None = None) -> _Units:
+    """The units of a tensor; of the same tensor with borders those for which `own` and `has_local` are given.
 
     A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
     see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
     stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
-    tensor was flattened, and what lies in a vector that holds the whole image are no places."""
-    rank, count = len(state.layout), len(state.axes)
-    if rank == count + 2:
-        places = [state.place(2 + axis) for axis in range(count)]
-        moves = [{i for branch in axis for i, index in enumerate(branch.indices) if index is not None and index.moves}
-                 for axis in state.axes]
-        channels = state.place(1)
-        later = [{i for i in moving if not channels.start <= i < channels.stop} for moving in moves]
-        if any(later) and all(moving <= set(range(place.start, place.stop)) and (moving or not rest)
-                              for moving, rest, place in zip(later, moves, places)):
-            return _own_units(state, [any(not branch.everywhere for branch in axis) for axis in state.axes])
-    factors = state.factors
-    flat = range(len(factors))
-    moving = {i for branches in state.axes for branch in branches for i in flat
-              if (index := branch.indices[i]) is not None and index.moves}
-    used = {i for branches in state.axes for branch in branches for i in flat if branch.indices[i] is not None}
-    shared: dict[int, int] = {}  # still factor -> the moving one that it goes with
-    if used != moving or len(factors) > rank:
-        dims = [range(place.start, place.stop) for place in map(state.place, range(rank))]
-        state = state.contracted([dim for dim, places in enumerate(dims) if moving.isdisjoint(places)], marks=False)
-        for dim, places in enumerate(dims if rank > 2 else ()):
+    tensor was flattened, and what lies in a vector that holds the whole image are no places. Of an axis with paths that do not see
+    everything (`has_local`) these alone count."""
+    dims = [range(place.start, place.stop) for place in state.places]
+    has_local = has_local or [any(not branch.everywhere for branch in axis) for axis in state.axes]
+    axes = [[branch for branch in axis if not (local and branch.everywhere)] for axis, local in zip(state.axes, has_local)]
+    own = _is_map(state, dims) if own is None else own
+    carrying = dims[2:] if own else _scattered(state, dims, axes)
+    lengths = [[state.factors[i] for i in places] for places in carrying]
+    branches = [[_unmasked(branch, places, state.factors) for branch in axis] for axis, places in zip(axes, carrying)]
+    return _Units(own, carrying, lengths, [outermost([branch for branch in axis if branch.first != math.inf], state.factors)
+                                           for axis in branches])
+
+
+def _depending(branches: Iterable[Branch], moving: bool = True) -> set[int]:
+    """The factors on which the field depends, or those that move it."""
+    return {i for branch in branches for i, index in enumerate(branch.indices)
+            if index is not None and (index.moves or not moving)}
+
+
+def _is_map(state: State, dims: Sequence[range]) -> bool:
+    """Whether the tensor is a map whose fields move along the dimensions of their own axes alone, or differ along them."""
+    if len(dims) != len(state.axes) + 2:
+        return False
+    moves = list(map(_depending, state.axes))
+    later = [moving.difference(dims[1]) for moving in moves]
+    if not any(later) and (any(moves) or _depending(itertools.chain(*state.axes), False).isdisjoint(itertools.chain(*dims[2:]))):
+        return False
+    return all(moving <= set(places) and (moving or not rest) for moving, rest, places in zip(later, moves, dims[2:]))
+
+
+def _scattered(state: State, dims: Sequence[range], axes: Sequence[Sequence[Branch]]) -> list[list[int]]:
+    """For each axis the factors along which its units lie, wherever they stand."""
+    every = list(itertools.chain(*state.axes))
+    moving = _depending(every)
+    beside: dict[int, int] = {}  # still factor -> the moving one that it goes with
+    if len(dims) > 2 and (_depending(every, False) != moving or len(state.factors) > len(dims)):
+        for dim, places in enumerate(dims):
             movers = [i for i in places if i in moving]
             for i in places:
                 left = [j for j in movers if j < i]
-                if movers and i not in moving and (left or dim > 1 or dim == 1 and rank > count + 1):
-                    shared[i] = left[-1] if left else movers[0]
-    carryings, counting = [], []
-    for branches in state.axes:
-        local = [branch for branch in branches if not branch.everywhere] or list(branches)
-        itself: set[int] = {i for branch in local for i in flat if (index := branch.indices[i]) is not None and index.moves}
-        carrying = sorted(itself | {i for i, place in shared.items() if place in itself})
-        local = [_unmasked(branch, carrying, factors) for branch in local]
-        carryings.append(tuple(carrying))
-        counting.append(tuple(branch for branch in local if branch.first != math.inf))
-    return _Units(state, tuple(carryings), tuple(counting), False)
-
-
-def _own_units(state: State, has_local: Sequence[bool]) -> _Units:
-    """The units of a map, of whose axes some have paths that do not see everything: then these alone count."""
-    state = state.contracted((0, 1), marks=False)
-    count = len(state.axes)
-    places = [state.place(2 + axis) for axis in range(count)]
-    carrying = [tuple(range(place.start, place.stop)) for place in places]
-    branches = []
-    for axis, own, local in zip(state.axes, carrying, has_local):
-        counting = [_unmasked(branch, own, state.factors) for branch in axis if not (local and branch.everywhere)]
-        branches.append(tuple(branch for branch in counting if branch.first != math.inf))
-    return _Units(state, tuple(carrying), tuple(branches), True)
+                if movers and i not in moving and (left or dim > 1 or dim == 1 and len(dims) > len(axes) + 1):
+                    beside[i] = left[-1] if left else movers[0]
+    moves = map(_depending, axes)
+    return [sorted(own | {i for i, place in beside.items() if place in own}) for own in moves]
 
 
 def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
@@ -190,8 +183,7 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
     sizes, strides, starts, units = [], [], [], []
     where = _units(state)
-    for axis, (carrying, branches) in enumerate(zip(where.carrying, where.branches)):
-        lengths = where.lengths(axis)
+    for carrying, lengths, branches in zip(where.carrying, where.lengths, where.branches):
         spans = _spans(carrying, (1,) if _is_steady(carrying, branches) else lengths, branches)
         seeing = [span for span in spans if span[0] != math.inf]
         sizes.append(max(last - first + 1 for first, last in seeing))
@@ -225,7 +217,7 @@ def _slope(index: Index) -> Fraction:
     return Fraction(b - a, j - i) if j > i else Fraction(0)
 
 
-class Fields(Mapping):
+class Fields(tables.Printed, Mapping):
     """Module names in forward order, each with the `Field` of its output; `output` is the field of the whole network.
 
     Modules whose output does not depend on the input's pixels are left out. A module called more than once
@@ -262,15 +254,11 @@ class Fields(Mapping):
         if self._bounded is None:
             self._bounded = Follower(self._record, self._source, bounded=True, strict=self._strict).states
         units = self._field_of(value).units
+        axes = [[NOWHERE]] * len(units)
         if value in self._bounded:
-            state, where = self._bounded[value], _units(self._states[value])
-            if where.own:
-                inner = _own_units(state, [any(not branch.everywhere for branch in axis) for axis in self._states[value].axes])
-            else:
-                inner = _units(state)
-            axes = [_spans(inner.carrying[axis], inner.lengths(axis), inner.branches[axis]) for axis in range(len(units))]
-        else:
-            axes = [[NOWHERE]] * len(units)
+            state = self._states[value]
+            inner = _units(self._bounded[value], _units(state).own, [any(not branch.everywhere for branch in axis) for axis in state.axes])
+            axes = list(map(_spans, inner.carrying, inner.lengths, inner.branches))
         return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))
 
     def __getitem__(self, name: str) -> Field:
@@ -303,26 +291,11 @@ class Fields(Mapping):
         missing = [f"{one.module or 'the model'}: {one.op or 'what follows'}: {one.reason}" for one in self.missing]
         return {"rows": rows, "left": [True] * 5, "note": "\n".join(["not followed:", *missing] if missing else [])}
 
-    def __str__(self) -> str:
-        return tables.as_text(**self._cells())
-
-    __repr__ = __str__
-
-    def to_html(self) -> str:
-        return tables.as_html(**self._cells())
-
-    def to_markdown(self) -> str:
-        return tables.as_markdown(**self._cells())
-
     def records(self) -> list[dict]:
         """One plain dictionary for each module: name, size, stride, start, units, aligned, global_axes."""
         keys = ("size", "stride", "start", "units", "aligned", "global_axes")
         return [{"name": name, **{key: getattr(one, key) for key in keys}} | {"global_axes": tuple(map(int, one.global_axes))}
                 for name, one in self.items()]
-
-    def to_csv(self) -> str:
-        return tables.as_csv(self.records())
-
 
 def receptive_field(
     model: nn.Module, input_size: InputSize, *, batch_size: int = 1, source: int = 0, strict: bool = True
@@ -341,6 +314,8 @@ def receptive_field(
     if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < len(record.inputs):
         raise ValueError(f"source must be the number of an input, below {len(record.inputs)}; got {source!r}")
     value = record.inputs[source]
+    if record.batch_size is None:
+        raise ValueError("an input without a batch has no axes that are known to be spatial; give the shape of a sample, such as (C, H, W)")
     if not spatial_dims(value):
         raise ValueError(f"an input of shape {tuple(value.shape[1:])} has no spatial axes; give (C, H, W), (C, L) or "
                          "(C, D, H, W)")

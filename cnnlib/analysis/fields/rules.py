@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -43,6 +43,7 @@ class Follower:
 
     def __init__(self, record: Trace, source: int, bounded: bool = False, strict: bool = True):
         self.states = {}
+        self.record = record
         self.makers = {}  # indices -> the pooling that made them
         self.missing = list(record.missing)
         self.strict = strict
@@ -62,6 +63,12 @@ class Follower:
                 for node in step.nodes:
                     self.follow(node)
 
+    @cached_property
+    def used(self) -> set[Value]:
+        """What operations read or modules give out."""
+        return {value for one in (*self.record.nodes(), *self.record.calls()) for value in (
+            one.inputs if isinstance(one, Node) else one.outputs)}
+
     def of(self, thing) -> State | None:
         """The state of a value, or None for what does not depend on the input."""
         return self.states.get(thing) if isinstance(thing, Value) else None
@@ -71,6 +78,8 @@ class Follower:
             self.unknown.update(node.outputs)
             return
         if not any([value in self.states for value in node.inputs]):
+            return
+        if node.op == "written_through" and node.outputs[0] not in self.used:
             return
         name = ops.of(node.op).field
         try:
@@ -614,25 +623,37 @@ def _product(follower, node):
 
 @_rule("written_through")
 def _written_through(follower, node):
-    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there
-    before."""
+    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there before.
+
+    `shared` is empty where both are the whole of the memory in one order; else it says for both, for each axis of the memory, which
+    dimension goes along it and which places that takes."""
     before, written, shared = node.args
     old, new = follower.of(before), follower.of(written)
-    if shared is None:
-        if written.numel != before.numel:
-            raise Unfollowed(
-                "a part of a tensor is written by way of a view of other dimensions; use torch.cat instead")
+    if not shared:
         return new and new.reshaped(before.shape)
-    states = []
-    if new is not None and all(any(j is not None for j in indices) for indices in shared):
-        for dim, indices in enumerate(shared):
-            new = _shared(new, dim, indices)
-        states.append(new)
-    if old is not None:
-        for dim, indices in enumerate(shared):  # outside in at least one dimension
-            outside = [i if j is None else None for i, j in enumerate(indices)]
-            if any(i is not None for i in outside):
-                states.append(_shared(old, dim, outside))
+    if None in shared:
+        raise Unfollowed("a part of a tensor is written by way of a view that mixes its dimensions; use torch.cat instead")
+    ours, theirs = shared
+    at = [[taken.index(i) if i in taken else None for i in places] for (_, places), (_, taken) in zip(ours, theirs)]
+    if any(all(i is None for i in indices) for indices in at):  # nothing in common
+        return old
+    if new is not None:
+        new = new.permuted([dim for dim, _ in theirs if dim is not None] + [
+            dim for dim in range(len(written.shape)) if dim not in [dim for dim, _ in theirs]])
+        for axis, ((dim, _), indices) in enumerate(zip(theirs, at)):
+            new = _shared(new if dim is not None else new.with_new(axis), axis, indices)
+        order = [dim for dim, _ in ours]
+        gone = [axis for axis, dim in enumerate(order) if dim is None] + list(range(len(order), len(new.layout)))
+        new = new.contracted(gone).without(gone)
+        order = [dim for dim in order if dim is not None]
+        new = new.permuted(sorted(range(len(order)), key=order.__getitem__))
+        for dim, length in enumerate(before.shape):
+            if dim not in order:
+                new = new.with_new(dim, length)
+    states = [new]
+    for (dim, _), indices in zip(ours, at) if old is not None else ():  # outside in at least one dimension
+        if dim is not None and None in indices:
+            states.append(_shared(old, dim, [i if j is None else None for i, j in enumerate(indices)]))
     return follower.union(states)
 
 

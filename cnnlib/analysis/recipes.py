@@ -1,0 +1,152 @@
+"""What is remembered of functions that ran before: the nodes of the first time, to be written down again with new values."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .record import Storage, Value, made_of
+from .watch import mapped, tensors_in
+
+_recipes: dict = {}
+_MOST_RECIPES = 4096
+_NUMBERS = {int, float, bool, str, type(None)}
+
+
+def remembered(tracer, func, args, kwargs):
+    """The result of `func`, recorded: by its recipe if it was called on such arguments before, else by running it."""
+    given = list(tensors_in((*args, *kwargs.values())))
+    try:
+        places = {id(tensor): i for i, tensor in enumerate(given)}
+        key = (func, tuple([_key(item, places) for item in args]), _key(kwargs, places) if kwargs else None)
+        recipe = _recipes.get(key)
+    except TypeError:  # something without a hash
+        key = recipe = None
+    before = [tracer.value(tensor) for tensor in given]
+    if recipe is not None:
+        return recipe.repeated(tracer, given, before)
+    live = tracer.live
+    count = len(tracer.step.nodes) if tracer.step else 0
+    peak, where, now = live.peak, live.peak_where, live.now
+    live.peak = now
+    try:
+        result = tracer.run(func, args, kwargs)
+    finally:
+        extra = live.peak - now
+        if live.peak <= peak:
+            live.peak, live.peak_where = peak, where
+    untouched = all(tracer.value(tensor) is value for tensor, value in zip(given, before))
+    if key is not None and untouched and not torch.is_inference_mode_enabled():
+        if len(_recipes) >= _MOST_RECIPES:
+            _recipes.clear()
+        try:
+            _recipes[key] = _Recipe(tracer.step.nodes[count:] if tracer.step else [], given, before, result, extra)
+        except _Unrepeatable:
+            pass
+    return result
+
+
+def _key(thing, places):
+    kind = type(thing)
+    if kind in _NUMBERS:  # a number's type too: True is 1
+        return kind, thing
+    if kind is Tensor or isinstance(thing, Tensor):
+        return thing.shape, thing.stride(), thing.dtype, places[id(thing)]
+    if kind is tuple or kind is list:
+        return kind, tuple([_key(item, places) for item in thing])
+    if kind is dict:
+        return tuple([(name, _key(item, places)) for name, item in thing.items()])
+    if kind is slice:
+        return kind, _key((thing.start, thing.stop, thing.step), places)
+    hash(thing)
+    return kind, thing
+
+
+class _Unrepeatable(Exception):
+    """What shapes alone do not tell."""
+
+
+class _Recipe:
+    """The nodes of a call, the values that it was given, how its result is built, and the memory that it took on the way."""
+
+    def __init__(self, nodes, given, before, result, extra):
+        self.nodes = nodes
+        self.before = before
+        self.extra = extra
+        known = set(before)
+        for node in nodes:
+            if any(value.role != "result" for value in node.inputs if value not in known) or not known.isdisjoint(node.outputs):
+                raise _Unrepeatable
+            known.update(node.inputs, node.outputs)
+        if any(value.data is not None and value.numel > 4096 for value in known):  # a recipe holds its values
+            raise _Unrepeatable
+        made = set()
+
+        def described(tensor):
+            for i, one in enumerate(given):
+                if one is tensor:
+                    return _Made(i)
+            handle = getattr(tensor, "_cnnlib_handle", None)
+            if handle is None or handle.value not in known:
+                raise _Unrepeatable
+            owner = next((i for i, one in enumerate(before) if one.storage is handle.value.storage), None)
+            offset = tensor.storage_offset()
+            if owner is None and (offset or handle.value.storage in made):
+                raise _Unrepeatable
+            made.add(handle.value.storage)
+            return _Made(owner, handle.value, tensor.stride(), offset if owner is None else offset - given[owner].storage_offset())
+
+        if not _is_repeatable(result):
+            raise _Unrepeatable
+        self.result = mapped(described, result)
+
+    def repeated(self, tracer, given, now):
+        live = tracer.live
+        if live.now + self.extra > live.peak:
+            live.peak, live.peak_where = live.now + self.extra, live.where
+        values = dict(zip(self.before, now))
+        storages = {old.storage: new.storage for old, new in zip(reversed(self.before), reversed(now))}
+
+        def renewed(value, parameters=()):
+            new = values.get(value)
+            if new is None:
+                storage = storages.get(value.storage)
+                if storage is None:
+                    storage = storages[value.storage] = Storage(value.storage.nbytes)
+                new = values[value] = Value(value.shape, value.dtype, storage, "result", parameters)
+            return new
+
+        for node in self.nodes:
+            inputs = tuple([renewed(value) for value in node.inputs])
+            parameters = made_of(inputs)
+            outputs = tuple([renewed(value, parameters) for value in node.outputs])
+            tracer.record(node.op, mapped(values.__getitem__, node.args, Value), inputs, outputs, node.is_view, node.names)
+
+        def again(made):
+            if made.value is None:
+                return given[made.owner]
+            if made.owner is None:
+                tensor = torch.empty_strided(made.value.shape, made.strides, dtype=made.value.dtype, device="meta")
+            else:
+                owner = given[made.owner]
+                tensor = owner.as_strided(made.value.shape, made.strides, owner.storage_offset() + made.offset)
+            tracer.attach(tensor, values[made.value])
+            return tensor
+
+        return mapped(again, self.result, _Made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How a result comes about: it is one of the tensors that were given, a view of one, or new."""
+
+    owner: int | None
+    value: Value | None = None
+    strides: tuple[int, ...] = ()
+    offset: int = 0
+
+
+def _is_repeatable(result) -> bool:
+    if isinstance(result, (list, tuple)):
+        return all(map(_is_repeatable, result))
+    return isinstance(result, (Tensor, int, float, str, type(None), torch.dtype))
