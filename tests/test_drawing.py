@@ -15,6 +15,7 @@ from cnnlib import create_model, list_models, plots
 from cnnlib.analysis import drawing
 from cnnlib.analysis.diagram import diagram
 from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw, scene, svg_of, text_width, wrap
+from cnnlib.models.googlenet import TABLE, Inception, NaiveInception
 from cnnlib.registry import find_variant
 from drawing_geometry import faults_of, texts_of
 from test_diagram import FEW, Residual, SmallUNet, drawn, others, with_two
@@ -327,6 +328,17 @@ def input_boxes(one):
             text = " ".join(shape[5] for shape in item.shapes if shape[0] == "t")
             found[text] = (round(box[2] + box[4] / 2), round(box[3]), round(box[3] + box[5]))
     return found
+
+
+def test_what_differs_is_looked_for_branch_by_branch():
+    """A reduction as wide as another branch's filters is not taken for them: GoogLeNet's second module."""
+    with torch.device("meta"):
+        naive, module = NaiveInception(256, 128, 192, 96), Inception(256, TABLE["3b"])
+    before, after = (diagram(one, (256, 28, 28)) for one in (naive, module))
+    new, missing = differences(before, after, "", "block")
+    assert {before.parts[id].kind for id in new} == {"concatenate"}
+    marked = [after.parts[id].name for id in missing if after.parts[id].kind == "conv"]
+    assert sorted(marked) == ["branch2.0.conv", "branch3.0.conv", "branch4.1.conv"]
 
 
 @pytest.mark.parametrize("zoom", ["block", "stage"])

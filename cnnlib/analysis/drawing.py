@@ -1358,8 +1358,8 @@ def _flat(series: Series) -> list[tuple[tuple, list[int]]]:
         elif isinstance(item, Repeat):
             out += [((f"x {item.times}", *map(str, key)), ids) for key, ids in _flat(item.body)]
         elif isinstance(item, Parallel):
-            for branch in item.branches:
-                out += _flat(branch) or [(("shortcut",), [])]
+            for branch in item.branches:  # where one begins is compared, too: like layers of two branches stay apart
+                out += [(("branch",), []), *(_flat(branch) or [(("shortcut",), [])])]
         else:
             for node in item.nodes:
                 out += _flat(Series([node]))
