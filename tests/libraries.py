@@ -1,18 +1,22 @@
-"""Other people's libraries that tests compare with, each imported when a test first uses it: collecting tests stays quick.
+"""Libraries that tests compare with, and what imports them, each imported when a test first uses it: collecting stays quick.
 
-    from libraries import stats, timm, torchvision
+    from libraries import published, stats, timm, torchvision
 """
 
 import importlib
 
 
 class Late:
-    """A module, or what `attribute` of it is, imported with the first use of one of its names."""
+    """A module, or what `attribute` of it is, imported with the first use of one of its names, `before` ahead of it."""
 
-    def __init__(self, module: str, attribute: str = ""):
-        self.__dict__.update(_module=module, _attribute=attribute)
+    def __init__(self, module: str, attribute: str = "", before: str = ""):
+        self.__dict__.update(_module=module, _attribute=attribute, _before=before)
 
     def __getattr__(self, name):
+        if name.startswith("_") or name == "pytestmark":  # what pytest asks of everything that it finds in a file of tests
+            raise AttributeError(name)
+        if self._before:
+            importlib.import_module(self._before)
         module = importlib.import_module(self._module)
         return getattr(getattr(module, self._attribute) if self._attribute else module, name)
 
@@ -22,12 +26,5 @@ class Late:
 
 stats = Late("scipy.stats")
 torchvision = Late("cnnlib.vision", "torchvision")
-
-
-class _Timm(Late):
-    def __getattr__(self, name):
-        importlib.import_module("cnnlib.vision")  # timm imports torchvision itself, which may need its help
-        return super().__getattr__(name)
-
-
-timm = _Timm("timm")
+published = Late("cnnlib.published")
+timm = Late("timm", before="cnnlib.vision")  # it imports torchvision itself, which may need its help

@@ -104,7 +104,7 @@ class OtherDevice(TorchFunctionMode):
             kwargs["device"] = "cpu" if target else device
         elif name == "cpu":
             target = False
-        inputs = list(tensors_in([args, kwargs]))
+        inputs = list(tensors_in([args[:1] if name == "__deepcopy__" else args, kwargs]))  # its memory holds all that was copied
         self.check(function, name, args, kwargs, inputs)
         there = target if target is not None else (
             args[0] in self.there if name == "type_as" else any(tensor in self.there for tensor in inputs))

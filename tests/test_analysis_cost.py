@@ -18,7 +18,7 @@ from cnnlib.analysis import AnalysisError, Device, cost_table
 from cnnlib.analysis.cost import CostTable
 from cnnlib.analysis.trace import trace
 from libraries import torchvision
-from zoo import count_macs, count_params, macs_and_shape, on_meta
+from zoo import TABLE, count_macs, count_params, macs_and_shape, on_meta, smallest_of_each_kind
 
 
 def counted_macs(model, *inputs):
@@ -40,13 +40,23 @@ def assert_paths_agree(model, size, **options):
 # PyTorch's own counter
 
 
-@pytest.mark.parametrize("name", cnnlib.list_models())
+NAMES = cnnlib.list_models()
+KINDS = smallest_of_each_kind(NAMES)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in NAMES])
 def test_zoo_totals_equal_pytorchs_counter(name):
-    size = cnnlib.registry.find_variant(name).input_size
-    model = on_meta(name).eval()
-    table = cost_table(model, size)
+    """The smallest network of each kind; the others, whose rows differ in numbers alone, are slow, and their totals in the
+    table of all networks, which the same analysis made, are compared below.
+    """
+    table = cost_table(on_meta(name).eval(), cnnlib.registry.find_variant(name).input_size)
     assert table.total.macs == macs_and_shape(name)[0]  # counted once for all files of tests
-    assert table.total.params == count_params(model)
+    assert table.total.params == count_params(on_meta(name))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_totals_in_the_table_equal_pytorchs_counter(name):
+    assert (int(TABLE[name]["macs"]), int(TABLE[name]["params"])) == (macs_and_shape(name)[0], count_params(on_meta(name)))
 
 
 FIRST = """alexnet convnext_base densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet0_5 mobilenet_v2 regnet_x_16gf

@@ -15,11 +15,17 @@ from cnnlib.widgets.base import STATIC
 from explorers import EXAMPLES
 from browsing import NARROW, Watched, bare_page, picture, type_into, violations
 
-# Computed styles of everything in an explorer, as one text; sizes in pixels are left out, they follow from the rest.
+# Computed styles in an explorer, as one text: of the first three elements of each name and class within one parent's, which no
+# sheet could tell apart. Sizes in pixels are left out, they follow from the rest.
 STYLES = """(node) => {
+  const seen = {}, kind = (one) => one.tagName + (one.getAttribute('class') ?? '').replace(/cx-[0-9a-z]+-[0-9]+/g, '');
+  const few = [...node.querySelectorAll('*')].filter((one) => {
+    const place = kind(one.parentNode) + '>' + kind(one);
+    return (seen[place] = (seen[place] ?? 0) + 1) <= 3;
+  });
   const left = /^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/;
   const names = [...getComputedStyle(node)].filter((name) => !left.test(name)).sort();
-  return [node, ...node.querySelectorAll('*')].map((one) => {
+  return [node, ...few].map((one) => {
     const style = getComputedStyle(one);
     return one.tagName + names.map((name) => name + '=' + style.getPropertyValue(name)).join(';');
   }).join('|').replace(/cx-[0-9a-z]+-[0-9]+/g, '');

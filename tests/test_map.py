@@ -11,12 +11,12 @@ import traitlets
 
 from cnnlib import list_models
 from cnnlib.data import load_result, load_table
-from cnnlib.published import published_weights
 from cnnlib.registry import find_variant
 from cnnlib.widgets import ArchitectureMap
 from cnnlib.widgets import map as module_of_map
 from cnnlib.widgets.base import MOST_DATA
 from browsing import Watched
+from libraries import published
 from test_drawing import contrast
 from test_widgets import node  # noqa: F401 (a fixture)
 
@@ -77,9 +77,9 @@ def test_published_accuracies_are_the_quoted_ones():
 
 def test_weights_of_torchvision_are_what_it_says_of_them():
     for row in load_table("torchvision_weights"):
-        published, = (one for one in published_weights(f"torchvision.{row['name']}") if one.name == row["weights"])
-        assert (float(row["top1_accuracy"]), float(row["top5_accuracy"])) == (published.top1, published.top5)
-        assert published.crop == find_variant(row["name"]).input_size[1] and f"crop of {published.crop} " in row["source"]
+        weights, = (one for one in published.published_weights(f"torchvision.{row['name']}") if one.name == row["weights"])
+        assert (float(row["top1_accuracy"]), float(row["top5_accuracy"])) == (weights.top1, weights.top5)
+        assert weights.crop == find_variant(row["name"]).input_size[1] and f"crop of {weights.crop} " in row["source"]
     labels = marks(ArchitectureMap(), "torchvision")
     assert labels["resnet50"][0] == labels["resnet50 (V2)"][0] == "resnet50"
 

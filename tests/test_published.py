@@ -9,9 +9,8 @@ from PIL import Image
 from cnnlib import create_model, describe, list_models
 from cnnlib.data import book_file, load_table
 from cnnlib.photographs import read_photograph
-from cnnlib.published import published_weights, transfer
 from cnnlib.registry import find_variant
-from libraries import torchvision
+from libraries import published, torchvision
 from zoo import on_meta, randomize
 
 NAMES = [name for name in list_models() if (find_variant(name).twin or "").startswith("torchvision.")]
@@ -93,7 +92,7 @@ def test_every_convolutional_network_that_torchvision_ships_weights_for_is_here(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_listed_weights_fit(name):
-    rows = published_weights(find_variant(name).twin)
+    rows = published.published_weights(find_variant(name).twin)
     assert rows, "torchvision has the network, and weights for it"
     for row in rows:
         entry = torchvision.models.get_model_weights(row.twin)[row.name]
@@ -154,9 +153,9 @@ def test_published_robustness_of_the_twins():
 def test_transfer_names_the_first_difference():
     a, b = torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)
     with pytest.raises(ValueError, match=r"weight is \(3, 2\), weight is \(2, 3\)"):
-        transfer(b, a)
+        published.transfer(b, a)
     with pytest.raises(ValueError, match="has 2 tensors, the published one 1"):
-        transfer(torch.nn.Linear(2, 3, bias=False), a)
+        published.transfer(torch.nn.Linear(2, 3, bias=False), a)
 
 
 @pytest.fixture

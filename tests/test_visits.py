@@ -25,7 +25,7 @@ def test_a_slowed_processor_answers_later(browser, tmp_path):
     """The page's own thread has as much to do; it is done later."""
     (tmp_path / "page.html").write_text("""<!doctype html><html lang="en"><head><link rel="icon" href="data:,"></head><body><p>Words</p>
       <div class="cx"><button>Answer</button></div><script type="application/vnd.jupyter.widget-view+json">{}</script><div id="late"></div><script>
-      requestAnimationFrame(() => setTimeout(() => { let sum = 0; for (let i = 0; i < 4e7; i++) sum += i % 7; late.dataset.ready = sum; }));
+      requestAnimationFrame(() => setTimeout(() => { let sum = 0; for (let i = 0; i < 2e7; i++) sum += i % 7; late.dataset.ready = sum; }));
       </script></body></html>""")
     server = Server(tmp_path, visits.Compressing)
     ready = [min(visits.visit(browser, server.address, "page", rate)["ready"] for _ in range(2)) for rate in (1, 6)]
