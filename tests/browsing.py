@@ -133,12 +133,12 @@ def wait_until_it_shows_another(explorer, before):
     return picture(explorer)
 
 
-# Rows of a long table are alike, and axe looks for what lies behind each of their words: twenty seconds for FractalNet's costs.
+# Rows of a long table are alike, and axe looks for what lies behind each word: twenty seconds for FractalNet's costs.
 FEW_ROWS = "tr:nth-child(n+16):not(:last-child) { display: none !important }"
 
 
 def violations(page, **options):
-    """What axe finds that is serious or critical, as (rule, nodes); of long tables it sees the first rows and the last."""
+    """What axe finds that is serious or critical, as (rule, nodes), with the first rows and the last of long tables."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.add_style_tag(content=FEW_ROWS)
     found = axe.Axe().run(page, **options).response["violations"]
