@@ -133,13 +133,12 @@ def wait_until_it_shows_another(explorer, before):
     return picture(explorer)
 
 
-# Rows of a long table are alike, and axe looks for what lies behind each of their words: of the table of FractalNet's costs for
-# twenty seconds.
+# Rows of a long table are alike, and axe looks for what lies behind each of their words: FractalNet's costs took 20 s.
 FEW_ROWS = "tr:nth-child(n+16):not(:last-child) { display: none !important }"
 
 
 def violations(page, **options):
-    """What axe finds that is serious or critical, as (rule, nodes); of long tables the first rows and the last are left on the page."""
+    """What axe finds that is serious or critical, as (rule, nodes); of a long table it sees some rows."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.add_style_tag(content=FEW_ROWS)
     found = axe.Axe().run(page, **options).response["violations"]
