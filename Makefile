@@ -53,10 +53,9 @@ pdf: $(BUILT)  ## the whole book as _build/cnn-architectures.pdf
 lint: $(INSTALLED)  ## check the chapter rules
 	$(BIN)/python tools/lint_chapters.py $(CHAPTERS)
 
-bounds:  ## the package's tests beside the lowest or the newest versions that it allows (VERSIONS=lowest)
+bounds:  ## the package's tests beside the lowest or the newest versions that it allows (VERSIONS=lowest INSTEAD=)
 	$(PYTHON) -m venv --clear .venv-$(VERSIONS)
-	.venv-$(VERSIONS)/bin/python tools/bounds.py $(VERSIONS) > .venv-$(VERSIONS)/bounds.txt
-	.venv-$(VERSIONS)/bin/python -m pip install --quiet --requirement .venv-$(VERSIONS)/bounds.txt .
+	.venv-$(VERSIONS)/bin/python tools/bounds.py $(VERSIONS) $(INSTEAD)
 	cd tests && PYTHONPATH=../tools ../.venv-$(VERSIONS)/bin/python -m pytest -q -m "not slow" -c ../pyproject.toml --rootdir .. \
 	  test_models.py test_analysis_cost.py test_analysis_fields.py test_analysis_memory.py test_data.py test_train.py test_notebook.py
 
