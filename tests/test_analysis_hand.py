@@ -100,6 +100,64 @@ def test_indices_of_a_meta_model_are_refused_by_name():
         receptive_field(model, (1, 4, 4))
 
 
+def written(*write):
+    """A copy of the input, of which a part is written by the functions in turn, given the copy and the input."""
+    def function(x):
+        y = x.clone()
+        for one in write:
+            one(y, x)
+        return y
+
+    return Wrapped(function)
+
+
+@pytest.mark.parametrize("write, pixels", [
+    (lambda y, x: y.transpose(2, 3)[:, :, 1:].add_(x.transpose(2, 3)[:, :, :-1]), [((3, 3), (1, 2)), ((5, 5), (5, 6))]),
+    (lambda y, x: y.permute(0, 3, 2, 1)[:, 2:].copy_(x.permute(0, 3, 2, 1)[:, :-2]), [((3, 3), (0, 0)), ((5, 5), (4, 4))]),
+    (lambda y, x: y.transpose(2, 3)[:, :, ::3].mul_(x.flip(3).transpose(2, 3)[:, :, ::3]), [((3, 3), (2, 2)), ((5, 5), (1, 6))]),
+    (lambda y, x: y[..., 2].copy_(x[..., 7]), [((3, 3), (7, 7)), ((5, 5), (6, 6))]),
+    (lambda y, x: y.select(2, 3).copy_(x[:, :, 0]), [((0, 0), (2, 2)), ((5, 5), (6, 6))]),
+    (lambda y, x: y[0, 0, 3].zero_(), [((3, 3), (2, 2)), ((5, 5), (6, 6))]),
+    (lambda y, x: y.view(-1).add_(x.flip(2).reshape(-1)), [((3, 3), (2, 2)), ((1, 5), (6, 6))]),
+    (lambda y, x: y[:, :1].transpose(2, 3).zero_(), [((3, 3), (2, 2)), ((5, 5), (6, 6))])])
+def test_what_a_view_writes_is_found_along_the_axes_of_its_memory(write, pixels):
+    """Of units (3, 2) and (5, 6); a map of 7 rows, so that a row counted as a column shows."""
+    field = receptive_field(written(write), (2, 7, 8)).output
+    assert [field.pixels((3, 2)), field.pixels((5, 6))] == pixels
+
+
+def test_a_write_by_a_view_that_mixes_dimensions_is_refused_by_name():
+    x = torch.rand(1, 2, 7, 8)
+    mixed = written(lambda y, x: y.view(1, 2, -1)[:, :, 4:12].add_(x[:, :, 0]))
+    with pytest.raises(AnalysisError, match="'written_through'.*mixes its dimensions"):
+        receptive_field(mixed, (2, 7, 8))
+    halves = written(lambda y, x: y.view(2, 7, 8)[0].add_(1), lambda y, x: y.view(2, 7, 8)[1].copy_(x[0, 1].flip(0)))
+    assert receptive_field(halves, (2, 7, 8)).output.pixels((1, 6)) == ((1, 5), (6, 6)) and x.shape == (1, 2, 7, 8)
+
+
+def test_steps_stacked_to_a_sequence_are_units():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(2, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x.transpose(1, 2))[0].transpose(1, 2)
+
+    field = receptive_field(Recurrent(), (2, 5)).output
+    assert field.units == (5,) and [field.pixels((i,)) for i in range(5)] == [((0, i),) for i in range(5)]
+
+
+def test_an_input_without_a_batch():
+    conv = nn.Conv2d(3, 4, 3)
+    table = cost_table(conv, Input((3, 8, 8), batched=False))
+    assert (table.batch_size, table[0].input_shape, table[0].output_shape) == (None, (3, 8, 8), (4, 6, 6))
+    assert table.total.macs == 36 * 108 and "no batch" in table.note
+    assert "no batch" in training_memory(conv, {"input": Input((3, 8, 8), batched=False)}).note
+    with pytest.raises(ValueError, match="without a batch"):
+        receptive_field(conv, [Input((3, 8, 8), batched=False)])
+
+
 # What is remembered, between calls that look alike
 
 

@@ -73,6 +73,7 @@ def test_an_operator_without_an_entry_is_treated_alike_everywhere():
     model = nn.Sequential(nn.Conv2d(1, 1, 1), Wrapped(lambda x: torch.special.i0(x)))
     table = cost_table(model, (1, 6, 6))
     assert table.unknown == (("i0", "1"),) or table.unknown == (("special_i0", "1"),)
+    assert f"without multiply-adds here: {table.unknown[0][0]}" in str(table)
     assert (table[1].macs, table[1].other) == (0, 36)
     with pytest.raises(AnalysisError, match="i0.*module '1'"):
         receptive_field(model, (1, 6, 6))
@@ -145,6 +146,28 @@ def test_products_of_constants_and_of_mapped_functions_count():
     vector = torch.rand(5)
     assert cost_table(Wrapped(lambda x: x @ vector), (4, 5), batch_size=2).total.macs == 2 * 4 * 5
     assert cost_table(nn.Bilinear(3, 4, 5), [(3,), (4,)], batch_size=2).total.other == 2 * 2 * 60 + 2 * 5
+
+
+def test_gradients_taken_in_a_forward_pass_count():
+    linear = nn.Linear(4, 5)
+
+    class Energy(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.linear, self.function = linear, function
+
+        def forward(self, x):
+            return self.function(self.linear, x)
+
+    def by_hand(layer, x):
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            return torch.autograd.grad(layer(y).square().sum(), y)[0]
+
+    for function, products in ((lambda layer, x: torch.func.grad(lambda y: layer(y).square().sum())(x), 2), (by_hand, 2),
+                               (lambda layer, x: torch.func.jvp(layer, (x,), (x,))[1], 3)):  # one with the weight's tangent, zeros
+        table = cost_table(Energy(function), (4,), batch_size=3)
+        assert table.total.macs == products * 3 * 20 and table.unknown == ()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -266,6 +289,14 @@ def test_tree_columns_shares_and_short_numbers():
         table.with_columns("mac")
     with pytest.raises(ValueError, match="depth"):
         table.tree(-1)
+
+
+def test_every_result_prints_in_every_form():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU())
+    for result in (cost_table(model, (3, 16, 16)), training_memory(model, (3, 16, 16)), receptive_field(model, (3, 16, 16)),
+                   cost_table(model, (3, 16, 16)).stages(), cost_table(model, (3, 16, 16)).tree()):
+        assert list(result.to_frame().columns) == result.to_csv().splitlines()[0].split(",")
+        assert result.to_markdown().startswith("| ") and result._repr_html_().startswith("<table>") and str(result)
 
 
 def test_results_survive_pickling():

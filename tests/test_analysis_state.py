@@ -223,6 +223,44 @@ def test_parameters_without_a_shape_and_sparse_ones_are_refused_by_name():
             watch(sparse, (4,))
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_parameters_made_in_the_forward_pass_are_refused_by_name(is_kept):
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = None
+
+        def forward(self, x):
+            head = nn.Linear(x.shape[-1], 5)
+            if is_kept:
+                self.head = head
+            return head(x)
+
+    model = nn.Sequential(Late())
+    for watch in (cost_table, training_memory) if is_kept else (cost_table,):
+        with pytest.raises(AnalysisError, match="parameter.* made? .*run the network once before|makes parameters.*run the network once before"):
+            watch(model, (4,))
+        assert model[0].head is None and "head" not in model[0]._modules
+
+
+def test_outputs_in_containers_go_on_as_copies():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return {"maps": (x * 2, [x]), "none": None}
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair()
+
+        def forward(self, x):
+            out = self.pair(x)
+            return out["maps"][0].zero_() + out["maps"][1][0]
+
+    x = torch.rand(2, 3)
+    assert torch.equal(outputs_of(Whole(), ["pair"], x)["pair"], 2 * x) and torch.equal(outputs_of(Whole(), [""], x)[""], x)
+
+
 def test_an_attribute_that_moved_to_another_name_moves_back():
     class Mover(nn.Module):
         def __init__(self):

@@ -32,8 +32,11 @@ def _emit(tracer, op, args, inputs, shape, dtype):
 
 def _emit_like(tracer, op, args, inputs, x):
     """A result in the shape and memory order of the tensor `x`."""
-    out = torch.empty_like(x)
-    tracer.record(op, args, inputs, (tracer.attach(out, Value(tracer.value(x).shape, x.dtype)),))
+    shape = tracer.value(x).shape
+    if x.is_contiguous():
+        return _emit(tracer, op, args, inputs, shape, x.dtype)
+    out = torch.empty_like(x)  # slower
+    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, x.dtype)),))
     return out
 
 

@@ -146,7 +146,7 @@ _add("convolution", "input weight bias stride padding dilation transposed output
      macs=_convolution_macs, other=_if_biased, field="convolution")
 _add("linear", "input weight bias", "input weight", macs=lambda node: node.args[0].numel * node.args[1].shape[0],
      other=_if_biased, field="product")
-_add("mm bmm", "self mat2", "self mat2", macs=_product_macs(0), other=_nothing, field="product")
+_add("mm bmm _int_mm _scaled_mm", "self mat2", "self mat2", macs=_product_macs(0), other=_nothing, field="product")
 _add("mv", "self vec", "self vec", macs=_product_macs(0), other=_nothing, field="product")
 _add("dot", "self tensor", "self tensor", macs=_product_macs(0), other=_nothing, field="product")
 _add("vdot", "self other", "self other", macs=_product_macs(0), other=_nothing, field="product")
@@ -190,6 +190,7 @@ _add("""abs addcdiv addcmul atan2 bitwise_and bitwise_not bitwise_or ceil celu c
      field="elementwise")
 _add("clone _to_copy where masked_fill lift_fresh contiguous copy_to", moves="copy", other=_nothing, field="elementwise")
 _add("copy", "self src non_blocking", moves="copy", other=_nothing, field="written")
+_add("is_same_size _has_same_storage_numel", moves="copy", other=_nothing, field="constant")
 _add("detach alias", "self", moves="view", other=_nothing, field="elementwise")
 _add("expand", "self size implicit", moves="view", other=_nothing, field="elementwise")
 

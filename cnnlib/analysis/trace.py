@@ -116,6 +116,11 @@ _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _unwrapped = torch._C._functorch.get_unwrapped
 
 
+def _is_ordinary() -> bool:
+    """Whether neither a transform nor autograd, switched on by the model, looks at what is computed: then results may be made up."""
+    return _peek() is None and not torch.is_grad_enabled()
+
+
 class _Tracer(TorchFunctionMode):
     """Sees every torch function that the model calls and writes down what it does."""
 
@@ -171,7 +176,7 @@ class _Tracer(TorchFunctionMode):
             self.live.where = name
             call.inputs = self.values_of(args) or self.values_of(kwargs)
             result = NotImplemented
-            if shortcut is not None and len(args) == 1 and not kwargs and type(args[0]) is Tensor and _peek() is None:
+            if shortcut is not None and len(args) == 1 and not kwargs and type(args[0]) is Tensor and _is_ordinary():
                 with torch._C.DisableTorchFunction():
                     function_call = shortcut(module, args[0])
                     if function_call is not None:
@@ -342,7 +347,7 @@ class _Tracer(TorchFunctionMode):
                 args = (self.on_meta(args[0]), *args[1:])
             return func(*args, **kwargs)
         self.step = None
-        if func in self.rules and _peek() is None:
+        if func in self.rules and _is_ordinary():
             result = self.answer(func, *args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -380,7 +385,7 @@ class _Tracer(TorchFunctionMode):
             args = (args[0], _with_tensors(args[1]), *args[2:])
         args, kwargs = tuple(map(self.on_meta, args)), self.on_meta(kwargs) if kwargs else kwargs
         try:
-            return remembered(self, func, args, kwargs) if self.fast and _peek() is None else self.run(func, args, kwargs)
+            return remembered(self, func, args, kwargs) if self.fast and _is_ordinary() else self.run(func, args, kwargs)
         except Exception as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4])
             raise self.error(error, self.function, f" on tensors of shape {shapes} failed: ") from error

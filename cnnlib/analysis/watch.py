@@ -113,7 +113,7 @@ def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Ite
                 empty.append(item)
             elif name in _REGISTERED:
                 before.append((item, item.copy()))
-            elif kind not in _PLAIN:
+            elif kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, item))):
                 _keep(item, before, tensors, seen)
     written = [b for _, module in modules for b in module._buffers.values() if b is not None] + tensors
     contents = [(tensor, tensor.detach().clone()) for tensor in written if values and not tensor.is_meta]
