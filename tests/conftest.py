@@ -2,7 +2,7 @@
 
 No test can hang: pyproject.toml limits each, and here the slow ones get more. With `--dist loadfile` the longest files
 begin, and pages of the book go one by one to whichever worker is free, so that none waits at the end while another
-still has a long file.
+still has a long file. Files that build and count every network go to one worker, which does it once.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from browsing import Watched, bare_page
 from chromium import Server, find, launch
 
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
-LONGEST = ("test_adding", "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")
-ONE_BY_ONE = ("test_pages.py",)  # files whose tests share nothing that is costly to make again
+ALL_NETWORKS = ("test_models", "test_reference", "test_analysis_cost", "test_zoo_table")  # share what tests/zoo.py remembers
+LONGEST = ("test_adding", *ALL_NETWORKS, "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")
+ONE_BY_ONE = ("test_pages",)  # files whose tests share nothing that is costly to make again
 
 
 def pytest_configure(config):
@@ -63,7 +64,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class LongestFirst(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return nodeid if nodeid.partition("::")[0].endswith(ONE_BY_ONE) else super()._split_scope(nodeid)
+            name = nodeid.partition(".py::")[0].rpartition("/")[2]
+            return nodeid if name in ONE_BY_ONE else "all networks" if name in ALL_NETWORKS else super()._split_scope(nodeid)
 
     config.option.loadscopereorder = False  # in the order of the items, not of their number in a file
     return LongestFirst(config, log)
