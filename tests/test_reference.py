@@ -114,13 +114,6 @@ def test_logits_and_gradients(name):
     fits = sum(parameter.numel() for parameter in twin.parameters()) < 500e6  # two networks and their gradients in memory
     if exact and fits:
         ours, twin, images = ours.double(), twin.double(), images.double()
-<<<<<<< HEAD
-    logits, expected = ours(images), twin(images)
-    assert_near(logits, expected, 1e-4 if exact and not fits else 1e-5)
-    towards = torch.randn_like(expected)
-    gradients = torch.autograd.grad(logits, list(ours.parameters()), towards, allow_unused=True)
-    expected = torch.autograd.grad(expected, list(twin.parameters()), towards, allow_unused=True)
-=======
 
     def logits_and_gradients(model):  # of one after the other: what the giants keep for them is tens of gigabytes
         logits = model(images)
@@ -129,14 +122,13 @@ def test_logits_and_gradients(name):
 
     logits, gradients = logits_and_gradients(ours)
     expected_logits, expected = logits_and_gradients(twin)
-    assert_near(logits, expected_logits, 1e-5)
->>>>>>> s8-suite
+    assert_near(logits, expected_logits, 1e-4 if exact and not fits else 1e-5)
     for (parameter, _), one, other in zip(ours.named_parameters(), gradients, expected, strict=True):
         assert (one is None) == (other is None), f"{parameter} takes part in one of the two only"
         if parameter.endswith("key.1.bias"):  # added to all keys alike, which a softmax does not see: both are rounding
             continue
         if one is not None:  # auxiliary heads are silent in evaluation
-            assert_near(one, other.view_as(one), 1e-4, parameter)
+            assert_near(one, other.view_as(one), 1e-3 if exact and not fits else 1e-4, parameter)
 
     images = images.new_empty(1, channels, height + 33, width + 17).normal_()  # odd and oblong: every rounding shows
     with torch.no_grad():
