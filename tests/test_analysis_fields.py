@@ -31,6 +31,7 @@ def assert_fields_are_real(model, size, fields, names, least=0):
 @pytest.mark.parametrize("start", [
     pytest.param(start, marks=[] if start < 80 else [pytest.mark.slow]) for start in range(0, 400, 20)])
 def test_random_graphs_see_what_their_gradients_say(start):
+    checked = 0
     for seed in range(start, start + 20):
         torch.manual_seed(seed)
         model = random_network(seed)
@@ -41,10 +42,12 @@ def test_random_graphs_see_what_their_gradients_say(start):
             continue
         fields = receptive_field(model, (4, 26, 31))
         names = [name for name, _ in model.named_children()]
+        checked += 1
         try:
             assert_fields_are_real(model, (4, 26, 31), fields, names)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}\n{model}") from None
+    assert checked >= 18
 
 
 @pytest.mark.parametrize("start", (0, 20))
@@ -99,7 +102,7 @@ def test_zoo_sees_what_its_gradients_say_at_stage_ends(name):
 @pytest.mark.parametrize("start", [
     pytest.param(start, marks=[] if start < 60 else [pytest.mark.slow]) for start in range(0, 1200, 20)])
 def test_rearrangements_see_what_their_gradients_say(start):
-    size = (4, 16, 19)
+    size, checked = (4, 16, 19), 0
     for seed in range(start, start + 20):
         torch.manual_seed(seed)
         model = rearranging_network(seed, size).double()
@@ -112,8 +115,10 @@ def test_rearrangements_see_what_their_gradients_say(start):
                     x = layer(x)
                     assert name not in fields or fields[name].units == tuple(x.shape[2:]), name
             assert_fields_are_real(model, size, fields, names, 1e-12)
+            checked += len(names) >= 3
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}\n{model}") from None
+    assert checked >= 18
 
 
 def shifted(x):

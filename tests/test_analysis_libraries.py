@@ -63,29 +63,28 @@ def snapshot(model):
 
 
 def assert_counts_hold(name):
+    """Costs equal to PyTorch's counter, nothing changed; returns whether the fields finished, where else an operation is refused by name."""
     model, size = built(name)
     before = snapshot(model)
     table = cost_table(model, size)
     counted = copy.deepcopy(model).to("meta").requires_grad_(False)  # the counter's hooks fail on class tokens that require a gradient
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         counted(torch.empty(1, *size, device="meta"))
-    assert table.total.macs - vectors(table) == counter.get_total_flops() // 2
+    assert table.total.macs == counter.get_total_flops() // 2 > 0
     assert table.total.params == count_params(model)
     assert sum(part.macs for part in table.tree(depth=1)[1:]) + sum(row.macs for row in table if not row.name) == table.total.macs
     try:
         fields = receptive_field(model, size)
         assert all(len(one.size) == len(size) - 1 for one in fields.values())
-        str(fields)
+        assert fields and str(fields)
+        finished = True
     except AnalysisError as error:
+        finished = False
         assert "cannot follow the operation" in str(error)
         partial = receptive_field(model, size, strict=False)
         assert partial.missing and all(one.op and one.reason for one in partial.missing)
     assert snapshot(model) == before
-
-
-def vectors(table):
-    """Products with vectors, which PyTorch's counter leaves out."""
-    return 0
+    return finished
 
 
 QUICK = ["torchvision:alexnet", "torchvision:mobilenet_v3_small", "torchvision:r3d_18", "torchvision:lraspp_mobilenet_v3_large"]
@@ -93,12 +92,12 @@ QUICK = ["torchvision:alexnet", "torchvision:mobilenet_v3_small", "torchvision:r
 
 @pytest.mark.parametrize("name", QUICK)
 def test_some_networks_count_as_pytorch_does(name):
-    assert_counts_hold(name)
+    assert assert_counts_hold(name)
 
 
 @pytest.mark.slow
 def test_all_of_torchvision(name):
-    assert_counts_hold(name)
+    assert assert_counts_hold(name)
 
 
 @pytest.mark.slow
@@ -106,13 +105,14 @@ def test_all_of_torchvision(name):
 def test_timm_across_families(part):
     names = timm_names()
     assert len(names) >= 200
-    wrong = {}
+    wrong, finished = {}, []
     for name in names[part::8]:
         try:
-            assert_counts_hold(f"timm:{name}")
+            finished.append(assert_counts_hold(f"timm:{name}"))
         except Exception as error:  # all of them are wanted at once
             wrong[name] = f"{type(error).__name__}: {error}"[:300]
     assert not wrong, "\n".join(f"{name}: {text}" for name, text in wrong.items())
+    assert sum(finished) >= 0.9 * len(finished), f"fields of {sum(finished)} of {len(finished)} finished"
 
 
 # Fields and memory, with numbers that are computed
