@@ -26,7 +26,8 @@ ICON_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"?]*scripts/fontawesome\.js)[^\
 STYLES = {"fab": "brands", "fa-brands": "brands", "far": "regular", "fa-regular": "regular"}  # all others are solid
 GLYPH = r'[{{,]"?{}"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
 MATH_CONFIG = re.compile(r"<script>window\.MathJax = \{.*?\}</script>\s*")
-MATH_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"]*)(mathjax/[^\"]*)\"[^>]*></script>\s*")
+MATH_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"]*mathjax/[^\"]*)\"[^>]*></script>\s*")
+FORMULAS_SCRIPT = re.compile(r'<script src="([^"]*formulas\.js[^"]*)"></script>\s*')  # Jupyter Book asks for all scripts on all pages
 FORMULA = re.compile(r"class=\"[^\"]*\bmath\b[^\"]*\"")
 IN_LINE = re.compile(r'<span class="math notranslate nohighlight">\\\((.*?)\\\)</span>', re.S)
 PARAGRAPH = re.compile(r"</h1>\s*(?:<[^p][^>]*>\s*)*<p>(.*?)</p>", re.S)
@@ -183,9 +184,11 @@ def lightened(page: str, folder: Path, address: str) -> str:
     page = page.replace(THEME, KNOWN_THEME)
     if FORMULA.search(page):
         page = _kept(page)
-        page = MATH_SCRIPT.sub(r'<script src="\1formulas.js" data-later="\1\2"></script>\n', page)
+        later = MATH_SCRIPT.search(page)
+        page = FORMULAS_SCRIPT.sub(lambda found: f'<script src="{found[1]}" data-later="{later[1]}"></script>\n', page)
     else:
-        page = MATH_SCRIPT.sub("", MATH_CONFIG.sub("", page))
+        page = FORMULAS_SCRIPT.sub("", MATH_CONFIG.sub("", page))
+    page = MATH_SCRIPT.sub("", page)
     title = re.search(r"<h1>(.*?)<a", page, re.S)
     page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
     page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds no items of a list

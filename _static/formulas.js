@@ -29,11 +29,11 @@
     addEventListener("resize", mark);
   }
 
-  document.documentElement.classList.add("typesetting");
+  document.documentElement.dataset.formulas = "later";
   MathJax.startup = { pageReady: typeset };
   const ready = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
   ready.then(() => window.explorersReady).then(() => new Promise(requestAnimationFrame)).then(turn).then(() => {
-    const unset = () => document.documentElement.classList.remove("typesetting"); // then their TeX is to be read
+    const unset = () => delete document.documentElement.dataset.formulas; // then their TeX is to be read
     document.head.append(Object.assign(document.createElement("script"), { src: later, onerror: unset }));
   });
 })();

@@ -59,7 +59,8 @@ def test_icons_are_drawn_and_formulas_bring_their_script(page):
     assert "fontawesome.js" not in text
     assert not re.search(r"<(i|span)\b[^>]*\bfa-[\w-]+[^>]*>\s*</", text), "an icon without a drawing"
     assert text.count('class="svg-inline--fa') >= 10
-    assert ("tex-chtml.js" in text) == bool(re.search(r'class="[^"]*\bmath\b', text))
+    assert len(re.findall(r'<script src="[^"]*formulas\.js[^"]*" data-later="[^"]*tex-chtml\.js[^"]*">', text)) == \
+        text.count("formulas.js") == text.count("tex-chtml.js") == bool(re.search(r'class="[^"]*\bmath\b', text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
