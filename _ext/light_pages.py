@@ -1,11 +1,13 @@
 """Makes built pages light: icons drawn into the page, formulas' script only where there are formulas, images read as they come near.
 
-What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from it
-and put into the pages. MathJax is left out of pages without formulas, and elsewhere it begins when the explorers are ready. The first paragraph
-becomes the description that search engines and links shared elsewhere show. Figures and drawings are given the width below which their letters
-would be too small; where that is too wide they scroll in their frame. Tables of many columns and cells with sentences are marked, so that on a
-phone rows stay low and the first column stays in sight; so is what cells print in columns, which must not wrap. Scripts of sphinx-thebe go: the book does not use it, and
-Jupyter Book writes its settings out twice, which is an error.
+What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from
+it and put into the pages. MathJax is left out of pages without formulas, and elsewhere it is fetched when the explorers are ready
+(formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
+theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
+are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
+and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; so is what cells print in
+columns, which must not wrap. Scripts of sphinx-thebe go: the book does not use it, and Jupyter Book writes its settings out twice, which is
+an error.
 """
 
 import html
@@ -15,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urljoin
 
+from formula_widths import width
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -22,9 +25,11 @@ ICON = re.compile(r"<(i|span)\b([^>]*\bclass=\"([^\"]*\bfa-[^\"]*)\"[^>]*)>\s*</
 ICON_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"?]*scripts/fontawesome\.js)[^\"]*\"[^>]*></script>\s*")
 STYLES = {"fab": "brands", "fa-brands": "brands", "far": "regular", "fa-regular": "regular"}  # all others are solid
 GLYPH = r'[{{,]"?{}"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
-MATH_CONFIG = re.compile(r"<script>window\.MathJax = (\{.*?\})</script>\s*")
-MATH_SCRIPT = re.compile(r"<script[^>]*src=\"[^\"]*mathjax/[^\"]*\"[^>]*></script>\s*")
+MATH_CONFIG = re.compile(r"<script>window\.MathJax = \{.*?\}</script>\s*")
+MATH_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"]*mathjax/[^\"]*)\"[^>]*></script>\s*")
+FORMULAS_SCRIPT = re.compile(r'<script src="([^"]*formulas\.js[^"]*)"></script>\s*')  # Jupyter Book asks for all scripts on all pages
 FORMULA = re.compile(r"class=\"[^\"]*\bmath\b[^\"]*\"")
+IN_LINE = re.compile(r'<span class="math notranslate nohighlight">\\\((.*?)\\\)</span>', re.S)
 PARAGRAPH = re.compile(r"</h1>\s*(?:<[^p][^>]*>\s*)*<p>(.*?)</p>", re.S)
 PICTURE = re.compile(r"<img\b[^>]*\balt=\"([^\"]*)\"[^>]*\bsrc=\"([^\"]*_images/[^\"]*\.png)\"")
 ROOT_OF = re.compile(r"data-content_root=\"([^\"]*)\"")  # the way from a page to the book's root
@@ -34,18 +39,21 @@ DRAWING = re.compile(r"(<svg [^>]*class=\"nd\"[^>]* width=\"([\d.]+)\"[^>]*)>(?=
 NETWORK = re.compile(r"<img (?=[^>]*\bsrc=\"([^\"]*_static/pictures/[^\"]*\.svg)\")(?![^>]*\bstyle=)")
 SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 TABLE = re.compile(r"<table class=\"table\">(.*?)</table>", re.S)
-CELL = re.compile(r"<td( class=\"[^\"]*)?(\"?)>(.*?)</td>", re.S)
+CELL = re.compile(r"(<tr[^>]*>\s*)?<td( class=\"[^\"]*)?(\"?)>(.*?)</td>", re.S)
 COLUMNS, SOME, WORDS = 5, 3, 32  # from how many columns a table is wide, or has long cells, and from how many letters a cell is long
+NAME = 12  # from how many letters the first cell of a row is a name of several words
 PRINTED = re.compile(r'<div class="output (stream|text_plain)([^"]*)">(<div class="highlight"><pre>.*?</pre>)', re.S)
 ALIGNED = re.compile(r"\S {2,}\S")  # more than one space within a line keeps something below something
 LEAST = 9  # pixels of the smallest letters as shown
 FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
-WIDE = ("() => { const all = [...document.querySelectorAll('article :is(p, li, dd) > span.math mjx-container')];"
-        "const wide = all.map((one) => one.firstElementChild.offsetWidth > one.closest('p, li, dd').clientWidth);"
-        "all.forEach((one, i) => one.classList.toggle('wide', wide[i])); }")  # formulas in a line that are wider than the page
-START = ("{startup: {pageReady: () => Promise.resolve(window.explorersReady).then(() => MathJax.startup.defaultPageReady())"
-         f".then(() => {{ const mark = {WIDE}; mark(); addEventListener('resize', mark); }})}}, ...%s}}")
+CODE = re.compile(r"<pre>.*?</pre>", re.S)
+COLOURED = re.compile(r'<span class="(\w+)">([^<]*)</span>')
+THEME = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'  # of the theme: light or dark only later
+KNOWN_THEME = ('const {dataset} = document.documentElement; dataset.theme = ["light", "dark"].includes(dataset.mode) ? dataset.mode '
+               ': matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";')
+COLOURS = re.compile(r'<link [^>]*href="([^"?]*pygments\.css)')
+PLAIN = re.compile(r'html\[data-theme="(\w+)"\] \.highlight( \.\w+)? \{(?: background: #\w+;)? color: (#\w+) \}')
 
 
 def _drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -104,15 +112,21 @@ def _legible(page: str, folder: Path) -> str:
 
 
 def _tables(page: str) -> str:
-    """Tables of `COLUMNS` and more are called wide, and cells of more than `WORDS` letters long in tables of `SOME` columns and more."""
-    def cell(found: re.Match) -> str:
-        if len(html.unescape(re.sub(r"<[^>]+>", "", found[3])).strip()) <= WORDS:
-            return found[0]
-        return f'<td{found[1] or " class=" + chr(34)}{" " if found[1] else ""}long">{found[3]}</td>'
+    """Tables of `COLUMNS` and more are called wide, and cells of more than `WORDS` letters long in tables of `SOME` columns and more.
 
+    The first cell of a row with more than `NAME` letters, which heads it, is called name.
+    """
     def table(found: re.Match) -> str:
         columns = found[1].partition("</tr>")[0].count("<th")  # the opening of thead counts too
-        return f'<table class="table{" wide" * (columns > COLUMNS)}">{CELL.sub(cell, found[1])}</table>' if columns > SOME else found[0]
+
+        def cell(found: re.Match) -> str:
+            letters = len(html.unescape(re.sub(r"<[^>]+>", "", found[4])).strip())
+            kind = "long" if letters > WORDS and columns > SOME else "name" if letters > NAME and found[1] and columns > 2 else ""
+            if not kind:
+                return found[0]
+            return f'{found[1] or ""}<td{found[2] or " class=" + chr(34)}{" " if found[2] else ""}{kind}">{found[4]}</td>'
+
+        return f'<table class="table{" wide" * (columns > COLUMNS)}">{CELL.sub(cell, found[1])}</table>'
 
     return TABLE.sub(table, page)
 
@@ -121,6 +135,26 @@ def _printed(page: str) -> str:
     """What cells print in columns is called so: other lines may wrap."""
     return PRINTED.sub(lambda found: found[0].replace('<div class="output ', '<div class="output columns ', 1)
                        if ALIGNED.search(re.sub(r"<[^>]+>", "", found[3])) else found[0], page)
+
+
+@lru_cache
+def _uncoloured(sheet: Path) -> set[str]:
+    """The classes of words in code that have the colour of the code itself, light and dark, by the style sheet of colours."""
+    colours: dict[str, dict[str, str]] = {"light": {}, "dark": {}}
+    for theme, name, colour in PLAIN.findall(sheet.read_text(encoding="utf-8")):
+        colours[theme][name.strip(" .")] = colour
+    light, dark = colours["light"], colours["dark"]
+    return {name for name in light if name and light[name] == light[""] and dark.get(name) == dark[""]}
+
+
+def _fewer(page: str, plain: set[str]) -> str:
+    """Words in code without elements of their own where those show nothing: a third of all elements of a page."""
+    return CODE.sub(lambda code: COLOURED.sub(lambda word: word[2] if word[1] in plain else word[0], code[0]), page)
+
+
+def _kept(page: str) -> str:
+    """Formulas in a line with their width, so that the line is broken before they are typeset as it will be."""
+    return IN_LINE.sub(lambda found: found[0].replace(">", f' style="--width: {width(html.unescape(found[1])):.2f}em">', 1), page)
 
 
 def _described(page: str, title: str, address: str) -> str:
@@ -147,14 +181,20 @@ def lightened(page: str, folder: Path, address: str) -> str:
     if script := ICON_SCRIPT.search(page):
         drawings = (folder / script[1]).resolve()
         page = ICON.sub(lambda icon: _drawn(drawings, icon[2], icon[3]), ICON_SCRIPT.sub("", page))
+    page = page.replace(THEME, KNOWN_THEME)
     if FORMULA.search(page):
-        page = MATH_CONFIG.sub(lambda found: f"<script>window.MathJax = {START % found[1]};</script>\n", page)
+        page = _kept(page)
+        later = MATH_SCRIPT.search(page)
+        page = FORMULAS_SCRIPT.sub(lambda found: f'<script src="{found[1]}" data-later="{later[1]}"></script>\n', page)
     else:
-        page = MATH_SCRIPT.sub("", MATH_CONFIG.sub("", page))
+        page = FORMULAS_SCRIPT.sub("", MATH_CONFIG.sub("", page))
+    page = MATH_SCRIPT.sub("", page)
     title = re.search(r"<h1>(.*?)<a", page, re.S)
     page = _described(page, html.unescape(re.sub(r"<[^>]+>", "", title[1])).strip() if title else "", address)
     page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds no items of a list
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
+    if colours := COLOURS.search(page):
+        page = _fewer(page, _uncoloured((folder / colours[1]).resolve()))
     return _lazy(_printed(_tables(_legible(page, folder))))
 
 
@@ -175,5 +215,5 @@ def _lighten(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", _drop_thebe, priority=900)
-    app.connect("build-finished", _lighten)
+    app.connect("build-finished", _lighten, priority=900)  # after the theme has written its style sheet of colours
     return {"parallel_read_safe": True, "parallel_write_safe": True}

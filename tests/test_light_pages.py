@@ -33,6 +33,8 @@ class Assets(HTMLParser):
         name = values.get("src") if tag in ("script", "img") else values.get("href") if tag == "link" else None
         if tag == "img":
             self.images.append(values)
+        if "data-later" in values:  # formulas.js asks for it
+            self.found.add(values["data-later"])
         if name and not name.startswith(("http", "data:")) and values.get("loading") != "lazy":
             name = name.partition("?")[0]
             if Path(name).suffix in KINDS:
@@ -57,7 +59,8 @@ def test_icons_are_drawn_and_formulas_bring_their_script(page):
     assert "fontawesome.js" not in text
     assert not re.search(r"<(i|span)\b[^>]*\bfa-[\w-]+[^>]*>\s*</", text), "an icon without a drawing"
     assert text.count('class="svg-inline--fa') >= 10
-    assert ("tex-chtml.js" in text) == bool(re.search(r'class="[^"]*\bmath\b', text))
+    assert len(re.findall(r'<script src="[^"]*formulas\.js[^"]*" data-later="[^"]*tex-chtml\.js[^"]*">', text)) == \
+        text.count("formulas.js") == text.count("tex-chtml.js") == bool(re.search(r'class="[^"]*\bmath\b', text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -124,13 +127,107 @@ def test_pictures_that_scroll_are_reached_by_keys():
         assert not re.search('<(figure class="network"|div class="nd-fit")>', text), page.stem
 
 
+def test_words_in_code_without_a_colour_have_no_element(tmp_path):
+    rules = [("light", " .n", "#000"), ("light", " .k", "#F00"), ("light", " .o", "#000"),
+             ("dark", " .n", "#FFF"), ("dark", " .k", "#F00"), ("dark", " .o", "#F00")]
+    text = "".join(f'html[data-theme="{theme}"] .highlight {{ background: #123; color: {colour} }}\n'
+                   for theme, colour in (("light", "#000"), ("dark", "#FFF")))
+    text += "".join(f'html[data-theme="{theme}"] .highlight{name} {{ color: {colour} }} /* A word */\n'
+                    for theme, name, colour in rules)
+    (tmp_path / "pygments.css").write_text(text)
+    assert light_pages._uncoloured(tmp_path / "pygments.css") == {"n"}, "o has the text's colour on light ground only"
+    words = '<span class="n">x</span> <span class="k">is</span> <span class="o">=</span>'
+    assert light_pages._fewer(f"{words}<pre><span></span>{words}</pre>", {"n"}) == \
+        f'{words}<pre><span></span>x <span class="k">is</span> <span class="o">=</span></pre>'
+    assert light_pages._uncoloured(HTML / "_static" / "pygments.css") >= {"n", "p", "w"}
+    code = re.findall(r"<pre>.*?</pre>", (HTML / "chapters" / "07_resnet.html").read_text(encoding="utf-8"), re.S)
+    assert len(code) > 5 and not re.search(r'<span class="(n|p|w)">', "".join(code))
+
+
+@pytest.mark.parametrize("tex, em", [
+    ("y = Wx + b", 6.48), ("y_k", 1.09), (r"\mathrm{ReLU}(x) = \max(0, x)", 11.95), (r"5 \times 5", 2.83),
+    (r"W' = \lfloor (W + 2P - F)/S \rfloor + 1", 16.1), (r"\sigma^2", 1.18), ("32 - 5 + 1 = 28", 8.62)])
+def test_formulas_keep_their_width(tex, em):
+    """Widths as MathJax makes them."""
+    assert light_pages.width(tex) == pytest.approx(em, rel=0.15)
+    page = f'<p>If <span class="math notranslate nohighlight">\\({tex}\\)</span></p>'
+    assert re.search(r'nohighlight" style="--width: [\d.]+em">\\\(', light_pages._kept(page))
+
+
+def test_lines_break_before_formulas_are_typeset_as_after(browser):
+    """In the paragraphs of a page with many formulas: at most one in ten has another number of lines."""
+    [path] = [page for page in PAGES if page.stem == "05_vgg_depth"]
+    page = browser.new_page(viewport={"width": 820, "height": 900})
+    page.goto(path.as_uri())
+    lines = ("() => [...document.querySelectorAll('article p:has(span.math)')]"
+             ".map((one) => Math.round(one.offsetHeight / 27))")
+    page.wait_for_function("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => MathJax.startup.promise")
+    after = page.evaluate(lines)
+    page.evaluate("""() => { for (const one of document.querySelectorAll("span.math.typeset")) {
+      one.classList.remove("typeset");
+      one.textContent = "x".repeat(60);
+    } }""")
+    before = page.evaluate(lines)
+    page.close()
+    assert len(before) == len(after) > 20 and sum(a != b for a, b in zip(before, after)) <= len(before) / 10
+
+
+def test_a_page_is_light_or_dark_from_its_first_line(browser):
+    """Not only when the theme's script has come: a dark page is never light first."""
+    page = browser.new_page(color_scheme="dark")
+    page.route("**/*.js*", lambda route: route.abort())
+    page.goto((HTML / "chapters" / "07_resnet.html").as_uri())
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    page.evaluate("localStorage.setItem('mode', 'light')")
+    page.reload()
+    assert page.locator("html").get_attribute("data-theme") == "light"
+    page.close()
+
+
+SLOW_MATHJAX = """
+MathJax.typesetPromise = async (places) => {
+  steps.push(places.length);
+  for (const end = performance.now() + 30 * places.length; performance.now() < end;);
+  for (const place of places) { order.push(place.id); place.innerHTML = "<mjx-container><i></i></mjx-container>"; }
+  setTimeout(() => turns.push(order.length));
+};
+window.late = window.ready <= performance.now();
+MathJax.startup.promise = MathJax.startup.pageReady();
+"""
+FORMULAS = """<!doctype html><html lang="en"><head><link rel="icon" href="data:,"><script>
+const order = [], steps = [], turns = [];
+window.MathJax = {"options": {}};
+window.explorersReady = new Promise((done) => setTimeout(() => { window.ready = performance.now(); done(); }, 400));
+</script><script src="formulas.js" data-later="mathjax.js"></script></head><body><article>PLACES</article>
+<script>scrollTo(0, 3000);</script></body></html>"""
+
+
+def test_formulas_are_typeset_in_steps_and_those_in_sight_first(browser, serve, tmp_path):
+    """After the explorers; what waits has its turn between two steps."""
+    (tmp_path / "formulas.js").write_bytes((notebooks.ROOT / "_static" / "formulas.js").read_bytes())
+    (tmp_path / "mathjax.js").write_text(SLOW_MATHJAX)
+    places = "".join(f'<p style="margin: 0 0 300px"><span class="math" id="m{i}">x</span></p>' for i in range(20))
+    (tmp_path / "index.html").write_text(FORMULAS.replace("PLACES", places))
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(f"{serve(tmp_path)}/index.html")
+    page.wait_for_function("order.length === 20")
+    page.evaluate("MathJax.startup.promise")
+    found = page.evaluate("({order, steps, turns, late, options: MathJax.options})")
+    page.close()
+    assert found["late"] and found["options"] == {}, "after the explorers, with the page's own settings"
+    assert sorted(found["order"]) == sorted(f"m{i}" for i in range(20)) and found["order"][0] not in ("m0", "m1")
+    assert max(found["steps"]) == 4 and len(found["steps"]) > 6, "slow formulas: small steps"
+    assert [count for count in found["turns"] if count < 20], "what waits gets its turn between steps"
+
+
 def test_tables_of_many_columns_are_marked():
     """And cells with sentences where there are some; other tables stay as they are."""
     row = "<tr><th>a</th><th>b</th>{}</tr>"
     cells = f'<tr><td class="text-right"><p>{"many words " * 4}</p></td><td>few</td><td>{"many words " * 4}</td></tr>'
     narrow, some, wide = (f'<table class="table"><thead>{row.format(last)}</thead><tbody>{cells}</tbody></table>'
                           for last in ("", "<th>c</th>", "<th>c</th><th>d</th><th>e</th>"))
-    assert light_pages._tables(narrow) == narrow
+    assert light_pages._tables(narrow) == narrow.replace('right"><p>', 'right name"><p>', 1)
     for table, kind in ((some, "table"), (wide, "table wide")):
         found = light_pages._tables(table)
         assert found.startswith(f'<table class="{kind}">') and '<td class="text-right long"><p>' in found

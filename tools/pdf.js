@@ -1,12 +1,15 @@
 // What tools/pdf.py does in a page before it is printed.
 
+const LONG = 420; // pixels: a third of a page
+
 // Waits until images, explorers and formulas stand.
 async function ready() {
   for (const image of document.images) image.loading = "eager";
   const waiting = () => [...document.querySelectorAll('script[type$="widget-view+json"]')].some(
     (place) => place.nextElementSibling?.dataset.ready === undefined);
   while (waiting()) await new Promise((done) => setTimeout(done, 20));
-  await window.MathJax?.startup?.promise;
+  while (window.MathJax && !MathJax.startup?.promise) await new Promise((done) => setTimeout(done, 20));
+  await window.MathJax?.startup.promise;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
 }
 
@@ -16,7 +19,7 @@ function prepare([address, solutions]) {
   const note = (text, href) => {
     const paragraph = document.createElement("p");
     paragraph.innerHTML = `<a href="${href}">${text}</a>`;
-    paragraph.style = "font-size: 0.85em; margin: 0.2em 0";
+    paragraph.style = "font-size: 0.85em; margin: 0.2em 0; break-before: avoid";
     return paragraph;
   };
   for (const link of article.querySelectorAll("a.image-reference, a[href*='/_images/']")) link.removeAttribute("href");
@@ -29,13 +32,21 @@ function prepare([address, solutions]) {
     found.push(`<h3>${heading?.innerHTML ?? ""}</h3>${copy.innerHTML}`);
     details.replaceWith(note("Solution: at the end of the book.", solutions));
   }
+  divide(article);
   const styles = document.querySelector("#MJX-CHTML-styles");
   return {title: article.querySelector("h1").firstChild.textContent, solutions: found.join(""),
           styles: styles ? [...styles.sheet.cssRules].map((rule) => rule.cssText).join("\n") : ""};
+}
+
+// Long code may be divided between pages, which would otherwise end half empty before it.
+function divide(article) {
+  for (const block of article.querySelectorAll(".cell_input, .cell_output > .output"))
+    if (block.offsetHeight > LONG && !block.querySelector("img, svg, table, .explorer")) block.style.breakInside = "auto";
 }
 
 // Puts the solutions of all chapters in place of the text.
 function replace([body, styles]) {
   document.querySelector("article").innerHTML = body;
   document.head.append(Object.assign(document.createElement("style"), {textContent: styles}));
+  divide(document.querySelector("article"));
 }

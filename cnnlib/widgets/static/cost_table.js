@@ -122,9 +122,11 @@ function render({ model, el }) {
     const cells = (row) => shown().map((measure) => html("td", { class: "cx-figure" }, figure(measure, entry, row[measure]),
       html("small", { class: "cx-share" }, `${(100 * row[measure] / (total[measure] || 1)).toFixed(1)}%`),
       html("span", { class: `cx-bar cx-bar-${measure}`, style: `width: ${(100 * row[measure] / (largest[measure] || 1)).toFixed(2)}%` })));
+    const broken = (name) => name.split(/(?<=\.)/).flatMap((part, i) => (i ? [html("wbr"), part] : part)); // behind a dot, if at all
     const body = html("tbody");
     waiting.push({ body, rows: rows.map((row) => () => html("tr", {},
-      html("th", { scope: "row" }, row.name || "(model)", html("small", { class: "cx-slim" }, `${row.kind}, ${row.shape}`)),
+      html("th", { scope: "row" }, broken(row.name || "(model)"),
+        html("small", { class: "cx-slim" }, `${row.kind}, `, html("span", { class: "cx-shape" }, row.shape))),
       html("td", { class: "cx-wide" }, row.kind), html("td", { class: "cx-wide" }, row.shape), cells(row))) });
     return html("div", { class: "cx-scroll", tabindex: 0, role: "region", "aria-label": `Cost of ${entry.title}` },
       html("table", { class: "cx-table" },
