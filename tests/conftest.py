@@ -15,8 +15,9 @@ from browsing import Watched, bare_page
 from chromium import Server, find, launch
 
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
-ALL_NETWORKS = ("test_models", "test_reference", "test_analysis_cost", "test_zoo_table")  # share what tests/zoo.py remembers
-LONGEST = ("test_adding", *ALL_NETWORKS, "test_pages", "test_chapters", "test_house", "test_explorers", "test_explorer_pages")
+ALL_NETWORKS = ("test_models", "test_reference", "test_analysis_cost", "test_zoo_table")  # share what zoo.py remembers
+LONGEST = ("test_adding", *ALL_NETWORKS, "test_pages", "test_chapters", "test_house", "test_explorers",
+           "test_explorer_pages")
 ONE_BY_ONE = ("test_pages",)  # files whose tests share nothing that is costly to make again
 
 
@@ -65,7 +66,9 @@ def pytest_xdist_make_scheduler(config, log):
     class LongestFirst(LoadFileScheduling):
         def _split_scope(self, nodeid):
             name = nodeid.partition(".py::")[0].rpartition("/")[2]
-            return nodeid if name in ONE_BY_ONE else "all networks" if name in ALL_NETWORKS else super()._split_scope(nodeid)
+            if name in ALL_NETWORKS:
+                return "all networks"
+            return nodeid if name in ONE_BY_ONE else super()._split_scope(nodeid)
 
     config.option.loadscopereorder = False  # in the order of the items, not of their number in a file
     return LongestFirst(config, log)
