@@ -5,6 +5,8 @@
 
 import importlib
 
+import pytest
+
 
 class Late:
     """A module, or what `attribute` of it is, imported with the first use of one of its names."""
@@ -31,3 +33,9 @@ class _Timm(Late):
 
 
 timm = _Timm("timm")
+
+
+def timm_or_skip():
+    """timm itself, or the test is skipped where it is not there."""
+    importlib.import_module("cnnlib.vision")
+    return pytest.importorskip("timm")
