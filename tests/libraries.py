@@ -5,6 +5,8 @@
 
 import importlib
 
+import pytest
+
 
 class Late:
     """A module, or what `attribute` of it is, imported with the first use of one of its names, `before` ahead of it."""
@@ -28,3 +30,9 @@ stats = Late("scipy.stats")
 torchvision = Late("cnnlib.vision", "torchvision")
 published = Late("cnnlib.published")
 timm = Late("timm", before="cnnlib.vision")  # it imports torchvision itself, which may need its help
+
+
+def timm_or_skip():
+    """timm itself, or the test is skipped where it is not there."""
+    importlib.import_module("cnnlib.vision")
+    return pytest.importorskip("timm")

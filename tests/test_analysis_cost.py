@@ -17,7 +17,7 @@ import cnnlib
 from cnnlib.analysis import AnalysisError, Device, cost_table
 from cnnlib.analysis.cost import CostTable
 from cnnlib.analysis.trace import trace
-from libraries import torchvision
+from libraries import timm_or_skip, torchvision
 from zoo import TABLE, count_macs, count_params, macs_and_shape, on_meta, smallest_of_each_kind
 
 
@@ -110,7 +110,7 @@ TIMM = """
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=[] if i % 10 == 0 else [pytest.mark.slow]) for i, name in enumerate(TIMM)])
 def test_timm_totals_equal_pytorchs_counter(name):
-    timm = pytest.importorskip("timm")
+    timm = timm_or_skip()
     with torch.device("meta"):
         model = timm.create_model(name).eval()
     size = model.default_cfg["input_size"]

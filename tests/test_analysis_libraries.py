@@ -8,7 +8,7 @@ from analysis_graphs import make_positive, real_extents
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlib.analysis import AnalysisError, cost_table, receptive_field, training_memory
-from libraries import torchvision
+from libraries import timm_or_skip, torchvision
 from zoo import count_params
 
 
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc):  # names that take an import of torchvision
 
 def timm_names():
     """About 360 networks, spread over all families: of each the ones with the shortest names."""
-    timm = pytest.importorskip("timm")
+    timm = timm_or_skip()
     by_family = {}
     for name in sorted(timm.list_models(), key=lambda name: (len(name), name)):
         by_family.setdefault(timm.models._registry._model_to_module[name], []).append(name)
@@ -129,7 +129,7 @@ def twin(name):
     if name in CONVOLUTIONAL:
         return torchvision.models.get_model(name, weights=None, **({"init_weights": False, "aux_logits": False} if "net_v3" in name and "inc" in name
                                                        or name in ("googlenet", "inception_v3") else {}))
-    return pytest.importorskip("timm").create_model(name)
+    return timm_or_skip().create_model(name)
 
 
 def assert_three_units_are_real(name, size=(3, 96, 96)):
