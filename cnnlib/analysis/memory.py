@@ -150,8 +150,6 @@ def training_memory(
         def step(model, *args, **kwargs):
             with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
                 result = model(*args, **kwargs)
-            if any(id(parameter) not in made for parameter in model.parameters()):
-                raise AnalysisError("the forward pass makes parameters; make them in the constructor, or run the network once before")
             outputs = [t for t in tensors_in(result) if t.requires_grad]
             kept.clear()
             if outputs:
@@ -159,6 +157,9 @@ def training_memory(
                 loss = sum(t.sum() for t in outputs)
                 del outputs
                 loss.backward()
+            if any(parameter.grad is not None and id(parameter) not in made for parameter in model.parameters()):
+                raise AnalysisError("the forward pass makes parameters and uses them; make them in the constructor, or run the network "
+                                    "once before")
 
         made = {id(twin) for twin in twins.values()}
         try:
