@@ -19,7 +19,7 @@ SPACED = """*:not(svg *) { line-height: 1.5 !important; letter-spacing: 0.12em !
 LOST = """(root) => [...document.querySelectorAll(`${root} *`)].filter((node) => {
   const box = node.getBoundingClientRect(), style = getComputedStyle(node);
   if (box.width < 2 || box.height < 2 || !node.checkVisibility({checkOpacity: true, checkVisibilityCSS: true})) return false;
-  if (node.closest("svg:not(:is(svg svg))") !== null && node.tagName !== "svg") return false;
+  if (node.closest("svg *, mjx-container *, .visually-hidden, .sr-only, .headerlink, .copybtn, option")) return false;
   let frame = node.parentElement;
   while (frame && !/auto|scroll|hidden|clip/.test(getComputedStyle(frame).overflowX)) frame = frame.parentElement;
   const scrolls = frame && /auto|scroll/.test(getComputedStyle(frame).overflowX);
@@ -47,6 +47,8 @@ def seen(browser, serve, tmp_path):
         opened[-1].set_default_timeout(PATIENCE)
         opened[-1].goto(address)
         opened[-1].wait_for_function(EXPLORERS_READY)
+        opened[-1].wait_for_function("() => !window.MathJax || MathJax.startup?.promise")
+        opened[-1].evaluate("() => window.MathJax?.startup.promise")
         return opened[-1]
 
     yield open_one
