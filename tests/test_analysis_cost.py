@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cnnlib
 from cnnlib.analysis import AnalysisError, Device, cost_table
-from cnnlib.analysis.cost import CostTable
+from cnnlib.analysis.cost import CostTable, Row
 from cnnlib.analysis.trace import trace
 from libraries import timm_or_skip, torchvision
 from zoo import TABLE, count_macs, count_params, macs_and_shape, on_meta, smallest_of_each_kind
@@ -432,3 +432,9 @@ def test_frames():
 def test_importing_the_analysis_loads_no_pandas():
     code = "import sys, cnnlib.analysis; print(any(m in sys.modules for m in ('pandas', 'matplotlib', 'torchvision')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_the_sum_of_rows_takes_any_iterable():
+    table = cost_table(cnnlib.create_model("lenet5"), (1, 32, 32))
+    once = Row.of(row for row in table)
+    assert (once.params, once.macs, once.activations) == (table.total.params, table.total.macs, table.total.activations)

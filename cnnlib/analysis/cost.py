@@ -87,8 +87,9 @@ class Row:
     operations: list[tuple[int, int]] = field(default_factory=list, repr=False)  # (macs, bytes moved) of each
 
     @classmethod
-    def of(cls, rows: Sequence["Row"], **own):
+    def of(cls, rows: Iterable["Row"], **own):
         """The sum of these rows; `own` are its other attributes."""
+        rows = list(rows)
         sums = {name: sum([getattr(row, name) for row in rows]) for name in SUMMED}
         return cls(**{"name": "", "kind": ""} | own, **sums, operations=[one for row in rows for one in row.operations])
 
