@@ -111,8 +111,11 @@ TIMM = """
     pytest.param(name, marks=[] if i % 10 == 0 else [pytest.mark.slow]) for i, name in enumerate(TIMM)])
 def test_timm_totals_equal_pytorchs_counter(name):
     timm = timm_or_skip()
-    with torch.device("meta"):
-        model = timm.create_model(name).eval()
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name).eval()
+    except (NotImplementedError, RuntimeError):  # it computes with tensors; timm 1.0.3 in more networks than later ones
+        model = timm.create_model(name).eval().to("meta")
     size = model.default_cfg["input_size"]
     table = assert_paths_agree(model, size)
     assert table.total.macs == count_macs(model, size)[0]
