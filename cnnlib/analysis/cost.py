@@ -184,6 +184,7 @@ class Rows(tables.Printed):
         names = self._names()
         return [{name: getattr(row, name) for name in names} for row in self.rows]
 
+
 class StageTable(Rows):
     columns = ("stage", "output_shape", "params", "macs", "activations")
 
