@@ -250,3 +250,10 @@ def test_no_figure_has_smaller_letters_than_it_is_shown_by():
         found = letters.findall(path.read_text(encoding="utf-8"))
         small += [(path.name, number or word) for number, word in found if word or float(number) < 8]
     assert small == []
+
+
+def test_the_themes_line_that_is_replaced_stands_in_the_theme():
+    """Otherwise nothing would be replaced, and a dark page would be light first."""
+    folder = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
+    layout = (folder / "theme" / "pydata_sphinx_theme" / "layout.html").read_text(encoding="utf-8")
+    assert light_pages.THEME.replace('"auto"', '"{{ default_mode }}"') in layout
