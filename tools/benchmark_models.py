@@ -45,8 +45,8 @@ def make_pair(name: str, device: str) -> tuple[nn.Module, nn.Module]:
         theirs = timm.create_model(twin).to(device)
     else:
         theirs = torchvision.models.get_model(twin).to(device)
-    pairs = zip(theirs.state_dict().items(), ours.state_dict().values(), strict=True)
-    theirs.load_state_dict({key: tensor.view_as(other) for (key, other), tensor in pairs})
+    pairs = zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True)
+    ours.load_state_dict({key: tensor.view_as(own) for (key, own), tensor in pairs})
     return ours, theirs
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="runs of each network (default: 100 on a GPU, 20 on a CPU)")
     parser.add_argument("--cpu-time", action="store_true",
                         help="measure processor time instead of time: for a CPU that has other work too")
-    parser.add_argument("--size", type=int, default=224, help="pixels of an image's side")
+    parser.add_argument("--size", type=int, help="pixels of an image's side (default: what each network was published for)")
     parser.add_argument("--least", type=float, default=0.97, help="the least median ratio")
     parser.add_argument("--out", type=Path, help="a file for the results, as JSON")
     arguments = parser.parse_args()
@@ -125,27 +125,28 @@ def main() -> None:
     machine = hardware(torch.device(device))["name"] + ("" if on_gpu else f", {torch.get_num_threads()} threads")
     measured = "processor time" if arguments.cpu_time else "time"
     print(f"{machine}, torch {torch.__version__}, torchvision {torchvision.__version__}, float32, "
-          f"batch {batch}, {arguments.size}x{arguments.size}, {repeats} runs of each, {measured}")
-    print(f"{'network':20} {'work':14} {'ours':>10} {'twin':>10} {'ratio':>7}  quartiles")
+          f"batch {batch}, {repeats} runs of each, {measured}")
+    print(f"{'network':20} {'size':4} {'work':14} {'ours':>10} {'twin':>10} {'ratio':>7}  quartiles")
 
     rows = []
     for name in arguments.names:
         ours, theirs = make_pair(name, device)
-        images = torch.randn(batch, 3, arguments.size, arguments.size, device=device)
+        size = arguments.size or find_variant(name).input_size[-1]
+        images = torch.randn(batch, 3, size, size, device=device)
         labels = torch.randint(1000, (batch,), device=device)
         for work in (forward, training_step):
-            row = {"network": name, "work": work.__name__.replace("_", " ")}
+            row = {"network": name, "size": size, "work": work.__name__.replace("_", " ")}
             row |= compare(work(ours, images, labels), work(theirs, images, labels),
                            device=device, repeats=repeats, clock=clock)
             rows.append(row)
             low, high = row["quartiles"]
-            print(f"{name:20} {row['work']:14} {1e3 * row['ours']:7.1f} ms {1e3 * row['twin']:7.1f} ms "
+            print(f"{name:20} {size:4} {row['work']:14} {1e3 * row['ours']:7.1f} ms {1e3 * row['twin']:7.1f} ms "
                   f"{row['ratio']:7.3f}  {low:.3f} to {high:.3f}", flush=True)
         del ours, theirs
     if arguments.out:
         write_record(arguments.out, {
             "description": f"Medians of {measured} in seconds, networks of this package and their torchvision twins in turns",
-            "batch_size": batch, "size": arguments.size, "repeats": repeats, "precision": "float32", "rows": rows,
+            "batch_size": batch, "repeats": repeats, "precision": "float32", "rows": rows,
             "hardware": hardware(torch.device(device)), "torchvision": torchvision.__version__,
         })
     slow = [f"{row['network']} ({row['work']})" for row in rows if row["ratio"] < arguments.least]

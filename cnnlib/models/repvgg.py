@@ -53,11 +53,11 @@ class RepBlock(nn.Module):
         first, *copies = self.kernels
         out = first(x)
         for kernel in copies:
-            out = out + kernel(x)
+            out += kernel(x)
         if self.pointwise is not None:
-            out = out + self.pointwise(x)
+            out += self.pointwise(x)
         if self.identity is not None:
-            out = out + self.identity(x)
+            out += self.identity(x)
         return self.activation(self.excite(out))
 
     @torch.no_grad()
