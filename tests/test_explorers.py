@@ -459,6 +459,9 @@ def test_layers_and_units_by_touch_and_by_arrow_keys(live):
     for key, node in (("ArrowRight", 4), ("Home", 0), ("ArrowLeft", 0), ("End", cards.count() - 1)):
         page.keyboard.press(key)
         page.wait_for_function("(i) => document.activeElement.dataset.node === i && document.activeElement.ariaPressed === 'true'", arg=str(node))
+    page.wait_for_function(status, arg="), unit")
+    number, name = re.search(r", channel (\d) \((\w+)\), unit", page.get_by_role("status").inner_text()).groups()
+    assert name == follow.CIFAR10[int(number)]  # the last layer's channels are the classes
 
 
 def test_opened_as_a_file_it_says_what_is_missing(browser, tmp_path):

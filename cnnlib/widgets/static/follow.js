@@ -124,6 +124,8 @@ function render({ model, el }) {
   const side = (axis) => graph?.nodes[node()].shape[axis] ?? 1;
   const unit = () => [2, 3].map((axis) => Math.min(get("unit")[axis - 2], side(axis) - 1));
   const channel = () => Math.min(get("channel"), limits.channel()[1]);
+  // The last layer has one channel a class.
+  const channelName = () => `channel ${channel()}${node() === graph.nodes.length - 1 ? ` (${graph.classes[channel()]})` : ""}`;
   const element = () => (channel() * side(2) + unit()[0]) * side(3) + unit()[1];
 
   let timer = null;
@@ -433,7 +435,7 @@ function render({ model, el }) {
     const [[top, bottom], [left, right]] = shown.field;
     status.classList.remove("cx-wrong");
     status.textContent = `${graph.classes[target()]} ${percent(answer[target()])}${whole_ ? ` instead of ${percent(whole_[target()])}, with ${plural(silent.length, "part")} switched off` : ""}. `
-      + `${nameOf(one)}, channel ${channel()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}.`;
+      + `${nameOf(one)}, ${channelName()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}.`;
     drawScene();
   }
 
