@@ -7,6 +7,11 @@ const COLOURS = Uint32Array.from({ length: 511 }, (_, i) => {
   const [r, g, b] = (i < 255 ? [213, 94, 0] : [0, 114, 178]).map((colour) => Math.round(255 + ((colour - 255) * Math.abs(i - 255)) / 255));
   return (255 << 24) | (b << 16) | (g << 8) | r;
 });
+const SHADES = { // what the brightness over the picture means
+  "nothing": () => "",
+  "Grad-CAM": (name) => `; bright where the last maps speak for \u201c${name}\u201d`,
+  "occlusion": (name) => `; bright where covering a patch takes most from \u201c${name}\u201d`,
+};
 const TERMS = 3; // channels of a sum that are written out, those that matter most
 const NAMES = { conv: "convolution", linear: "fully connected", maxpool: "max pooling", avgpool: "average pooling", adaptive: "average pooling",
   affine: "batch norm", cat: "concatenation", mean: "mean", norm: "length (root of the sum of squares)", lrn: "local response norm", layer_norm: "layer norm", permute: "reordering",
@@ -151,6 +156,7 @@ function render({ model, el }) {
   const canvas = (label, more) => html("canvas", { role: "img", "aria-label": label, ...more });
   const dragged = { pointerdown: pick, pointermove: (event) => event.buttons && pick(event) };
   const scene = canvas("The photograph", dragged);
+  const sceneCaption = html("figcaption", {});
   const map = canvas("One map", dragged);
   const mosaic = canvas("All maps of the layer", { click(event) {
     const box = mosaic.getBoundingClientRect();
@@ -216,6 +222,7 @@ function render({ model, el }) {
       shade.getContext("2d").putImageData(image, 0, 0);
       pen.drawImage(shade, 0, 0, wide, wide);
     }
+    sceneCaption.textContent = `The picture, and what the unit sees of it${overlay && graph ? SHADES[get("overlay")](graph.classes[target()]) : ""}`;
     if (!graph || !shown.field) return;
     const [, , H, W] = graph.nodes[0].shape;
     const [[top, bottom], [left, right]] = shown.field;
@@ -340,7 +347,7 @@ function render({ model, el }) {
   const title = html("h4", {});
   const range = html("span", {});
   detail.append(html("div", { class: "cx-two" },
-    html("figure", {}, scene, html("figcaption", {}, "The picture, and what the unit sees of it"), view), answers),
+    html("figure", {}, scene, sceneCaption, view), answers),
   html("div", { class: "cx-layer" }, title, sources, html("div", { class: "cx-maps" },
     html("figure", {}, mosaic, html("figcaption", {}, "All maps: press one. White is zero, blue above it, orange below; each map by itself")), html("figure", {}, map, html("figcaption", {}, range)), inputs)),
   html("div", { class: "cx-controls" }, numbers, slide), switches, sum);
@@ -404,7 +411,7 @@ function render({ model, el }) {
     });
     paint(mosaic, values, Math.min(C, MOST_MAPS), H, W);
     const own = values.subarray(channel() * H * W, (channel() + 1) * H * W);
-    range.textContent = `This map, from ${text(own.reduce((a, b) => Math.min(a, b)))} to ${text(own.reduce((a, b) => Math.max(a, b)))}: press a unit`;
+    range.textContent = own.length === 1 ? `This map is one unit: ${text(own[0])}` : `This map, from ${text(own.reduce((a, b) => Math.min(a, b)))} to ${text(own.reduce((a, b) => Math.max(a, b)))}: press a unit`;
     paintMarked(map, own, H, W, 256, [...unit(), 1, 1]);
     map.setAttribute("aria-label", `Channel ${channel()} of ${nameOf(one)}, ${H} by ${W} units`);
     sources.replaceChildren(...(one.from.length ? [html("span", {}, "Reads")] : []), ...one.from.map((from, i) =>
@@ -480,7 +487,8 @@ function render({ model, el }) {
         .map((term) => html("td", { class: term.at < 0 && "cx-outside" }, html("span", {}, text(term.value)), html("small", {}, `\u00d7 ${text(term.weight)}`))))))),
     drawPart(one, group, shown.parts[i])));
     return [html("p", {}, told.kernel ? `What made it: values of ${fromName(only)} times weights, ${plural(told.terms.length, "term")}, the ${written.length > 1 ? `${written.length} channels that matter most` : "channel"} written out:`
-      : written.map((group) => `${text(group.terms[0].value)} \u00d7 ${text(group.terms[0].weight)}`).join(" + ") + (rest.length ? " + \u2026" : "")),
+      : written.map(({ terms: [term] }) => (one.kind === "add" && one.from.length > 1 ? `${text(term.value)} (${pathName(one, one.from.indexOf(term.from))})`
+        : `${text(term.value)} \u00d7 ${text(term.weight)}`)).join(" + ") + (rest.length ? " + \u2026" : "")),
     tables && html("div", { class: "cx-kernels", tabindex: 0, role: "region", "aria-label": "Values times weights" }, tables), line].filter(Boolean);
   }
 
