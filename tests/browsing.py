@@ -35,7 +35,7 @@ class Watched:
 
     def __init__(self, browser, address, theme="light", width=1280):
         self.problems = []
-        self._address = address
+        self.address = address
         self._leaving, self._pending, self._left = False, set(), set()
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
         self.page.set_default_timeout(PATIENCE)
@@ -53,7 +53,7 @@ class Watched:
 
     def _begins(self, request):
         self._pending.add(request)
-        if not request.url.startswith((self._address, "data:", "blob:")):
+        if not request.url.startswith((self.address, "data:", "blob:")):
             self._note(f"another host: {request.url}")
 
     def _fails(self, request):

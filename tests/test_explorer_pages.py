@@ -169,8 +169,11 @@ def test_stack_designer_by_keyboard_and_mouse(show):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_explorers_are_accessible_narrow_follow_the_theme_and_clean_up(show, name):
+    page = show(EXAMPLES[name](), "dark", NARROW)
     for theme, width in (("dark", NARROW), ("light", 1280)):
-        page = show(EXAMPLES[name](), theme, width)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
+        page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         # Everything that takes a click can be reached and is at least as large as text.
         assert page.locator(".cx :is(button, select, input):visible").count() >= 3
