@@ -8,6 +8,7 @@ that still have one page, a family's has all sections, another has fewer. An app
 its own.
 """
 
+import argparse
 import ast
 import re
 import sys
@@ -383,16 +384,22 @@ def breaches(path: Path) -> list[str]:
     return [sentence for rule in RULES for sentence in rule(chapter)]
 
 
-def main(paths: list[str]) -> int:
-    if "--measures" in paths:
-        for path in (Path(name) for name in paths if name != "--measures"):
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="+", type=Path, metavar="CHAPTER", help="notebooks, as committed")
+    parser.add_argument("--measures", action="store_true", help="print words, cells, screens and so on instead")
+    options = parser.parse_args()
+    if missing := [str(path) for path in options.chapters if not path.is_file()]:
+        parser.error(f"no such file: {', '.join(missing)}")
+    if options.measures:
+        for path in options.chapters:
             if Chapter(path).is_short:
                 print(path.stem, *(f"{what} {value:g}" for what, value in Chapter(path).measures().items()), sep="; ")
         return 0
-    found = [f"{path}: {sentence}" for path in paths for sentence in breaches(Path(path))]
-    print("\n".join(found) or f"{len(paths)} chapters, no breach of the chapter rules")
+    found = [f"{path}: {sentence}" for path in options.chapters for sentence in breaches(path)]
+    print("\n".join(found) or f"{len(options.chapters)} chapters, no breach of the chapter rules")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
