@@ -268,7 +268,8 @@ def test_every_network_says_what_its_rounded_weights_cost():
         assert f"{found['same_answer']:.1f}% of {found['images']:,} pictures" in said and (" 8 bits" in said) == (name == "efficientnet_lite0")
 
 
-@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "googlenet_cifar", "densenet_cifar"])
+@pytest.mark.parametrize("network", ["zfnet_cifar", "vgg11_animals", "alexnet_cifar", "plain20", "resnet20", "googlenet_cifar", "densenet_cifar",
+                                     "mobilenet_v2_cifar", "seresnet20"])
 def test_a_dropped_photograph_gives_pytorchs_probabilities(live, tmp_path, network):
     page = live(FollowPhotograph(network))
     image = Image.open(follow.book_file("images/coffee.jpg")).convert("RGB").resize((150, 150))

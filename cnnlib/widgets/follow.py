@@ -60,6 +60,9 @@ NETWORKS: dict[str, tuple[str, Callable]] = {
     "googlenet_cifar": ("GoogLeNet for small images, trained on CIFAR-10",
                         lambda: _committed("googlenet_cifar", "googlenet_cifar", auxiliary=False)),
     "densenet_cifar": ("DenseNet for small images, trained on CIFAR-10", lambda: _committed("densenet_cifar", "densenet_cifar")),
+    "mobilenet_v2_cifar": ("MobileNetV2 for small images, trained on CIFAR-10",
+                           lambda: _committed("mobilenet_v2_cifar", "mobilenet_v2_cifar", stem_stride=2)),
+    "seresnet20": ("ResNet-20 with squeeze-and-excitation, trained on CIFAR-10", lambda: _committed("seresnet20_cifar", "seresnet20")),
     "efficientnet_lite0": ("EfficientNet-Lite0, trained on ImageNet: 1,000 classes", _efficientnet_lite0),
 }
 # Name -> what it shows, for a screen reader; authors and licences stand in data/README.md.

@@ -394,6 +394,10 @@ function render({ model, el }) {
       const [first, end] = [i, i + 1].map((count) => one.from.slice(0, count).reduce((sum, from) => sum + graph.nodes[from].shape[1], 0));
       return `input ${i + 1} (channels ${first} to ${end - 1})`;
     }
+    if (one.kind === "mul" && one.from.length === 2) {
+      const small = (id) => graph.nodes[id].shape.slice(2).every((side) => side === 1);
+      if (small(one.from[0]) !== small(one.from[1])) return small(one.from[i]) ? "the gates" : "the maps";
+    }
     if (one.kind !== "add") return `input ${i + 1}`;
     const shortcut = one.from.indexOf(Math.min(...one.from));
     return i === shortcut ? "the shortcut x" : "the branch F(x)";
