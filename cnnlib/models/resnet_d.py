@@ -3,9 +3,10 @@ gates.
 
 The residual equation stays, y = relu(F(x) + shortcut(x)). In ResNet a shortcut that halves the map is a 1x1
 convolution of stride 2, which looks at one pixel in four; here an average over 2x2 comes first. The 7x7 of the stem
-becomes three 3x3. Two further changes are rows of the table: a low-pass filter before every stride, so that a shift
-of the image by a pixel does not change what is sampled (Zhang); and efficient channel attention, a gate like
-squeeze-and-excitation's that looks at the k neighbours of a channel with k weights in all (Wang et al.).
+becomes three 3x3. Two further changes are rows of the table: a low-pass filter before the strides of pooling and
+branches, so that a shift of the image by a pixel changes less of what is sampled (Zhang); and efficient channel
+attention, a gate like squeeze-and-excitation's that looks at the k neighbours of a channel with k weights in all (Wang
+et al.).
 
 - He, Zhang, Zhang, Zhang, Xie, Li. Bag of Tricks for Image Classification with Convolutional Neural Networks. CVPR
   2019, arXiv:1812.01187 (ResNet-D, and branches that start at zero).
@@ -102,7 +103,7 @@ class ResNetD(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
     `depths` and `widths` are blocks and channels of the stages. `stem` is "imagenet" (to a quarter of the size) or
-    "cifar" (full size). `blur` puts a `BlurPool` before every stride, but not in shortcuts, which average already;
+    "cifar" (full size). `blur` puts a `BlurPool` before the strides of pooling and branches; shortcuts average already;
     `attention` ends each branch with `EfficientChannelAttention`. `drop_path_rate` grows linearly over the blocks,
     from 0. Raises `ValueError` for options that do not exist, and if depths and widths do not name equally many
     stages.
@@ -169,8 +170,8 @@ VARIANTS = (
     Variant("resnet34d", "34 layers of basic blocks", BASIC, twin="timm.resnet34d"),
     Variant("resnet50d", "50 layers of bottlenecks", twin="timm.resnet50d"),
     Variant("resnet101d", "101 layers of bottlenecks", {"depths": (3, 4, 23, 3)}, twin="timm.resnet101d"),
-    Variant("resnetblur50d", "ResNet-50-D with a binomial filter before every stride", {"blur": True},
-            twin="timm.resnetblur50d", cite="zhang2019shift", year=2019),
+    Variant("resnetblur50d", "ResNet-50-D with a binomial filter before the strides of pooling and branches",
+            {"blur": True}, twin="timm.resnetblur50d", cite="zhang2019shift", year=2019),
     Variant("ecaresnet50d", "ResNet-50-D with efficient channel attention", {"attention": True},
             twin="timm.ecaresnet50d", **ECA),
     Variant("resnet_d_cifar", "small-image form: basic blocks of 16 to 128 channels",

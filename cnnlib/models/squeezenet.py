@@ -11,8 +11,8 @@ fully connected layer: the last convolution has one map per class, and its mean 
 
 - All: pooling takes a last, partial window, as the Caffe original does; CONV1 has no padding, so that 224x224 images
   give maps of 109, 54, 27 and 13, where the paper's table counts 111, 55, 27 and 13.
-- `squeezenet1_1`: the authors' later release, 2.4 times cheaper: 64 first filters of 3x3, and pooling after Fire 3
-  and 5.
+- `squeezenet1_1`: the authors' later release, 2.3 times cheaper (its README says 2.4): 64 first filters of 3x3, and
+  pooling after Fire 3 and 5.
 - `squeezenet_cifar`: six Fire modules on 32x32 images, whose size CONV1 keeps and no pooling follows; batch
   normalization after every convolution but CONV10; no ReLU after CONV10, which at usual step sizes sets all scores to
   zero for good; no dropout.
