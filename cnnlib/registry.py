@@ -81,10 +81,10 @@ def create_model(name: str, *, weights: str | None = None, **overrides) -> nn.Mo
     """Build a network by name, in training mode: freshly initialized, or with published `weights`.
 
     `overrides` replace or add keyword arguments of the network, most often `num_classes` and `in_channels`.
-    `weights` names a file that torchvision publishes; `describe(name).weights` lists them with accuracy and
-    preprocessing. Raises `ValueError` for an unknown name (with the nearest ones), for an argument that the network
-    lacks and for weights that do not exist or do not fit; `FileNotFoundError` if they cannot be downloaded, which
-    tells where to put the file by hand.
+    `weights` names published ones, most of them files of torchvision's, some in a Python package of their own;
+    `describe(name).weights` lists them with accuracy and preprocessing. Raises `ValueError` for an unknown name (with
+    the nearest ones), for an argument that the network lacks and for weights that do not exist or do not fit;
+    `FileNotFoundError` if they cannot be downloaded, which tells where to put the file by hand.
 
         model = create_model("alexnet", num_classes=10)
         model = create_model("resnet50", weights="IMAGENET1K_V2").eval()

@@ -25,7 +25,7 @@ Every recorded training of our own is listed here, with what it cost and what it
 stands here as *planned*, written down before anybody has carried it out.
 
 A verdict says *clear* where an interval or every seed leaves out the opposite, *may be* where the runs lean to one side, and *not shown* where they do not carry the claim, whatever papers say. Core-hours are hours of one processor core;
-those of plans, in brackets, are estimates. Plans stand in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it does it, on a GPU with the plans' larger budgets.
+those of plans, in brackets, are estimates. What is *done* has ended as its plan says; what is *recorded* was measured by a program in `tools/experiments`, and where that has not ended, the verdict says so. Plans stand in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it does it, on a GPU with the plans' larger budgets.
 
 ## At a glance
 
@@ -37,7 +37,8 @@ ELSEWHERE = "For the pages themselves"
 
 @dataclass(frozen=True)
 class Facts:
-    """What records and plan say of one experiment; a count that does not apply is None. `networks` differ in name or arguments."""
+    """What records and plan say of one experiment; a count that does not apply is None, as `planned` where a program of
+    its own made the record. `networks` differ in name or arguments."""
 
     description: str
     runs: int | None
@@ -49,10 +50,10 @@ class Facts:
 
     @property
     def state(self) -> str:
-        if self.runs is None:
-            return "done"
         if self.runs == 0:
             return "planned"
+        if self.planned is None:
+            return "recorded"
         return "done" if self.runs == self.planned else f"{self.runs} of {self.planned} runs"
 
 
@@ -96,7 +97,7 @@ def facts(name: str, plan: Plan | None) -> Facts:
     runs = {key: run for key, run in runs.items() if isinstance(run, Mapping)} if isinstance(runs, Mapping) else {}
     recipes = [run["recipe"] for run in runs.values() if "recipe" in run]
     epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else str(record.get("recipe", {}).get("epochs", ""))
-    return Facts(plan.description if plan else record.get("description", ""), len(runs) or None, len(plan.recipes) if plan else len(runs),
+    return Facts(plan.description if plan else record.get("description", ""), len(runs) or None, len(plan.recipes) if plan else None,
                  different(recipes) or None, epochs, seeds(runs, recipes) if runs else None, sum(map(hours, runs.values())))
 
 
@@ -118,7 +119,7 @@ def entry(verdict: Mapping[str, str], found: Facts) -> str:
     """What is compared, the verdict, its published counterpart, and where it stands."""
     spent = cost(verdict, found)
     parts = [found.state, *counted(found.networks, "network"),
-             *(counted(found.planned, "run") if found.state == "planned" else counted(found.runs, "run") if found.state == "done" else []),
+             *(counted(found.planned, "run") if found.state == "planned" else counted(found.runs, "run") if found.state in ("done", "recorded") else []),
              *([f"{found.epochs} epoch{'s' * (found.epochs != '1')}"] if found.epochs else []), *counted(found.seeds, "seed"),
              *([f"{'about ' * (spent[0] == '(')}{spent.strip('()')} core-hours"] if spent else [])]
     what = found.description.rstrip(" .")
