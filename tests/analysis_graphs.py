@@ -149,6 +149,10 @@ class _EveryPath(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and result.shape[-1] == 1:
             return result.detach()
+        if func is F.scaled_dot_product_attention:
+            return result.detach()
+        if func is torch.linalg.vector_norm and result.shape[1:3] == (1, 1):  # of whole maps, channels last
+            return result.detach()
         if func in (Tensor.mean, torch.mean, Tensor.amax) and result.dim() and args[0].dim() == 4:
             if result.shape[-1] in (1, args[0].shape[1]):
                 return result.detach()
@@ -181,7 +185,7 @@ def make_positive(model: nn.Module) -> nn.Module:
         if tensor.dim() > 1:
             tensor.fill_(1 / tensor[0].numel())
         else:
-            tensor.fill_(1.0 if name.endswith(("weight", "running_var")) else 0.0)
+            tensor.fill_(0.0 if name.endswith(("bias", "running_mean", "beta")) else 1.0)
     return model
 
 

@@ -66,16 +66,12 @@ def load(name: str) -> tuple[nn.Module, tuple[int, ...] | None]:
             from cnnlib.vision import torchvision
         if where == "torchvision":
             return on_meta(lambda: torchvision.models.get_model(what, weights=None)), None
-        library = importlib.import_module(where)
-    except ImportError as error:
+        make = importlib.import_module(where)
+        if where == "timm":
+            model = on_meta(lambda: make.create_model(what))
+            return model, getattr(model, "default_cfg", {}).get("input_size")
+    except (ImportError, RuntimeError) as error:
         raise ValueError(f"{name}: {error}") from None
-    if where == "timm":
-        try:
-            model = on_meta(lambda: library.create_model(what))
-        except RuntimeError as error:
-            raise ValueError(f"{name}: {error}") from None
-        return model, getattr(model, "default_cfg", {}).get("input_size")
-    make = library
     for part in what.split("."):
         if not hasattr(make, part):
             raise ValueError(f"{name}: {where} has no {what!r}")

@@ -21,27 +21,15 @@ def _is_plain(tensor) -> bool:
     return type(tensor) is Tensor and tensor.is_meta and tensor.is_contiguous()
 
 
-_META = torch.device("meta")
-
-
-def _emit(tracer, op, args, inputs, shape, dtype):
-    out = torch.empty(shape, dtype=dtype, device=_META)
-    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, dtype)),))
+def _computed(tracer, op, args, inputs, shape):
+    """The result of an operation in new memory, recorded."""
+    out = torch.empty(shape, dtype=inputs[0].dtype, device="meta")
+    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, inputs[0].dtype)),))
     return out
 
 
-def _emit_like(tracer, op, args, inputs, x):
-    """A result in the shape and memory order of the tensor `x`."""
-    shape = tracer.value(x).shape
-    if x.is_contiguous():
-        return _emit(tracer, op, args, inputs, shape, x.dtype)
-    out = torch.empty_like(x)  # slower
-    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, x.dtype)),))
-    return out
-
-
-def _write(tracer, op, args, inputs, x):
-    """The tensor `x`, written in place."""
+def _written(tracer, op, args, inputs, x):
+    """The tensor `x`, into which an operation wrote, recorded."""
     node = tracer.record(op, args, inputs, ())
     node.outputs = (tracer.overwrite(x),)
     return x
@@ -52,17 +40,16 @@ def _convolution(n):
         if not _is_plain(input) or input.dim() != n + 2 or isinstance(padding, str):
             return NotImplemented
         x, w = tracer.value(input), tracer.value(weight)
-        stride, padding, dilation = ops.lengths(stride, n), ops.lengths(padding, n), ops.lengths(dilation, n)
+        stride, padding, dilation = (ops.lengths(one, n) for one in (stride, padding, dilation))
         if x.dtype != w.dtype or x.shape[1] != w.shape[1] * groups or len(w.shape) != n + 2:
             return NotImplemented
-        out = [(length + 2 * p - d * (k - 1) - 1) // s + 1
-               for length, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation)]
+        out = list(map(ops.windows_along, x.shape[2:], w.shape[2:], stride, padding, dilation))
         if min(out) < 1:
             return NotImplemented
         b = None if bias is None else tracer.value(bias)
         args = (x, w, b, stride, padding, dilation, False, (0,) * n, groups)
         inputs = (x, w) if b is None else (x, w, b)
-        return _emit(tracer, "convolution", args, inputs, (x.shape[0], w.shape[0], *out), x.dtype)
+        return _computed(tracer, "convolution", args, inputs, (x.shape[0], w.shape[0], *out))
 
     return rule
 
@@ -75,7 +62,7 @@ def _linear(tracer, input, weight, bias=None):
         return NotImplemented
     b = None if bias is None else tracer.value(bias)
     inputs = (x, w) if b is None else (x, w, b)
-    return _emit(tracer, "linear", (x, w, b), inputs, (*x.shape[:-1], w.shape[0]), x.dtype)
+    return _computed(tracer, "linear", (x, w, b), inputs, (*x.shape[:-1], w.shape[0]))
 
 
 def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1,
@@ -91,7 +78,7 @@ def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None
     if any([value.shape != (channels,) for value in present]):
         return NotImplemented
     args = (x, *state, training, momentum, eps)
-    return _emit(tracer, "native_batch_norm", args, (x, *present), x.shape, x.dtype)
+    return _computed(tracer, "native_batch_norm", args, (x, *present), x.shape)
 
 
 def _activation(op):
@@ -100,7 +87,9 @@ def _activation(op):
             return NotImplemented
         input = tracer.on_meta(input) if inplace else input
         x = tracer.value(input)
-        return _write(tracer, op + "_", (x,), (x,), input) if inplace else _emit_like(tracer, op, (x,), (x,), input)
+        if inplace:
+            return _written(tracer, op + "_", (x,), (x,), input)
+        return _computed(tracer, op, (x,), (x,), x.shape) if input.is_contiguous() else NotImplemented
 
     return rule
 
@@ -117,61 +106,41 @@ def _binary(op, inplace=False):
         if type(input) is not Tensor or not input.is_meta:
             return NotImplemented
         x = tracer.value(input)
-        like = input
-        if type(other) is Tensor or isinstance(other, nn.Parameter):
+        shape, y, inputs, is_plain = x.shape, other, (x,), input.is_contiguous()
+        if type(other) in (Tensor, nn.Parameter):
             y = tracer.value(other)
-            inputs = (x, y)
+            shape, inputs, is_plain = _broadcast(x.shape, y.shape), (x, y), is_plain and other.is_contiguous()
             if x.dtype != y.dtype:
                 return NotImplemented
-            if x.shape != y.shape:
-                if not inplace and type(other) is Tensor and other.is_meta and _broadcasts(y.shape, x.shape):
-                    like = other  # such as a gate times a map
-                if inplace or not _broadcasts(like.shape, x.shape) or not _broadcasts(like.shape, y.shape):
-                    return NotImplemented
-        elif x.dtype.is_floating_point and isinstance(other, (int, float)) or (
+        elif not (x.dtype.is_floating_point and isinstance(other, (int, float))) and not (
                 x.dtype is torch.int64 and type(other) is int):
-            y, inputs = other, (x,)
-        else:
             return NotImplemented
-        return _write(tracer, op, (x, y), inputs, input) if inplace else _emit_like(tracer, op, (x, y), inputs, like)
+        if inplace:
+            return _written(tracer, op, (x, y), inputs, input) if shape == x.shape else NotImplemented
+        return _computed(tracer, op, (x, y), inputs, shape) if shape is not None and is_plain else NotImplemented
 
     return rule
 
 
-def _broadcasts(shape, other) -> bool:
-    """Whether `other` spreads to `shape` without changing it."""
-    return len(other) <= len(shape) and all(b in (1, a) for a, b in zip(shape[::-1], other[::-1]))
+def _broadcast(a, b):
+    """The shape to which two shapes spread, None if they do not fit."""
+    rank = max(len(a), len(b))
+    pairs = list(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b))
+    return tuple([max(pair) for pair in pairs]) if all([x == y or 1 in (x, y) for x, y in pairs]) else None
 
 
 def _cat(tracer, tensors, dim=0):
-    if type(tensors) not in (list, tuple) or not all(map(_is_plain, tensors)):
+    if type(tensors) not in (list, tuple) or not tensors or not all(map(_is_plain, tensors)) or type(dim) is not int:
         return NotImplemented
     values = tuple(map(tracer.value, tensors))
-    first = values[0]
-    rank = len(first.shape)
-    if not isinstance(dim, int) or not -rank <= dim < rank:
+    shape = list(values[0].shape)
+    if not -len(shape) <= dim < len(shape):
         return NotImplemented
-    dim %= rank
-    shape = list(first.shape)
-    for value in values[1:]:
-        if len(value.shape) != rank or value.dtype != first.dtype:
-            return NotImplemented
-        if value.shape[:dim] != first.shape[:dim] or value.shape[dim + 1:] != first.shape[dim + 1:]:
-            return NotImplemented
-        shape[dim] += value.shape[dim]
-    return _emit(tracer, "cat", (values, dim), values, tuple(shape), first.dtype)
-
-
-def _adaptive_avg_pool2d(tracer, input, output_size):
-    if not _is_plain(input) or input.dim() != 4:
+    dim %= len(shape)
+    if len({(value.dtype, len(value.shape), value.shape[:dim], value.shape[dim + 1:]) for value in values}) > 1:
         return NotImplemented
-    size = ops.lengths(output_size, 2)
-    if any(not isinstance(length, int) or length < 1 for length in size):
-        return NotImplemented
-    x = tracer.value(input)
-    if size == (1, 1):
-        return _emit(tracer, "mean", (x, (-1, -2), True), (x,), (*x.shape[:2], 1, 1), x.dtype)
-    return _emit(tracer, "_adaptive_avg_pool2d", (x, size), (x,), (*x.shape[:2], *size), x.dtype)
+    shape[dim] = sum([value.shape[dim] for value in values])
+    return _computed(tracer, "cat", (values, dim), values, tuple(shape))
 
 
 def _with_names(rules):
@@ -188,7 +157,7 @@ RULES = _with_names({
     F.silu: _activation("silu"),
     F.sigmoid: _unary("sigmoid"), torch.sigmoid: _unary("sigmoid"), Tensor.sigmoid: _unary("sigmoid"),
     torch.tanh: _unary("tanh"), Tensor.tanh: _unary("tanh"),
-    F.adaptive_avg_pool2d: _adaptive_avg_pool2d, torch.cat: _cat,
+    torch.cat: _cat,
     Tensor.add: _binary("add"), Tensor.__add__: _binary("add"), torch.add: _binary("add"),
     Tensor.mul: _binary("mul"), Tensor.__mul__: _binary("mul"), torch.mul: _binary("mul"),
     Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),

@@ -117,7 +117,7 @@ class Row:
 SUMMED = ("params", "trainable", "macs", "other", "activations", "activation_bytes", "bytes_moved", "backward")
 
 
-class Rows(tables.Printed):
+class Rows(tables.Printed, Sequence):
     """A sequence of rows that prints as a table: for a terminal, as HTML, as Markdown, as CSV, as a data frame.
 
     A column is an attribute of the rows, or such a name with "%" behind it for the share of the total.
@@ -138,9 +138,6 @@ class Rows(tables.Printed):
     def __len__(self):
         return len(self.rows)
 
-    def __iter__(self):
-        return iter(self.rows)
-
     def __getitem__(self, index):
         return self.rows[index]
 
@@ -148,27 +145,25 @@ class Rows(tables.Printed):
         """The same table with these columns in this order; `short` writes numbers as 25.6M.
 
         Raises `ValueError` for a column that its rows do not have."""
-        allowed = [name for name in dir(self.rows[0]) if not name.startswith("_")] if self.rows else list(columns)
         for column in columns:
-            if column.removesuffix("%") not in allowed:
+            if self.rows and not hasattr(self.rows[0], column.removesuffix("%")):
                 raise ValueError(f"no column {column!r}; there are {', '.join(self._names())}, and these with % behind them")
         table = copy.copy(self)
         table.columns, table.short = columns or self.columns, short
         return table
 
-    def _cell(self, row, column: str, write: Callable = tables.full) -> str:
+    def _cell(self, row, column: str) -> str:
         if column.endswith("%"):
             part, whole = (getattr(one, column[:-1], 0) for one in (row, self.total))
             return f"{100 * part / whole:.1f}%" if whole else "0.0%"
         value = getattr(row, column, "")
-        return tables.short(value) if self.short and isinstance(value, (int, float)) else write(value)
+        return tables.short(value) if self.short and isinstance(value, (int, float)) else tables.full(value)
 
     def _cells(self) -> dict:
-        total = [self._cell(self.total, column) for column in self.columns]
-        rows = [[self.title_of.get(column, column) for column in self.columns],
-                *([self._cell(row, column) for column in self.columns] for row in self.rows)]
-        return {"rows": rows, "left": [column in self.texts for column in self.columns], "total": ["total", *total[1:]],
-                "note": self.note}
+        head = [self.title_of.get(column, column) for column in self.columns]
+        *rows, total = [[self._cell(row, column) for column in self.columns] for row in (*self.rows, self.total)]
+        left = [column in self.texts for column in self.columns]
+        return {"rows": [head, *rows], "left": left, "total": ["total", *total[1:]], "note": self.note}
 
     def __repr__(self):
         return tables.as_text(**self._cells(), most=self.most_rows)
@@ -255,23 +250,17 @@ class CostTable(Rows):
         Raises `ValueError` for a depth that is negative."""
         if depth is not None and depth < 0:
             raise ValueError(f"depth must be 0 or more, got {depth}")
-        below = {"": {}}  # name -> names of the modules in it
-        rows_of = {"": self.rows}
+        rows_of = {}  # the parts of a module's name -> the rows inside it
         for row in self.rows:
-            parts = row.name.split(".")[:depth] if row.name else []
-            for level in range(len(parts)):
-                name, owner = ".".join(parts[:level + 1]), ".".join(parts[:level])
-                below.setdefault(owner, {})[name] = None
-                rows_of.setdefault(name, []).append(row)
-        parts, left = [], [("", 0)]
-        while left:
-            name, level = left.pop()
-            kind, shape = self.modules.get(name, ("", ()))
-            rows = rows_of[name]
-            if name not in self.modules and rows[0].name == name:
-                kind = rows[0].kind
-            parts.append(Part.of(rows, name=name, kind=kind, output_shape=shape, level=level))
-            left.extend((inner, level + 1) for inner in reversed(below.get(name, {})))
+            path = tuple(row.name.split(".")[:depth]) if row.name else ()
+            for level in range(len(path) + 1):
+                rows_of.setdefault(path[:level], []).append(row)
+        number = {path: i for i, path in enumerate(rows_of)}
+        parts = []
+        for path in sorted(rows_of, key=lambda path: [number[path[:level]] for level in range(len(path) + 1)]):
+            name, rows = ".".join(path), rows_of[path]
+            kind, shape = self.modules.get(name) or (rows[0].kind if rows[0].name == name else "", ())
+            parts.append(Part.of(rows, name=name, kind=kind, output_shape=shape, level=len(path)))
         return Tree(parts, self.total, self.note)
 
     def seconds(self, device: Device) -> float:

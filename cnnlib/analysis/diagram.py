@@ -15,14 +15,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 
 from torch import nn
 
 from .ops import lengths, macs
-from .trace import Call, Step, Trace, trace
+from .trace import Call, Step, Trace, modules_of, trace
+from .watch import unchanged
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 ENDS = ("input", "output")  # kinds of what stands for one of several maps that come from outside, or go there
@@ -150,24 +150,12 @@ def diagram(model: nn.Module, input_size: Sequence[int], *, title: str = "") -> 
 
     Nothing is computed and the model is left as it was. Raises what `cnnlib.analysis.trace.trace` raises.
     """
-    with evaluation(model):
+    modules = modules_of(model)
+    with unchanged(modules):
+        for _, module in modules:
+            module.training = False
         record = trace(model, input_size)
     return _Builder(record, title or type(model).__name__).build()
-
-
-@contextmanager
-def evaluation(model: nn.Module):
-    """`model` in evaluation mode while the context lasts."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}: {model!r:.80}")
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 # From operations to layers

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .watch import outputs_of
+from .watch import outputs_of, unchanged
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,14 @@ class Footprint:
     @property
     def spread(self) -> tuple[float, ...]:
         """The standard deviation along each axis, in pixels."""
-        spreads = []
-        for line, mean in zip(self._lines(), self.centre):
-            spreads.append(math.sqrt(float((line * (torch.arange(len(line)) - mean) ** 2).sum())))
-        return tuple(spreads)
+        return tuple(math.sqrt(float((line * (torch.arange(len(line)) - mean) ** 2).sum()))
+                     for line, mean in zip(self._lines(), self.centre))
 
     @property
     def extent(self) -> tuple[tuple[int, int], ...] | None:
         """First and last pixel along each axis with any gradient; None if there is none."""
-        spans = []
-        for line in self._lines():
-            places = line.nonzero().flatten().tolist()
-            if not places:
-                return None
-            spans.append((places[0], places[-1]))
-        return tuple(spans)
+        places = [line.nonzero().flatten().tolist() for line in self._lines()]
+        return tuple((line[0], line[-1]) for line in places) if self.map.any() else None
 
     def share_within(self, size: Sequence[int]) -> float:
         """The share of the gradient inside a box of `size` pixels around the centre."""
@@ -61,10 +54,7 @@ class Footprint:
         return float(part.sum())
 
     def _lines(self) -> list[Tensor]:
-        axes = range(self.map.dim())
-        if len(axes) == 1:
-            return [self.map]
-        return [self.map.sum([other for other in axes if other != axis]) for axis in axes]
+        return [self.map.movedim(axis, 0).reshape(length, -1).sum(1) for axis, length in enumerate(self.map.shape)]
 
 
 def gradient_footprint(
@@ -106,10 +96,9 @@ def gradient_footprints(
         raise ValueError("a footprint needs values, and the model or the images are on the meta device, where there are none; build the "
                          "model on a device with memory, such as the CPU")
     generators = {layer: torch.Generator().manual_seed(seed) for layer in layers}  # each as if it were alone
-    random_state = torch.get_rng_state()
     totals = {layer: torch.zeros(images.shape[2:], dtype=torch.float64) for layer in layers}
     places = {}
-    try:
+    with unchanged([]):  # and so the random states
         torch.manual_seed(seed)
         for _ in range(max(initializations, 1)):
             network = copy.deepcopy(model).eval().requires_grad_(False)
@@ -120,10 +109,7 @@ def gradient_footprints(
             for layer, place, gradient in _gradients(network, images, generators, unit):
                 totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
                 places[layer] = place
-    finally:
-        torch.set_rng_state(random_state)
-    masses = {layer: total.sum() for layer, total in totals.items()}
-    return {layer: Footprint(total / masses[layer] if masses[layer] > 0 else total, places[layer])
+    return {layer: Footprint(total / total.sum() if total.any() else total, places[layer])
             for layer, total in totals.items()}
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
 import torch
 from torch import Tensor
-
-from .watch import tensors_in
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,6 @@ class Input:
 
 
 InputSize = Sequence[int] | Tensor | Input | Sequence[object] | Mapping[str, object]
-
-
-def check_batch_size(batch_size: int) -> int:
-    """Raises `ValueError` for what is not a positive integer."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    return int(batch_size)
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
@@ -53,31 +45,24 @@ def meta_inputs(input_size: InputSize, batch_size: int, dtype: torch.dtype) -> t
     one positional argument each, a dictionary keyword arguments. Inside, a list, tuple or dictionary is an argument that is
     nested in the same way, and a dictionary's None, bool and str are passed on. Raises `ValueError` for everything else.
     """
-    batch_size = check_batch_size(batch_size)
-    args, kwargs = _arguments(input_size, batch_size, dtype)
-    first = next(tensors_in((args, kwargs)), None)
-    return args, kwargs, None if _is_alone(input_size) else batch_size if first is None or not first.dim() else first.shape[0]
-
-
-def _is_alone(item) -> bool:
-    """Whether the first input is one without a batch."""
-    while isinstance(item, (Mapping, list, tuple)) and item:
-        item = next(iter(item.values() if isinstance(item, Mapping) else item))
-    return isinstance(item, Input) and not item.batched
-
-
-def _arguments(input_size, batch_size: int, dtype: torch.dtype) -> tuple[tuple, dict]:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    batch_size = int(batch_size)
+    batches = []
+    argument = partial(_argument, batch_size=batch_size, dtype=dtype, batches=batches)
+    args, kwargs = (), {}
     if isinstance(input_size, Mapping):
-        return (), _argument(input_size, batch_size, dtype)
-    if isinstance(input_size, (Tensor, Input)):
-        return (_argument(input_size, batch_size, dtype),), {}
-    if not isinstance(input_size, Iterable) or isinstance(input_size, (str, bytes)):
+        kwargs = argument(input_size)
+    elif isinstance(input_size, (Tensor, Input)):
+        args = (argument(input_size),)
+    elif not isinstance(input_size, Iterable) or isinstance(input_size, (str, bytes)):
         raise ValueError(f"input size must be a shape such as (3, 224, 224), a sequence of shapes, or a dictionary of keyword "
                          f"arguments; got {input_size!r}")
-    sizes = list(input_size)
-    if all(isinstance(item, (Integral, float)) for item in sizes):
-        return (_tensor(tuple(sizes), dtype, (batch_size,)),), {}
-    return tuple(_argument(item, batch_size, dtype) for item in sizes), {}
+    else:
+        sizes = tuple(input_size)
+        is_shape = all(isinstance(item, (Integral, float)) for item in sizes)
+        args = tuple(map(argument, [Input(sizes)] if is_shape else sizes))
+    return args, kwargs, batches[0] if batches else batch_size
 
 
 def batch_hint(inputs: Sequence[Tensor]) -> str:
@@ -89,19 +74,22 @@ def batch_hint(inputs: Sequence[Tensor]) -> str:
     return ""
 
 
-def _argument(item, batch_size: int, dtype: torch.dtype):
-    """Meta tensors in the nesting of `item`."""
+def _argument(item, batch_size: int, dtype: torch.dtype, batches: list[int | None]):
+    """Meta tensors in the nesting of `item`; the batch of each, None where it has none, goes into `batches`."""
+    argument = partial(_argument, batch_size=batch_size, dtype=dtype, batches=batches)
     if isinstance(item, Tensor):
+        batches.append(item.shape[0] if item.dim() else batch_size)
         return torch.empty_like(item, device="meta", requires_grad=False)
     if isinstance(item, Input):
+        batches.append(batch_size if item.batched else None)
         return _tensor(item.shape, item.dtype or dtype, (batch_size,) if item.batched else ())
     if isinstance(item, Mapping):
-        return {key: value if value is None or isinstance(value, (bool, str)) else _argument(value, batch_size, dtype)
+        return {key: value if value is None or isinstance(value, (bool, str)) else argument(value)
                 for key, value in item.items()}
     if isinstance(item, (list, tuple)) and item and not any(isinstance(part, (Integral, float, str, bytes)) for part in item):
-        nested = [_argument(part, batch_size, dtype) for part in item]
-        return tuple(nested) if isinstance(item, tuple) else nested
-    return _tensor(item, dtype, (batch_size,))
+        nested = map(argument, item)
+        return tuple(nested) if isinstance(item, tuple) else list(nested)
+    return argument(Input(item))
 
 
 def _tensor(shape, dtype: torch.dtype, batch: tuple[int, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .watch import named_modules, outputs_of, unchanged
+from .watch import outputs_of, unchanged
 
 # ReLU and its smooth relatives: what comes out is positive, or nearly nothing.
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish)
@@ -72,18 +72,13 @@ class RectifiedBothWays(torch.autograd.Function):
 @contextmanager
 def rectifying(model: nn.Module) -> Iterator[int]:
     """Within this context every module of `RECTIFIERS` goes back as `RectifiedBothWays`; yields how many there are."""
-    modules = [(module, module.__dict__.get("forward")) for module in model.modules() if isinstance(module, RECTIFIERS)]
-    try:
-        for module, own in modules:
+    modules = [module for module in model.modules() if isinstance(module, RECTIFIERS)]
+    with unchanged(model.named_modules()):
+        for module in modules:
             activation = copy.copy(module)
             activation.inplace = False
             module.forward = lambda x, activation=activation: RectifiedBothWays.apply(x, activation)
         yield len(modules)
-    finally:
-        for module, own in modules:
-            module.__dict__.pop("forward", None)
-            if own is not None:
-                module.__dict__["forward"] = own
 
 
 def deconvolve(model: nn.Module, layer: str | None, images: Tensor, units: Tensor | None = None) -> Tensor:
@@ -157,7 +152,7 @@ def occlusion_map(model: nn.Module, image: Tensor, *, size: int, stride: int = 1
     across = (torch.arange(image.shape[2]) - columns[:, None]).abs() <= size // 2  # (W', W)
     holes = down[:, None, None, :, None] & across[None, :, None, None, :]  # (H', W', 1, H, W)
     covered = torch.where(holes, torch.as_tensor(fill, dtype=image.dtype), image).flatten(0, 1)
-    with unchanged(named_modules(model), values=True):
+    with unchanged(model.named_modules(), values=True):
         probabilities = torch.cat([model(batch).softmax(1) for batch in covered.split(256)])
     return probabilities.view(len(rows), len(columns), -1)
 

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from . import ops
 from .cost import Row, Rows
 from .inputs import InputSize, batch_hint, meta_inputs, own_dtype
 from .trace import lock, modules_of
-from .watch import AnalysisError, LiveBytes, eager, explained, hooked, mapped, tensors_in, unchanged
+from .watch import AnalysisError, LiveBytes, eager, failure, hooked, mapped, tensors_in, unchanged
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
 COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
@@ -112,9 +111,9 @@ def training_memory(
     device = _check_device(device)
     dtype = own_dtype(model)
     *given, batch = meta_inputs(input_size, batch_size, dtype)
-    rows = {name: Saved(name, type(module).__name__) for name, module in modules}
-    order = {}
-    stack = []
+    saved = {name: Saved(name, type(module).__name__) for name, module in modules}
+    rows = {}  # those of them that save something, in order
+    stack = []  # names of the modules that are running
     hooks = []
     for name, module in modules:
         hooks.append((module.register_forward_pre_hook, lambda module, _, name=name: stack.append(name)))
@@ -124,30 +123,29 @@ def training_memory(
         def stand_in(tensor):
             if tensor.layout is not torch.strided:
                 raise AnalysisError(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+            fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+            return nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
 
         state = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
-        twins = {id(tensor): nn.Parameter(stand_in(tensor), tensor.requires_grad) if isinstance(tensor, nn.Parameter) else
-                 stand_in(tensor) for tensor in state.values()}
+        twins = {id(tensor): stand_in(tensor) for tensor in state.values()}
+        args, kwargs = mapped(stand_in, given)
+        live = LiveBytes(tensors_in((args, kwargs)))
         own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
+        live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
         kept = {}  # storage -> a tensor that keeps it alive while counting
 
         def pack(tensor):
             storage = tensor.untyped_storage()
             if storage._cdata not in own and storage._cdata not in kept:
                 kept[storage._cdata] = storage
-                row = rows[stack[-1] if stack else ""]
-                order[row.name] = row
+                row = saved[stack[-1] if stack else ""]
+                rows[row.name] = row
                 row.saved += storage.nbytes()
                 row.tensors += 1
             return tensor
 
-        args, kwargs = mapped(stand_in, given)
-        live = _LiveStep(tensors_in((args, kwargs)))
-        live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
-        context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
-
         def step(model, *args, **kwargs):
+            context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
             with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
                 result = model(*args, **kwargs)
             outputs = [t for t in tensors_in(result) if t.requires_grad]
@@ -157,43 +155,41 @@ def training_memory(
                 loss = sum(t.sum() for t in outputs)
                 del outputs
                 loss.backward()
-            if any(parameter.grad is not None and id(parameter) not in made for parameter in model.parameters()):
+            known = {id(twin) for twin in twins.values()}
+            if any(parameter.grad is not None and id(parameter) not in known for parameter in model.parameters()):
                 raise AnalysisError("the forward pass makes parameters and uses them; make them in the constructor, or run the network "
                                     "once before")
 
-        made = {id(twin) for twin in twins.values()}
         try:
             with torch.enable_grad(), live:
                 state = {f"model.{name}": twins[id(tensor)] for name, tensor in state.items()}
                 torch.func.functional_call(_Step(model, step), state, args, kwargs)
         except Exception as error:
-            where = f"in module {stack[-1]!r} ({rows[stack[-1]].kind}): " if stack else ""
-            text = str(error) if isinstance(error, AnalysisError) else explained(error, "the step", f" raised {type(error).__name__}: ")
-            raise AnalysisError(where + text + batch_hint(list(tensors_in(given)))) from error
+            where = (stack[-1], saved[stack[-1]].kind) if stack else None
+            told = failure(where, error, "the step", f" raised {type(error).__name__}: ")
+            raise AnalysisError(f"{told}{batch_hint(list(tensors_in(given)))}") from error
 
-    parameters = list(model.parameters())
-    trainable = [p for p in parameters if p.requires_grad]
-    weights = _distinct_bytes(parameters)
-    buffers = _distinct_bytes(model.buffers())
-    gradients = sum(p.numel() * p.element_size() for p in trainable)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    weights, buffers = _bytes(model.parameters()), _bytes(model.buffers())
+    gradients = _bytes(trainable)
     optimizer_state = OPTIMIZER_STATES[optimizer] * gradients + 4 * len(trainable) * (optimizer in COUNT_STEPS)
     precision = str(dtype).removeprefix("torch.")
     if autocast is not None:
         precision += f" with autocast to {str(autocast).removeprefix('torch.')}"
     return TrainingMemory(
-        order.values(), weights, buffers, gradients, optimizer_state,
+        rows.values(), weights, buffers, gradients, optimizer_state,
         weights + buffers + optimizer_state + live.peak,
         f"{'no batch' if batch is None else f'batch {batch}'}, {precision}, {optimizer}; bytes that autograd saves "
         "for backward, each storage once, weights not counted again")
 
 
-def _distinct_bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors}.values())
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _check_device(device: str) -> str:
     """Raises `ValueError` for a device that this PyTorch cannot use: its kernels decide what is kept."""
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError):
@@ -212,18 +208,3 @@ class _Step(nn.Module):
 
     def forward(self, *args, **kwargs):
         return self.step(self.model, *args, **kwargs)
-
-
-class _LiveStep(LiveBytes):
-    """The same on fake tensors, where kernels keep what PyTorch's shape functions do not tell."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        kept = ops.of(func.overloadpacket.__name__).kept
-        if kept is not None:
-            result = kept(result, args)
-        for tensor in tensors_in(result):
-            self.add(tensor)
-        return result
-
-

@@ -1,12 +1,14 @@
-"""What is known of PyTorch's operations, each in one place: arguments, cost, memory, and how receptive fields pass through it.
+"""What is known of PyTorch's operations, each in one place: its cost, what is kept of it, how receptive fields pass.
 
-`OPERATORS` maps the name of an operation, as PyTorch's dispatcher names it, to its entry. A name with "_" behind it, which writes in
-place, has the entry of the name without. An operation without an entry (`of` gives `UNKNOWN`) is treated alike everywhere: no
-multiply-adds, one scalar operation for each value of its output, memory of its own unless PyTorch declares a view; receptive fields
-do not pass, and tables list it in `unknown`.
+`OPERATORS` maps the name of an operation, as PyTorch's dispatcher names it, to its entry. A name with "_" behind it,
+which writes in place, has the entry of the name without. What PyTorch says of an operation itself, the names of its
+arguments and whether a result is a view, is asked of its schema. An operation without an entry (`of` gives `UNKNOWN`)
+is treated alike everywhere: no multiply-adds, one scalar operation for each value of its output; receptive fields do
+not pass, and tables list it in `unknown`.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,27 +21,25 @@ class Operator:
     """One entry.
 
     Attributes:
-        args: the names of the arguments, as in PyTorch's schema.
-        moves: "new" results are computed; a "copy" moves values into new memory; a "view" computes and moves nothing.
         macs: from a node to its multiply-adds, of convolutions and matrix products alone.
-        operands: the arguments that `macs` multiplies: the backward pass computes a gradient for each, as dear as the product.
+        operands: which arguments `macs` multiplies: the backward pass computes a gradient for each, as dear as it.
         other: from a node to its scalar operations beside `macs`, by the rules that `cost.Row` states.
         results: how many of the results count, where the rest are statistics too small to count.
         kept: what the kernels keep for the backward pass and PyTorch's shape functions do not tell: from the results that
             these give and the arguments to the results as they really are.
         field: the rule of `fields.rules` for it, "" if there is none.
         backward: multiply-adds of the backward pass for each of the forward pass, where it is not one for each operand.
+        is_allocation: whether it only takes memory: it is no operation of a network, and is not recorded.
     """
 
-    args: tuple[str, ...] = ()
-    moves: str = "new"
     macs: Callable | None = None
-    operands: tuple[str, ...] = ()
+    operands: tuple[int, ...] = ()
     other: Callable = lambda node: _values(node)
     results: int | None = None
     kept: Callable | None = None
     field: str = ""
     backward: float | None = None
+    is_allocation: bool = False
 
 
 UNKNOWN = Operator()
@@ -52,9 +52,8 @@ def of(op: str) -> Operator:
     return OPERATORS.get(op) or OPERATORS.get(op.rstrip("_")) or UNKNOWN
 
 
-def _add(names: str, args: str = "", operands: str = "", **entry) -> None:
-    known = Operator(tuple(args.split()), operands=tuple(operands.split()), **entry)
-    OPERATORS.update(dict.fromkeys(names.split(), known))
+def _add(names: str, **entry) -> None:
+    OPERATORS.update(dict.fromkeys(names.split(), Operator(**entry)))
 
 
 # Formulas
@@ -72,24 +71,17 @@ def _if_biased(node) -> int:
     return 0 if node.args[2] is None else _values(node)
 
 
-def _each_input(node) -> int:
-    return node.inputs[0].numel
-
-
 def _times(factor: int) -> Callable:
     return lambda node: factor * node.inputs[0].numel
 
 
 def _in_windows(node) -> int:
-    kernel = node.arg("kernel_size")
-    kernel = (kernel,) if isinstance(kernel, int) else kernel
-    n = int(node.op.partition("d")[0][-1])
-    return _values(node) * (kernel[0] ** n if len(kernel) == 1 else math.prod(kernel))
+    return _values(node) * math.prod(lengths(node.arg("kernel_size"), axes(node.op)))
 
 
 def _in_adaptive_windows(node) -> int:
     given, made = node.inputs[0].shape, node.outputs[0].shape
-    n = int(node.op.rpartition("d")[0][-1])
+    n = axes(node.op)
     windows = [sum(-(-(i + 1) * a // b) - i * a // b for i in range(b)) for a, b in zip(given[-n:], made[-n:])]
     return math.prod(given[:-n]) * math.prod(windows)
 
@@ -142,121 +134,109 @@ def _rnn_kept(results, args):
 
 # Products
 
-_add("convolution", "input weight bias stride padding dilation transposed output_padding groups", "input weight",
-     macs=_convolution_macs, other=_if_biased, field="convolution")
-_add("linear", "input weight bias", "input weight", macs=lambda node: node.args[0].numel * node.args[1].shape[0],
-     other=_if_biased, field="product")
-_add("mm bmm _int_mm _scaled_mm", "self mat2", "self mat2", macs=_product_macs(0), other=_nothing, field="product")
-_add("mv", "self vec", "self vec", macs=_product_macs(0), other=_nothing, field="product")
-_add("dot", "self tensor", "self tensor", macs=_product_macs(0), other=_nothing, field="product")
-_add("vdot", "self other", "self other", macs=_product_macs(0), other=_nothing, field="product")
-_add("addmm", "self mat1 mat2 beta alpha", "mat1 mat2", macs=_product_macs(1), field="product")
-_add("addmv", "self mat vec beta alpha", "mat vec", macs=_product_macs(1), field="product")
-_add("baddbmm addbmm", "self batch1 batch2 beta alpha", "batch1 batch2", macs=_product_macs(1), field="product")
-_add("""_scaled_dot_product_attention_math _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
-     _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable
-     _scaled_dot_product_attention_math_for_mps""",
-     "query key value", "query key value", macs=_attention_macs, other=_nothing, backward=2.5, field="attention")
-_add("_trilinear", "i1 i2 i3 expand1 expand2 expand3 sumdim unroll_dim", other=_trilinear_products, field="")
+_add("convolution", macs=_convolution_macs, operands=(0, 1), other=_if_biased, field="convolution")
+_add("linear", macs=lambda node: node.args[0].numel * node.args[1].shape[0], operands=(0, 1), other=_if_biased,
+     field="product")
+_add("mm bmm mv dot vdot _int_mm _scaled_mm", macs=_product_macs(0), operands=(0, 1), other=_nothing, field="product")
+_add("addmm addmv addbmm baddbmm", macs=_product_macs(1), operands=(1, 2), field="product")
+_add("""_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
+     _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_cudnn_attention
+     _scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math_for_mps""",
+     macs=_attention_macs, operands=(0, 1, 2), other=_nothing, backward=2.5, field="attention")
+_add("_trilinear", other=_trilinear_products)
 _add("mkldnn_rnn_layer", kept=_rnn_kept)
 
 # Normalization
 
-_add("native_batch_norm _native_batch_norm_legit",
-     "input weight bias running_mean running_var training momentum eps", results=1, kept=_norm_kept(1), field="batch_norm",
+_add("native_batch_norm _native_batch_norm_legit", results=1, kept=_norm_kept(1), field="batch_norm",
      other=lambda node: (7 if node.args[5] else 2) * _values(node))
-_add("_native_batch_norm_legit_no_training", "input weight bias running_mean running_var momentum eps", results=1,
-     field="batch_norm", other=lambda node: 2 * _values(node))
-_add("native_layer_norm", "input normalized_shape weight bias eps", results=1, other=_times(7), kept=_norm_kept(2),
-     field="layer_norm")
-_add("native_group_norm", "input weight bias N C HxW group eps", results=1, other=_times(7), kept=_norm_kept(1),
-     field="group_norm")
-_add("_fused_rms_norm", "input normalized_shape weight eps", results=1, other=_times(4), field="layer_norm")
-_add("_softmax _log_softmax", "self dim half_to_float", other=_times(3), field="softmax")
-_add("_safe_softmax", "self dim dtype", other=_times(3), field="softmax")
+_add("_native_batch_norm_legit_no_training", results=1, other=lambda node: 2 * _values(node), field="batch_norm")
+_add("native_layer_norm", results=1, other=_times(7), kept=_norm_kept(2), field="layer_norm")
+_add("native_group_norm", results=1, other=_times(7), kept=_norm_kept(1), field="group_norm")
+_add("_fused_rms_norm", results=1, other=_times(4), field="layer_norm")
+_add("_softmax _log_softmax _safe_softmax", other=_times(3), field="softmax")
 
-# One value from one value of each operand
+# One value from one value of each operand: computed, or only copied or viewed
 
-_add("relu sigmoid tanh hardswish hardsigmoid silu mish", "self", field="elementwise")
-_add("gelu", "self approximate", field="elementwise")
-_add("hardtanh", "self min_val max_val", field="elementwise")
-_add("add sub rsub", "self other alpha", field="elementwise")
-_add("mul div", "self other", field="elementwise")
-_add("""abs addcdiv addcmul atan2 bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min cos elu eq erf exp
-     expm1 floor floor_divide fmod ge gt hardshrink le leaky_relu lerp log log1p log2 log10 log_sigmoid_forward logical_and
-     logical_not logical_or lt maximum minimum native_dropout ne neg nan_to_num pow prelu _prelu_kernel reciprocal remainder
-     round rrelu_with_noise rsqrt selu sign sin softplus softshrink sqrt square threshold true_divide xlogy trunc frac
-     isnan logit softsign _softmax_backward_data logaddexp hypot cosh sinh tan atan asin acos erfc sgn heaviside""",
-     field="elementwise")
-_add("clone _to_copy where masked_fill lift_fresh contiguous copy_to", moves="copy", other=_nothing, field="elementwise")
-_add("copy", "self src non_blocking", moves="copy", other=_nothing, field="written")
-_add("is_same_size _has_same_storage_numel", moves="copy", other=_nothing, field="constant")
-_add("detach alias", "self", moves="view", other=_nothing, field="elementwise")
-_add("expand", "self size implicit", moves="view", other=_nothing, field="elementwise")
+_add("""relu sigmoid tanh hardswish hardsigmoid silu mish gelu hardtanh add sub rsub mul div abs addcdiv addcmul atan2
+     bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min cos elu eq erf exp expm1 floor floor_divide
+     fmod ge gt hardshrink le leaky_relu lerp log log1p log2 log10 log_sigmoid_forward logical_and logical_not
+     logical_or lt maximum minimum native_dropout ne neg nan_to_num pow _prelu_kernel reciprocal remainder round
+     rrelu_with_noise rsqrt sign sin softplus softshrink sqrt threshold xlogy trunc frac isnan logit logaddexp hypot
+     _softmax_backward_data cosh sinh tan atan asin acos erfc sgn heaviside""", field="elementwise")
+_add("clone _to_copy where masked_fill lift_fresh detach alias expand", other=_nothing, field="elementwise")
+_add("copy", other=_nothing, field="written")
 
 # Constants
 
-_add("fill zero zeros_like ones_like full_like new_zeros new_ones new_full bernoulli arange", moves="copy", other=_nothing,
-     field="constant")
-_add("rand_like randn_like uniform normal rand randn new_empty empty empty_like empty_strided new_empty_strided zeros ones full "
-     "scalar_tensor linspace", field="constant")
+_add("""fill zero zeros_like ones_like full_like new_zeros new_ones new_full bernoulli arange is_same_size
+     _has_same_storage_numel""", other=_nothing, field="constant")
+_add("rand_like randn_like uniform normal rand randn zeros ones full scalar_tensor linspace", field="constant")
+_add("empty empty_like empty_strided new_empty new_empty_strided", is_allocation=True)
 
-# Places: views and copies that only rearrange
+# Views and copies that only rearrange: the rule of fields, and the operations that it is for
 
-_add("view _unsafe_view reshape unsqueeze squeeze _reshape_alias unflatten flatten view_copy", "self", moves="view",
-     other=_nothing, field="reshape")
-_add("as_strided", "self size stride storage_offset", moves="view", other=_nothing, field="as_strided")
-_add("permute", "self dims", moves="view", other=_nothing, field="permute")
-_add("transpose", "self dim0 dim1", moves="view", other=_nothing, field="permute")
-_add("t", "self", moves="view", other=_nothing, field="permute")
-_add("slice", "self dim start end step", moves="view", other=_nothing, field="slice")
-_add("split unsafe_split", "self split_size dim", moves="view", other=_nothing, field="split")
-_add("split_with_sizes", "self split_sizes dim", moves="view", other=_nothing, field="split")
-_add("chunk", "self chunks dim", moves="view", other=_nothing, field="split")
-_add("select", "self dim index", moves="view", other=_nothing, field="select")
-_add("unbind", "self dim", moves="view", other=_nothing, field="select")
-_add("diagonal", "self offset dim1 dim2", moves="view", other=_nothing)
-_add("unfold", "self dimension size step", moves="view", other=_nothing, field="unfold")
-_add("cat stack", "tensors dim", moves="copy", other=_nothing, field="cat")
-_add("constant_pad_nd", "self pad value", moves="copy", other=_nothing, field="pad")
-_add("reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d", "self padding",
-     moves="copy", other=_nothing, field="pad")
-_add("flip", "self dims", moves="copy", other=_nothing, field="flip")
-_add("roll", "self shifts dims", moves="copy", other=_nothing, field="flip")
-_add("repeat", "self repeats", moves="copy", other=_nothing, field="repeat")
-_add("pixel_shuffle", "self upscale_factor", moves="copy", other=_nothing, field="pixel_shuffle")
-_add("pixel_unshuffle", "self downscale_factor", moves="copy", other=_nothing, field="pixel_unshuffle")
-_add("channel_shuffle native_channel_shuffle", "self groups", moves="copy", other=_nothing, field="channel_shuffle")
-_add("im2col", "self kernel_size dilation padding stride", moves="copy", other=_nothing, field="im2col")
-_add("col2im", "self output_size kernel_size dilation padding stride", other=_each_input, field="col2im")
-_add("index", "self indices", moves="copy", other=_nothing, field="index")
-_add("index_select", "self dim index", moves="copy", other=_nothing, field="index")
-_add("max_unpool2d", "self indices output_size", moves="copy", other=_nothing, field="max_unpool")
-_add("max_unpool3d", "self indices output_size stride padding", moves="copy", other=_nothing, field="max_unpool")
-_add("gather embedding index_put scatter tril triu slice_scatter select_scatter masked_select take", moves="copy", other=_nothing)
-_add("written_through", moves="view", other=_nothing, field="written_through")
+for _rule, _names in {
+    "reshape": "view _unsafe_view unsqueeze squeeze _reshape_alias view_copy",
+    "as_strided": "as_strided",
+    "permute": "permute transpose t",
+    "slice": "slice",
+    "split": "split unsafe_split split_with_sizes",
+    "select": "select unbind",
+    "unfold": "unfold",
+    "cat": "cat stack",
+    "pad": """constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+        replication_pad3d""",
+    "rearranged": "flip roll",
+    "repeat": "repeat",
+    "shuffled": "pixel_shuffle pixel_unshuffle channel_shuffle",
+    "im2col": "im2col",
+    "index": "index index_select",
+    "max_unpool": "max_unpool2d max_unpool3d",
+    "upsample": """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+        _upsample_nearest_exact2d _upsample_nearest_exact3d""",
+    "written_through": "written_through",
+    "": "diagonal gather embedding index_put scatter tril triu slice_scatter select_scatter masked_select take",
+}.items():
+    _add(_names, other=_nothing, field=_rule)
 
 # Windows
 
-_add("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices",
-     "self kernel_size stride padding dilation ceil_mode", other=_in_windows, field="pool")
-_add("avg_pool1d", "self kernel_size stride padding ceil_mode count_include_pad", other=_in_windows, field="pool")
-_add("avg_pool2d avg_pool3d", "self kernel_size stride padding ceil_mode count_include_pad divisor_override", other=_in_windows,
+_add("max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d", other=_in_windows,
      field="pool")
-_add("_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
-     "self output_size", other=_in_adaptive_windows, field="adaptive_pool")
-_add("""upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
-     _upsample_nearest_exact3d""", moves="copy", other=_nothing, field="upsample")
+_add("_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d",
+     other=_in_adaptive_windows, field="adaptive_pool")
 _add("""upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa
      _upsample_bicubic2d_aa""", field="upsample")
+_add("col2im", other=_times(1), field="col2im")
 
 # Sums
 
-_add("mean sum amax amin prod any all logsumexp", "self dim keepdim", other=_each_input, field="reduce")
-_add("max min argmax argmin", "self dim keepdim", other=_each_input, field="reduce")
-_add("linalg_vector_norm", "self ord dim keepdim dtype", other=_each_input, field="reduce")
-_add("var var_mean std std_mean", "self dim correction keepdim", other=_times(3), field="reduce")
-_add("cumsum", "self dim dtype", other=_each_input, field="cumulative")
+_add("mean sum amax amin prod any all logsumexp max min argmax argmin linalg_vector_norm", other=_times(1),
+     field="reduce")
+_add("var var_mean std std_mean", other=_times(3), field="reduce")
+_add("cumsum", other=_times(1), field="cumulative")
+
+
+# Arguments
+
+
+@cache
+def argument_names(op: str) -> tuple[str, ...]:
+    """Those of the operation's first form, in PyTorch's words; () for one that PyTorch does not have."""
+    forms = getattr(torch.ops.aten, op, None)
+    return tuple(argument.name for argument in getattr(forms, forms.overloads()[0])._schema.arguments) if forms else ()
+
+
+@cache
+def axes(op: str) -> int:
+    """How many spatial axes an operation such as "max_pool2d_with_indices" works on."""
+    return int(re.search(r"(\d)d", op)[1])
+
+
+def windows_along(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """How many places a sliding window has."""
+    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def lengths(value, dims: int) -> tuple[int, ...]:
@@ -284,7 +264,7 @@ def backward_macs(node, needed: Callable) -> int:
         return 0
     if entry.backward is not None:
         return int(entry.backward * entry.macs(node)) if any(map(needed, node.inputs)) else 0
-    return entry.macs(node) * sum(needed(node.arg(name)) for name in entry.operands)
+    return entry.macs(node) * sum(needed(node.args[place]) for place in entry.operands)
 
 
 def bytes_moved(node) -> int:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from . import ops
-
 
 class Storage:
     """The memory behind one or more values: `handles` are weak references to what its live tensors carry, `first` is the shape and
@@ -93,20 +91,19 @@ class Node:
     """One operation: PyTorch's name for it, its arguments with values in place of tensors, and its results.
 
     `is_view` says that the results share the storage of the first input and that nothing was computed. `names` are those of the
-    arguments; None stands for those in `ops.OPERATORS`.
+    arguments.
     """
 
     op: str
     args: tuple
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    is_view: bool = False
-    names: tuple[str, ...] | None = None
+    is_view: bool
+    names: tuple[str, ...]
 
     def arg(self, name: str, default=None):
         """The argument of this name, or `default` where the call left it out or gave None."""
-        names = ops.of(self.op).args if self.names is None else self.names
-        place = names.index(name) if name in names else len(self.args)
+        place = self.names.index(name) if name in self.names else len(self.args)
         given = self.args[place] if place < len(self.args) else None
         return default if given is None else given
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .watch import hooked, named_modules, unchanged
+from .watch import hooked, unchanged
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def signals(model: nn.Module, images: Tensor, labels: Tensor) -> list[Signal]:
     given = []
     layers = {layer: name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
     hooks = [(layer.register_forward_pre_hook, lambda layer, args: given.append((layer, rms(args[0])))) for layer in layers]
-    with unchanged(named_modules(model), values=True), hooked(hooks), torch.enable_grad():
+    with unchanged(model.named_modules(), values=True), hooked(hooks), torch.enable_grad():
         loss = nn.functional.cross_entropy(model(images), labels)
     called = list(dict.fromkeys(layer for layer, _ in given))
     gradients = dict(zip(called, torch.autograd.grad(loss, [layer.weight for layer in called])))

@@ -31,7 +31,7 @@ from . import closed, ops
 from .inputs import InputSize, batch_hint, check_dtype, meta_inputs, own_dtype
 from .recipes import remembered
 from .record import Call, Handle, Missing, Node, Step, Trace, Value, made_of
-from .watch import AnalysisError, LiveBytes, eager, explained, mapped, named_modules, no_collection, tensors_in, unchanged
+from .watch import AnalysisError, LiveBytes, eager, failure, mapped, no_collection, tensors_in, unchanged
 
 
 def trace(
@@ -88,9 +88,8 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}: {model!r:.80}")
     if type(model).__name__ == "OptimizedModule":
         model = model._orig_mod
-    modules = named_modules(model)
-    refused = any([issubclass(kind, (torch.jit.ScriptModule, LazyModuleMixin)) for kind in {type(module) for _, module in modules}])
-    for name, module in modules if refused else ():
+    modules = list(model.named_modules())
+    for name, module in modules:
         which = f"module {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
             raise AnalysisError(f"{which} is a TorchScript program ({type(module).__name__}), whose modules and operations cannot "
@@ -155,9 +154,8 @@ class _Tracer(TorchFunctionMode):
 
         Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
         """
-        thread = threading.get_ident()
         for name, module in modules:
-            module.__dict__["forward"] = self.watched(name, module, thread)
+            module.__dict__["forward"] = self.watched(name, module, threading.get_ident())
 
     def watched(self, name, module, thread):
         """A function that takes the place of `module.forward` and records the call."""
@@ -201,14 +199,7 @@ class _Tracer(TorchFunctionMode):
 
     def error(self, error: Exception | str, what: str = "", failed: str = "") -> AnalysisError:
         """What went wrong (in `what`, which `failed`), as an `AnalysisError` that names the module."""
-        if isinstance(error, AnalysisError):
-            return error
-        message = error if isinstance(error, str) else explained(error, what, failed)
-        call = self.call
-        if call is None:
-            return AnalysisError(message)
-        where = f"module {call.name!r} ({call.kind})" if call.name else f"the model itself ({call.kind})"
-        return AnalysisError(f"in {where}: {message}")
+        return failure((self.call.name, self.call.kind) if self.call else None, error, what, failed)
 
     # Values
 
@@ -298,12 +289,14 @@ class _Tracer(TorchFunctionMode):
         return handle.value
 
     def shadow(self, tensor: Tensor) -> Tensor:
-        """The meta tensor that stands for a parameter, a buffer or a real constant."""
+        """The meta tensor that stands for a parameter, a buffer or a real constant; others stand for themselves."""
+        if getattr(tensor, "_cnnlib_handle", None) is not None or _is_wrapped(tensor):
+            return tensor
         known = self.shadows.get(id(tensor))
         if known is not None:
             return known[1]
         value = self.value(tensor)
-        if getattr(tensor, "_cnnlib_handle", None) is not None:
+        if getattr(tensor, "_cnnlib_handle", None) is not None:  # it was found
             return tensor
         if tensor.layout is not torch.strided:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
@@ -317,18 +310,7 @@ class _Tracer(TorchFunctionMode):
 
     def on_meta(self, thing):
         """`thing` with every tensor in it replaced by a meta tensor that carries its value."""
-        kind = type(thing)
-        if kind in _NUMBERS:
-            return thing
-        if kind is Tensor or isinstance(thing, Tensor):
-            if getattr(thing, "_cnnlib_handle", None) is not None or _is_wrapped(thing):
-                return thing
-            return self.shadow(thing)
-        if kind is list or kind is tuple:
-            return kind(map(self.on_meta, thing))
-        if kind is dict:
-            return {key: self.on_meta(item) for key, item in thing.items()}
-        return thing
+        return mapped(self.shadow, thing)
 
     # Operations
 
@@ -336,7 +318,7 @@ class _Tracer(TorchFunctionMode):
         if self.step is None:
             self.step = Step(self.function, self.call)
             self.steps.append(self.step)
-        node = Node(op, args, inputs, outputs, is_view, names)
+        node = Node(op, args, inputs, outputs, is_view, ops.argument_names(op) if names is None else names)
         self.step.nodes.append(node)
         return node
 
@@ -372,8 +354,6 @@ class _Tracer(TorchFunctionMode):
             writes = kwargs.get("out") is not None or name.endswith("_") and not name.endswith("__") or (
                 name in ("__setitem__", "__set__") or name.startswith("__i") and name.endswith("__"))
             if not (writes and any(id(tensor) in self.buffers or id(tensor) in self.held for tensor in tensors)):
-                if not tensors:
-                    return self.made(func(*args, **kwargs))
                 return self.run(func, args, kwargs, of_constants=True)  # on real tensors: their values may steer the network
         if func in _MOVES:
             args, kwargs = _without_device(args, kwargs)
@@ -425,7 +405,7 @@ class _Recorder(TorchDispatchMode):
         parameters = made_of(inputs)
         outputs = []
         node = None
-        if inputs and op not in _ALLOCATIONS:
+        if inputs and not ops.of(op).is_allocation:
             node = tracer.record(op, args, inputs, (), aliases[0] == "view", names)
         for i, tensor in enumerate(results[:ops.of(op).results]):
             alias = aliases[min(i, len(aliases) - 1)]
@@ -439,9 +419,6 @@ class _Recorder(TorchDispatchMode):
         if node is not None:
             node.outputs = tuple(outputs)
         return result
-
-
-_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
 @cache
@@ -474,7 +451,6 @@ def _without_device(args, kwargs):
     return keep, {key: item for key, item in kwargs.items() if key != "device"}
 
 
-_NUMBERS = {int, float, bool, str, type(None)}
 _DTYPE_QUERIES = {Tensor.dtype.__get__, Tensor.element_size, Tensor.type}
 _QUERIES = _DTYPE_QUERIES | {
     Tensor.shape.__get__, Tensor.device.__get__, Tensor.ndim.__get__, Tensor.requires_grad.__get__,

@@ -12,7 +12,10 @@ from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from . import ops
 
 
 class AnalysisError(ValueError):
@@ -24,7 +27,19 @@ _DATA_DEPENDENT = ("meta tensor", "data-dependent", "DataDependent", "DynamicOut
                    "meta device type tensor to numpy", ".numpy() is not supported")
 
 
-def explained(error: Exception, what: str, failed: str) -> str:
+def failure(module: tuple[str, str] | None, error: Exception | str, what: str = "", failed: str = "") -> AnalysisError:
+    """What went wrong in the module of this name and kind, as an `AnalysisError`, which it may be already."""
+    if isinstance(error, AnalysisError):
+        return error
+    message = error if isinstance(error, str) else _explained(error, what, failed)
+    if module is None:
+        return AnalysisError(message)
+    name, kind = module
+    where = f"module {name!r} ({kind})" if name else f"the model itself ({kind})"
+    return AnalysisError(f"in {where}: {message}")
+
+
+def _explained(error: Exception, what: str, failed: str) -> str:
     """What went wrong when tensors without values were computed with: that `what` needs values, or `what`, `failed`, the error."""
     text = " ".join(str(error).split())[:300]
     if any(sign in type(error).__name__ + text for sign in _DATA_DEPENDENT):
@@ -79,31 +94,18 @@ def mapped(function: Callable, thing, kind: type = Tensor):
     return thing
 
 
-def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What `model.named_modules()` yields, each module once, in one quick walk."""
-    found = {}
-    left = [("", model)]
-    while left:
-        name, module = left.pop()
-        if id(module) not in found:
-            found[id(module)] = (name, module)
-            for key, child in reversed(list(module._modules.items())):
-                if child is not None:
-                    left.append((f"{name}.{key}" if name else key, child))
-    return list(found.values())
-
-
 # State
 
 
 @contextmanager
-def unchanged(modules: list[tuple[str, nn.Module]], values: bool = False) -> Iterator[list[Tensor]]:
+def unchanged(modules: Iterable[tuple[str, nn.Module]], values: bool = False) -> Iterator[list[Tensor]]:
     """Give the modules back what their attributes held, containers in them included, and the process its random states.
 
     With `values` also the contents of buffers and of tensors in attributes, for passes that compute. Yields the tensors found in
     attributes that are neither parameters nor buffers.
     """
     before, empty, tensors, seen = [], [], [], set()
+    modules = list(modules)
     for _, module in modules:
         attributes = module.__dict__
         before.append((attributes, attributes.copy()))
@@ -219,7 +221,7 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
 
     layers = list(layers)
     hooks = [catching(layer) for layer in layers]
-    with unchanged(named_modules(model), values=True), hooked(hooks):
+    with unchanged(model.named_modules(), values=True), hooked(hooks):
         model(images)
     for layer in layers:
         if caught.get(layer) is None:
@@ -232,7 +234,8 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
 
 
 class LiveBytes(TorchDispatchMode):
-    """The peak of the sizes of the storages that live: of tensors that are given to `add`, and as a mode of all that operations make."""
+    """The peak of the sizes of the storages that live: of tensors that are given to `add`, and as a mode of all that
+    operations make, on fake tensors also of what kernels keep and PyTorch's shape functions do not tell."""
 
     def __init__(self, given: Iterable[Tensor] = ()):
         super().__init__()
@@ -264,6 +267,9 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
+        kept = ops.of(func.overloadpacket.__name__).kept
+        if kept is not None and isinstance(result[0], FakeTensor):
+            result = kept(result, args)
         for tensor in tensors_in(result):
             self.add(tensor)
         return result

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 
 from torch import nn
 
@@ -80,46 +81,33 @@ class Field:
                      for x, spans in zip(pixel, self._seen()))
 
     def __getstate__(self):
-        return vars(self) | {"_seen": _Known(self._seen())}
+        return vars(self) | {"_seen": partial(tuple, self._seen())}  # worked out
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A field's spans, worked out, in the place of the function that would."""
-
-    spans: tuple
-
-    def __call__(self):
-        return self.spans
+# Along one axis: the factors along which its units lie, their lengths, and the branches that count.
+_Units = tuple[Sequence[int], Sequence[int], Sequence[Branch]]
 
 
-@dataclass(frozen=True)
-class _Units:
-    """Where the units of a tensor lie: of each axis the factors and their lengths, and the branches that count."""
-
-    own: bool  # whether each axis has its own dimension
-    carrying: Sequence[Sequence[int]]
-    lengths: Sequence[Sequence[int]]
-    branches: Sequence[Sequence[Branch]]
-
-
-def _units(state: State, own: bool | None = None, has_local: Sequence[bool] | None = None) -> _Units:
-    """The units of a tensor; of the same tensor with borders those for which `own` and `has_local` are given.
+def _units(state: State, own: bool | None = None, has_local: Sequence[bool] | None = None) -> tuple[bool, list[_Units]]:
+    """Whether each axis has a dimension of its own, and the units along each; of the same tensor with borders those for
+    which `own` and `has_local` are given.
 
     A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
     see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
     stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
     tensor was flattened, and what lies in a vector that holds the whole image are no places. Of an axis with paths that do not see
     everything (`has_local`) these alone count."""
-    dims = [range(place.start, place.stop) for place in state.places]
+    dims = state.places
     has_local = has_local or [any(not branch.everywhere for branch in axis) for axis in state.axes]
     axes = [[branch for branch in axis if not (local and branch.everywhere)] for axis, local in zip(state.axes, has_local)]
     own = _is_map(state, dims) if own is None else own
     carrying = dims[2:] if own else _scattered(state, dims, axes)
-    lengths = [[state.factors[i] for i in places] for places in carrying]
-    branches = [[_unmasked(branch, places, state.factors) for branch in axis] for axis, places in zip(axes, carrying)]
-    return _Units(own, carrying, lengths, [outermost([branch for branch in axis if branch.first != math.inf], state.factors)
-                                           for axis in branches])
+    units = []
+    for axis, places in zip(axes, carrying):
+        branches = [_unmasked(branch, places, state.factors) for branch in axis]
+        seeing = [branch for branch in branches if branch.first != math.inf]
+        units.append((places, [state.factors[i] for i in places], outermost(seeing, state.factors)))
+    return own, units
 
 
 def _depending(branches: Iterable[Branch], moving: bool = True) -> set[int]:
@@ -182,8 +170,7 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
 
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
     sizes, strides, starts, units = [], [], [], []
-    where = _units(state)
-    for carrying, lengths, branches in zip(where.carrying, where.lengths, where.branches):
+    for carrying, lengths, branches in _units(state)[1]:
         spans = _spans(carrying, (1,) if _is_steady(carrying, branches) else lengths, branches)
         seeing = [span for span in spans if span[0] != math.inf]
         sizes.append(max(last - first + 1 for first, last in seeing))
@@ -201,8 +188,6 @@ def _stride(branches: Sequence[Branch], carrying: Sequence[int], lengths: Sequen
     for place, length in zip(reversed(carrying), reversed(lengths)):
         indices = [index for branch in branches if (index := branch.indices[place]) is not None]
         if any([index.moves for index in indices]):
-            if sharing == len(indices) == 1 and not indices[0].is_table and len(indices[0].first) == 1:
-                return indices[0].step
             stride = max(map(_slope, indices), key=abs) / sharing
             return int(stride) if stride.denominator == 1 else stride
         sharing *= length
@@ -257,8 +242,8 @@ class Fields(tables.Printed, Mapping):
         axes = [[NOWHERE]] * len(units)
         if value in self._bounded:
             state = self._states[value]
-            inner = _units(self._bounded[value], _units(state).own, [any(not branch.everywhere for branch in axis) for axis in state.axes])
-            axes = list(map(_spans, inner.carrying, inner.lengths, inner.branches))
+            has_local = [any(not branch.everywhere for branch in axis) for axis in state.axes]
+            axes = [_spans(*axis) for axis in _units(self._bounded[value], _units(state)[0], has_local)[1]]
         return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))
 
     def __getitem__(self, name: str) -> Field:
@@ -296,6 +281,7 @@ class Fields(tables.Printed, Mapping):
         keys = ("size", "stride", "start", "units", "aligned", "global_axes")
         return [{"name": name, **{key: getattr(one, key) for key in keys}} | {"global_axes": tuple(map(int, one.global_axes))}
                 for name, one in self.items()]
+
 
 def receptive_field(
     model: nn.Module, input_size: InputSize, *, batch_size: int = 1, source: int = 0, strict: bool = True

@@ -8,7 +8,7 @@ merge indices; where branches meet, a unit sees what either branch sees.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -86,13 +86,13 @@ class Unfollowed(Exception):
     """An operation that the fields cannot be followed through; the message says why."""
 
 
-@lru_cache(maxsize=4096)
 def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
     """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
-    return gathered(index, out, [range(-padding, kernel * dilation - padding, dilation)], stride)
+    return gathered(index, out, (range(-padding, kernel * dilation - padding, dilation),), stride)
 
 
-def gathered(index: Index, out: int, windows: Sequence[Sequence[int]], advance: int | None) -> Index:
+@lru_cache(maxsize=4096)
+def gathered(index: Index, out: int, windows: tuple[Sequence[int], ...], advance: int | None) -> Index:
     """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
     `advance` further on, or there are as many as outputs (None)."""
     period = len(index.first)
@@ -126,11 +126,6 @@ def spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilat
     if index.is_table or not moves:
         return table(map(span, range(out)), moves)
     return periodic(index.step, _first(span, stride * len(index.first)))
-
-
-def windows_along(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """How many places a sliding window has."""
-    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 # Fields of a tensor
@@ -178,66 +173,59 @@ class State:
         return [length for dim in self.layout for length in dim]
 
     @cached_property
-    def places(self) -> list[slice]:
+    def places(self) -> list[range]:
         """Where the factors of each dimension stand in the flat list."""
-        ends = list(itertools.accumulate(map(len, self.layout)))
-        return list(map(slice, [0, *ends], ends))
+        ends = list(itertools.accumulate(map(len, self.layout), initial=0))
+        return list(map(range, ends, ends[1:]))
 
-    def place(self, *dims: int) -> slice:
-        """Where the factors of a dimension, or of several that follow each other, stand in the flat list."""
-        return slice(self.places[dims[0]].start, self.places[dims[-1]].stop)
+    def depends(self, *dims: int) -> bool:
+        """Whether some field depends on one of the dimensions."""
+        places = [i for dim in dims for i in self.places[dim]]
+        return any(branch.indices[i] is not None for axis in self.axes for branch in axis for i in places)
 
     def seeing(self) -> "State | None":
         """The same without branches by which no unit sees anything; None if there are no others."""
-        if not any(_is_blind(branch) for axis in self.axes for branch in axis):
-            return self if any(self.axes) else None
-        axes = tuple(tuple(branch for branch in axis if not _is_blind(branch)) for axis in self.axes)
-        return State(self.layout, axes, self.unaligned) if any(axes) else None
+        axes = tuple([tuple([branch for branch in axis if not _is_blind(branch)]) for axis in self.axes])
+        if not any(axes):
+            return None
+        return self if axes == self.axes else State(self.layout, axes, self.unaligned)
 
     def pruned(self) -> "State":
         """The same without branches that see nothing beyond another branch."""
-        axes = [[branch for branch in axis if branch.first != math.inf] for axis in self.axes]
-        lengths = self.factors
-        return State(self.layout, tuple(outermost(axis, lengths) for axis in axes), self.unaligned)
+        axes = [outermost([branch for branch in axis if branch.first != math.inf], self.factors) for axis in self.axes]
+        return State(self.layout, tuple(axes), self.unaligned)
 
     def with_axes(self, layout, change) -> "State":
         return State(layout, tuple([tuple([change(branch) for branch in axis]) for axis in self.axes]), self.unaligned)
 
-    def map(self, positions: slice, change, layout) -> "State":
-        """A new layout, and at `positions` of every branch the indices that `change` makes of the old ones."""
-        start, stop = positions.start, positions.stop
-        return self.with_axes(layout, lambda branch: branch.with_indices(
-            (*branch.indices[:start], *change(branch.indices[start:stop]), *branch.indices[stop:])))
+    def rewritten(self, start: int, stop: int, dims: Sequence[tuple[int, ...]], ways: Callable) -> "State":
+        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors.
 
-    def parted(self, dim: int, ways, layout) -> "State":
-        """A new layout, and instead of every branch one for each of the `ways` to write its index of `dim`, a single factor."""
-        place = self.place(dim)
-        axes = tuple(tuple(branch.with_indices((*branch.indices[:place.start], *way, *branch.indices[place.stop:]))
-                           for branch in axis for way in ways(branch.indices[place.start])) for axis in self.axes)
-        return State(layout, axes, self.unaligned)
+        `ways` makes of a branch's indices there the ways to write them anew: a list, one for each new branch."""
+        begin, end = (sum(map(len, self.layout[:dim])) for dim in (start, stop))
+        axes = tuple([tuple([branch.with_indices((*branch.indices[:begin], *way, *branch.indices[end:]))
+                             for branch in axis for way in ways(branch.indices[begin:end])]) for axis in self.axes])
+        return State((*self.layout[:start], *dims, *self.layout[stop:]), axes, self.unaligned)
 
     def merged(self, dim: int) -> "State":
         """The same with a single factor for `dim`."""
         lengths = self.layout[dim]
         if len(lengths) == 1:
             return self
-        layout = replace(self.layout, dim, (math.prod(lengths),))
-        return self.map(self.place(dim), lambda indices: (merge(indices, lengths),), layout)
+        return self.rewritten(dim, dim + 1, [(math.prod(lengths),)], lambda indices: [(merge(indices, lengths),)])
 
-    def on_dim(self, dim: int, change, length: int) -> "State":
+    def on_dim(self, dim: int, change: Callable[[Index], Index], length: int) -> "State":
         """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
-        state = self.merged(dim)
-        layout = replace(state.layout, dim, (length,))
-        return state.map(
-            state.place(dim), lambda indices: [None if index is None else change(index) for index in indices], layout)
+        return self.merged(dim).rewritten(
+            dim, dim + 1, [(length,)], lambda indices: [[index and change(index) for index in indices]])
 
-    def contracted(self, dims: Sequence[int], marks: bool = True) -> "State":
+    def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
 
-        This, if it `marks`, is a path through everything where no place is left along an axis, or where `dims` hold all places of a map (N, C, ...):
-        channels may still differ by parts of a pixel."""
+        This is a path through everything where no place is left along an axis, or where `dims` hold all places of a map
+        (N, C, ...): channels may still differ by parts of a pixel."""
         whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
-        places = {i for dim in dims for i in range(self.place(dim).start, self.place(dim).stop)}
+        places = {i for dim in dims for i in self.places[dim]}
         lengths = self.factors
 
         def contract(branch):
@@ -249,35 +237,28 @@ class State:
                     low, high = hull(left[i], lengths[i])
                     reduced |= lengths[i] > 1 and left[i].moves
                     first, last, left[i] = first + low, last + high, None
-            everywhere |= marks and reduced and (whole or not any(index is not None and index.moves for index in left))
+            everywhere |= reduced and (whole or not any(index is not None and index.moves for index in left))
             return Branch(first, last, tuple(left), everywhere)
 
         return self.with_axes(self.layout, contract).pruned()
 
     def resized(self, dim: int, length: int) -> "State":
         """The same with `dim`, on which no field may depend, given another length."""
-        return self.map(self.place(dim), lambda indices: (None,), replace(self.layout, dim, (length,)))
+        return self.rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
 
     def without(self, dims: Sequence[int]) -> "State":
         """Dimensions on which no field depends, dropped."""
         state = self
         for dim in sorted(dims, reverse=True):
-            state = state.map(state.place(dim), lambda indices: (), state.layout[:dim] + state.layout[dim + 1:])
+            state = state.rewritten(dim, dim + 1, [], lambda _: [()])
         return state
 
     def with_new(self, dim: int, length: int = 1) -> "State":
         """A new dimension at `dim`, on which no field depends."""
-        start = sum(map(len, self.layout[:dim]))
-        layout = (*self.layout[:dim], (length,), *self.layout[dim:])
-        return self.map(slice(start, start), lambda indices: (None,), layout)
-
-    def joined(self, dim: int) -> "State":
-        """`dim` and the next as one dimension, with the factors of both."""
-        layout = (*self.layout[:dim], self.layout[dim] + self.layout[dim + 1], *self.layout[dim + 2:])
-        return State(layout, self.axes, self.unaligned)
+        return self.rewritten(dim, dim, [(length,)], lambda _: [(None,)])
 
     def permuted(self, order: Sequence[int]) -> "State":
-        positions = [i for dim in order for i in range(self.place(dim).start, self.place(dim).stop)]
+        positions = [i for dim in order for i in self.places[dim]]
         layout = tuple(self.layout[dim] for dim in order)
         return self.with_axes(layout, lambda branch: branch.with_indices(tuple([branch.indices[i] for i in positions])))
 
@@ -362,10 +343,6 @@ def _is_blind(branch: Branch) -> bool:
         [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
 
 
-def replace(layout, dim, lengths):
-    return (*layout[:dim], lengths, *layout[dim + 1:])
-
-
 def merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | None:
     """One function of i = i1 * length2 + i2 from functions of i1 and i2, and so on."""
     merged, before = indices[0], lengths[0]
@@ -388,13 +365,9 @@ def merge_two(outer: Index | None, inner: Index | None, before: int, length: int
     return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
 
 
-def add_spans(spans) -> tuple[int, int]:
+def add(*spans: tuple[int, int]) -> tuple[int, int]:
     """The sum of spans, end by end."""
     return tuple(map(sum, zip(*spans)))
-
-
-def add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    return (a[0] + b[0], a[1] + b[1])
 
 
 @lru_cache(maxsize=4096)
@@ -426,11 +399,13 @@ def split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None
 # Where branches meet
 
 
-def _common_layout(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The coarsest factors that refine both, or None if there are none."""
+def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """The coarsest factors that refine both, or a single one if there are none."""
+    if first == second:
+        return first
     cuts = sorted({math.prod(lengths[i:]) for lengths in (first, second) for i in range(len(lengths))}, reverse=True)
     if any(a % b for a, b in zip(cuts, cuts[1:])):
-        return None
+        return (math.prod(first),)
     return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
 
 
@@ -438,13 +413,7 @@ def _aligned_layouts(states: list[State]) -> list[State]:
     """The same fields in one layout."""
     target = states[0].layout
     for state in states[1:]:
-        if state.layout == target:
-            continue
-        dims = []
-        for ours, theirs in zip(target, state.layout):
-            common = ours if ours == theirs else _common_layout(ours, theirs)
-            dims.append(common or (math.prod(ours),))
-        target = tuple(dims)
+        target = tuple(map(_common_factors, target, state.layout))
     return [_in_layout(state, target) for state in states]
 
 
@@ -452,8 +421,7 @@ def _in_layout(state: State, layout) -> State:
     for dim, lengths in enumerate(layout):
         if state.layout[dim] == lengths:
             continue
-        state = state.merged(dim)
-        state = state.parted(dim, lambda index: split(index, lengths), replace(state.layout, dim, lengths))
+        state = state.merged(dim).rewritten(dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths))
     return state
 
 

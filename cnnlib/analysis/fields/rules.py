@@ -12,8 +12,7 @@ from .. import ops
 from ..trace import Missing, Node, Step, Trace, Value
 from ..watch import AnalysisError
 from .algebra import (
-    NOWHERE, Branch, Index, State, Unfollowed, add_spans, cover, gathered, replace, slide, split_two, spread, table, union,
-    windows_along,
+    NOWHERE, Branch, Index, State, Unfollowed, add, cover, gathered, slide, split_two, spread, table, union,
 )
 
 
@@ -30,7 +29,7 @@ def _rule(*names):
     return add
 
 
-_TAKES_PARTS = {"slice", "split", "select", "flip", "index"}  # rules
+_TAKES_PARTS = {"slice", "split", "select", "rearranged", "index"}  # rules
 
 
 class Follower:
@@ -150,7 +149,7 @@ def _view(follower, node):
 @_rule("as_strided")
 def _as_strided(follower, node):
     state = follower.of(node.args[0])
-    if any(index is not None for axis in state.axes for branch in axis for index in branch.indices):
+    if state.depends(*range(len(state.layout))):
         raise Unfollowed("it addresses memory directly; use a view that names dimensions")
     return state.reshaped_away(node.outputs[0].shape)
 
@@ -179,41 +178,33 @@ def _picked(state: State, dim: int, places: Sequence[int | None], always: bool =
     """The fields of the elements at these places along `dim`, and nothing where there is None. Where no field depends on the
     dimension, that matters only if the whole may be taken apart again (`always`)."""
     state = state.merged(dim)
-    if not always and all(branch.indices[state.place(dim)] == (None,) for axis in state.axes for branch in axis):
+    if not always and not state.depends(dim):
         return state.resized(dim, len(places))
 
     def pick(old):
         if old[0] is None and None not in places:
-            return old
+            return [old]
         index = old[0] or Index(0, moves=False)
-        return [table((NOWHERE if i is None else index.span(i) for i in places), index.moves)]
+        return [[table((NOWHERE if i is None else index.span(i) for i in places), index.moves)]]
 
-    return state.map(state.place(dim), pick, replace(state.layout, dim, (len(places),)))
+    return state.rewritten(dim, dim + 1, [(len(places),)], pick)
 
 
-@_rule("slice")
-def _slice_of(follower, node):
-    value, dim = node.args[0], node.arg("dim", 0) % len(node.args[0].shape)
-    start, step = node.arg("start", 0), node.arg("step", 1)
+@_rule("slice", "split", "select")
+def _parts(follower, node):
+    """A slice, the parts of a split one behind the other, or single places, whose dimension goes."""
+    value, name = node.args[0], ops.of(node.op).field
+    state, dim = follower.of(value), node.arg("dim", 0) % len(value.shape)
     length = value.shape[dim]
-    start = min(max(start + length if start < 0 else start, 0), length)
-    return _taken(follower.of(value), dim, start, step, node.outputs[0].shape[dim])
-
-
-@_rule("split")
-def _split_parts(follower, node):
-    value = node.args[0]
-    dim = node.arg("dim", 0) % len(value.shape)
-    starts = itertools.accumulate((out.shape[dim] for out in node.outputs), initial=0)
-    return [_taken(follower.of(value), dim, start, 1, out.shape[dim]) for start, out in zip(starts, node.outputs)]
-
-
-@_rule("select")
-def _select(follower, node):
-    value = node.args[0]
-    dim = node.arg("dim", 0) % len(value.shape)
-    positions = [node.args[2] % value.shape[dim]] if node.op == "select" else range(value.shape[dim])
-    return [_taken(follower.of(value), dim, i, 1, 1).contracted((dim,)).without((dim,)) for i in positions]
+    if name == "select":
+        places = [node.arg("index") % length] if node.op == "select" else range(length)
+        return [_taken(state, dim, place, 1, 1).contracted((dim,)).without((dim,)) for place in places]
+    lengths = [out.shape[dim] for out in node.outputs]
+    starts = itertools.accumulate(lengths, initial=0)
+    if name == "slice":
+        start = node.arg("start", 0)
+        starts = [min(max(start + length if start < 0 else start, 0), length)]
+    return [_taken(state, dim, start, node.arg("step", 1), n) for start, n in zip(starts, lengths)]
 
 
 @_rule("cat")
@@ -249,7 +240,7 @@ def _pad(follower, node):
     return state
 
 
-@_rule("flip")
+@_rule("rearranged")
 def _rearranged(follower, node):
     """The same elements in another order."""
     value = node.args[0]
@@ -266,14 +257,12 @@ def _rearranged(follower, node):
 
 @_rule("repeat")
 def _repeat(follower, node):
-    state = follower.of(node.args[0])
-    repeats = node.args[1]
-    while len(state.layout) < len(repeats):
-        state = state.with_new(0)
-    for dim, times in enumerate(repeats):
+    value, repeats = node.args[:2]
+    state = follower.of(value).reshaped((1,) * (len(repeats) - len(value.shape)) + value.shape)
+    for dim, times in reversed(list(enumerate(repeats))):
         if times > 1:
-            state = state.with_new(dim, times).joined(dim)
-    return state
+            state = state.with_new(dim, times)
+    return state.reshaped(node.outputs[0].shape)
 
 
 @_rule("index")
@@ -307,20 +296,19 @@ def _index(follower, node):
     start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
     others = [dim for dim in range(len(value.shape)) if dim not in dims]
     state = state.permuted([*others[:start], *dims, *others[start:]])
-    taken = range(start, start + len(dims))
-    for dim in taken:
+    stop = start + len(dims)
+    for dim in range(start, stop):
         state = state.merged(dim)
 
     def pick(old):
         new = []
         for target, length in enumerate(made):
             parts = [(index, numbers) for index, numbers, own in zip(old, picked, along) if own == target and index is not None]
-            new.append(table((add_spans(index.span(numbers[n]) for index, numbers in parts) for n in range(length)),
+            new.append(table((add(*(index.span(numbers[n]) for index, numbers in parts)) for n in range(length)),
                              any(index.moves for index, _ in parts)) if parts else None)
-        return new
+        return [new]
 
-    layout = (*state.layout[:start], *((length,) for length in made), *state.layout[start + len(dims):])
-    state = state.map(state.place(*taken), pick, layout)
+    state = state.rewritten(start, stop, [(length,) for length in made], pick)
     if state.factors and tuple(math.prod(dim) for dim in state.layout) != node.outputs[0].shape:
         if len(node.outputs[0].shape) < len(state.layout):  # numbers for indices: no dimension is left
             return state.contracted((start,)).without((start,))
@@ -328,7 +316,7 @@ def _index(follower, node):
     return state
 
 
-@_rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+@_rule("shuffled")
 def _shuffled(follower, node):
     value, r = node.args[:2]
     n, c, *rest = value.shape
@@ -344,16 +332,18 @@ def _shuffled(follower, node):
 # Windows
 
 
-def _whole(state: State, dim: int) -> State:
-    """The same, with paths marked that see everything there is along `dim`."""
-    place = state.place(dim)
-    return state.with_axes(state.layout, lambda branch: branch._replace(
-        everywhere=branch.everywhere or any(index is not None for index in branch.indices[place])))
+def _pooled(state: State, dim: int, length: int, out: int, windows: tuple[range, ...], advance: int) -> State:
+    """The fields after windows moved along `dim`, as in `gathered`; one over all of its `length` sees everything."""
+    state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance), out)
+    if out == 1 < length <= len(windows[0]) and windows[0].step == 1:
+        return state.with_axes(state.layout, lambda branch: branch._replace(
+            everywhere=branch.everywhere or any(branch.indices[place] is not None for place in state.places[dim])))
+    return state
 
 
 def _window(node) -> list[tuple[int, int, int, int]]:
     """(kernel, stride, padding, dilation) of a pooling along each of its dimensions."""
-    n = int(node.op.partition("d")[0][-1])
+    n = ops.axes(node.op)
     kernel = ops.lengths(node.arg("kernel_size"), n)
     others = (node.arg("stride") or kernel, node.arg("padding", 0), node.arg("dilation", 1))
     return list(zip(kernel, *(ops.lengths(one, n) for one in others)))
@@ -368,12 +358,10 @@ def _slid(state: State, windows: Sequence[tuple[int, int, int, int]], out: Seque
 
 @_rule("pool")
 def _pool(follower, node):
-    """Sliding windows over the last dimensions; one window over a whole dimension is a global operation."""
-    given, out, windows = node.args[0].shape, node.outputs[0].shape, _window(node)
-    state = _slid(follower.of(node.args[0]), windows, out)
-    for dim, (kernel, _, _, dilation) in enumerate(windows, len(out) - len(windows)):
-        if out[dim] == 1 and 1 < given[dim] <= kernel and dilation == 1:
-            state = _whole(state, dim)
+    state, given, out, windows = follower.of(node.args[0]), node.args[0].shape, node.outputs[0].shape, _window(node)
+    for dim, (kernel, stride, padding, dilation) in enumerate(windows, len(out) - len(windows)):
+        window = range(-padding, kernel * dilation - padding, dilation)
+        state = _pooled(state, dim, given[dim], out[dim], (window,), stride)
     return state
 
 
@@ -396,10 +384,8 @@ def _adaptive_pool(follower, node):
     for dim, out in enumerate(sizes, len(value.shape) - len(sizes)):
         length = value.shape[dim]
         repeats = math.gcd(length, out)
-        windows = [range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats)]
-        state = state.on_dim(dim, lambda index: gathered(index, out, windows, length // repeats), out)
-        if out == 1 < length:
-            state = _whole(state, dim)
+        windows = tuple(range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats))
+        state = _pooled(state, dim, length, out, windows, length // repeats)
     return state
 
 
@@ -412,7 +398,7 @@ def _convolution(follower, node):
     state = follower.of(value)
     if state is None:
         return follower.union(given)
-    if groups > 1 and any(branch.indices[state.place(1)] != (None,) for axis in state.axes for branch in axis):
+    if groups > 1 and state.depends(1):
         per_group, made = value.shape[1] // groups, out[1] // groups
         groups_of = [[o // made * per_group + i for i in range(per_group)] for o in range(out[1])]
         state = state.on_dim(1, lambda index: table(
@@ -434,7 +420,7 @@ def _upsample(follower, node):
         length, out = value.shape[dim], node.outputs[0].shape[dim]
         scale = scales[dim - 2] if dim - 2 < len(scales) else None
         if nearest:
-            windows = [(i,) for i in _nearest(node.op, value.dtype, length, out, scale)]
+            windows = tuple((i,) for i in _nearest(node.op, value.dtype, length, out, scale))
             advance = length
         else:
             step = Fraction(length, out)
@@ -442,7 +428,7 @@ def _upsample(follower, node):
                 step = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
             elif scale:
                 step = 1 / Fraction(scale)
-            windows = [_sources(node.op, o, step, corners) for o in range(min(step.denominator, out))]
+            windows = tuple(_sources(node.op, o, step, corners) for o in range(min(step.denominator, out)))
             advance = step.numerator if step.denominator <= out else None  # no pattern that repeats
         state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance), out)
     return state
@@ -452,7 +438,7 @@ def _upsample(follower, node):
 def _nearest(op: str, dtype: torch.dtype, length: int, out: int, scale: float | None) -> list[int]:
     """The input that each output of an interpolation by nearest neighbours takes: where two are as near, rounding decides, so the
     kernel itself is asked."""
-    n = int(op[-2])
+    n = ops.axes(op)
     numbers = torch.arange(length, dtype=dtype if dtype in (torch.float32, torch.float64) else torch.float32, device="cpu")
     kernel, rest = getattr(torch.ops.aten, op), (1,) * (n - 1)
     return kernel(numbers.view(1, 1, length, *rest), [out, *rest], scale, *(None,) * (n - 1)).flatten().int().tolist()
@@ -465,9 +451,8 @@ def _sources(op: str, o: int, advance: Fraction, corners: bool) -> Sequence[int]
         wide = max(advance, 1)
         reach, weight = (2, _cubic) if "cubic" in op else (1, lambda x: 1 - abs(x))
         middle = (o + half) * advance
-        used = [i for i in range(math.floor(middle - reach * wide), math.ceil(middle + reach * wide) + 1)
-                if abs(x := (i + half - middle) / wide) < reach and weight(x)]
-        return used
+        return tuple(i for i in range(math.floor(middle - reach * wide), math.ceil(middle + reach * wide) + 1)
+                     if abs(x := (i + half - middle) / wide) < reach and weight(x))
     place = o * advance if corners else (o + half) * advance - half
     low, high = math.floor(place), math.ceil(place)
     wide = op == "upsample_bicubic2d" and low < high
@@ -482,7 +467,8 @@ def _cubic(x: Fraction) -> Fraction:
 
 def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> State:
     """The fields after `dim` was replaced by two: the place in a window, and `out` windows."""
-    def split(index):
+    def split(indices):
+        index = indices[0]
         if index is None:
             return [(None, None)]
         if len(index.first) == 1 and not index.is_table:
@@ -493,8 +479,7 @@ def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding
                        index.moves)
         return split_two(both, kernel, out)
 
-    state = state.merged(dim)
-    return state.parted(dim, split, (*state.layout[:dim], (kernel,), (out,), *state.layout[dim + 1:]))
+    return state.merged(dim).rewritten(dim, dim + 1, [(kernel,), (out,)], split)
 
 
 @_rule("im2col")
@@ -502,7 +487,7 @@ def _im2col(follower, node):
     """Windows side by side: F.unfold and nn.Unfold, (N, C * kernel positions, window positions)."""
     value, kernel, dilation, padding, stride = node.args[:5]
     state = follower.of(value)
-    out = [windows_along(*one) for one in zip(value.shape[2:], kernel, stride, padding, dilation)]
+    out = [ops.windows_along(*one) for one in zip(value.shape[2:], kernel, stride, padding, dilation)]
     for i in (1, 0):
         state = _windows(state, 2 + i, out[i], kernel[i], stride[i], padding[i], dilation[i])
     return state.permuted((0, 1, 2, 4, 3, 5)).reshaped(node.outputs[0].shape)
@@ -512,7 +497,7 @@ def _im2col(follower, node):
 def _col2im(follower, node):
     """F.fold and nn.Fold: each place sums the values of the windows that cover it."""
     value, size, kernel, dilation, padding, stride = node.args[:6]
-    out = [windows_along(*one) for one in zip(size, kernel, stride, padding, dilation)]
+    out = [ops.windows_along(*one) for one in zip(size, kernel, stride, padding, dilation)]
     channels = value.shape[1] // math.prod(kernel)
     state = follower.of(value).reshaped((value.shape[0], channels, *kernel, *out)).permuted((0, 1, 2, 4, 3, 5))
     for i in (1, 0):
@@ -528,10 +513,10 @@ def _folded(state: State, dim: int, out: int, kernel: int, stride: int, padding:
     def fold(indices):
         taps, windows = indices
         if taps is None and windows is None:
-            return [None]
-        return [spread(windows or table([(0, 0)] * count, False), out, kernel, stride, padding, dilation, taps)]
+            return [[None]]
+        return [[spread(windows or table([(0, 0)] * count, False), out, kernel, stride, padding, dilation, taps)]]
 
-    return state.map(state.place(dim, dim + 1), fold, (*state.layout[:dim], (out,), *state.layout[dim + 2:]))
+    return state.rewritten(dim, dim + 2, [(out,)], fold)
 
 
 @_rule("unfold")
@@ -581,43 +566,27 @@ def _with_statistics(follower, node):
 def _attention(follower, node):
     """A token sees itself and, through keys and values, all tokens."""
     shape = node.outputs[0].shape
-    rank = len(shape)
     query, *others = map(follower.of, node.args[:3])
-    states = [query and query.contracted((rank - 1,)).resized(rank - 1, shape[-1])]
-    for state in others:
-        if state is not None:
-            state = state.contracted((*range(1, rank - 2), rank - 2, rank - 1))
-            for dim in range(1, rank):
-                state = state.resized(dim, shape[dim])
-            states.append(state)
-    return follower.union(states)
+    states = [query and query.contracted((len(shape) - 1,))]
+    states += [state and state.contracted(range(1, len(shape))) for state in others]
+    return follower.union([state and state.expanded(shape) for state in states])
 
 
 @_rule("product")
 def _product(follower, node):
-    """A matrix product: an output sees a row of the left and a column of the right operand."""
-    out = node.outputs[0].shape
-    added = None
-    left, right = node.args[:2]
-    if node.op in ("addmm", "baddbmm", "addmv"):
-        added = follower.of(left)
-        left, right = node.args[1:3]
-    elif node.op == "linear":
-        added = follower.of(node.args[2])
-    states = [added and added.expanded(out)]
-    state = follower.of(left)
-    if state is not None:
-        dim = len(state.layout) - 1
-        state = state.contracted((dim,))
-        vector = len(right.shape) == 1
-        states.append(state.without((dim,)) if vector else state.resized(dim, out[-1]))
-    state = follower.of(right)
-    if state is not None:
-        if node.op == "linear":
-            state = state.permuted((1, 0))
-        dim = max(len(state.layout) - 2, 0)
-        state = state.contracted((dim,)).without((dim,))
-        states.append(state.with_new(dim).expanded(out) if len(out) > len(state.layout) else state.expanded(out))
+    """A matrix product: an output sees a row of the left and a column of the right operand, and what is added."""
+    out, places = node.outputs[0].shape, ops.of(node.op).operands
+    left, right = (node.args[place] for place in places)
+    states = [state.expanded(out) for place, value in enumerate(node.args[:3])
+              if place not in places and (state := follower.of(value)) is not None]
+    for one, other, is_right in ((left, right, False), (right, left, True)):
+        state, rank = follower.of(one), len(one.shape)
+        if state is not None:
+            dim = rank - 2 if is_right and rank > 1 and node.op != "linear" else rank - 1
+            state = state.contracted((dim,)).without((dim,))
+            if len(other.shape) > 1:
+                state = state.with_new(max(len(state.layout) - is_right, 0))
+            states.append(state.expanded(out))
     return follower.union(states)
 
 
