@@ -191,7 +191,8 @@ def in_a_thread(x):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("function, message", [
     (squared, "cannot be watched"), (in_a_thread, "another thread"),
-    (lambda x: torch.eye(4).to_sparse() @ x[0, 0], "layout torch.sparse_coo")])
+    (lambda x: torch.eye(4).to_sparse() @ x[0, 0], "layout torch.sparse_coo"),
+    (lambda x: x[0, 0] * torch.eye(4).to_sparse(), "layout torch.sparse_coo")])
 def test_what_runs_out_of_sight_is_refused_by_name(function, message):
     class Hidden(nn.Module):
         def forward(self, x):

@@ -107,7 +107,7 @@ def _binary(op, inplace=False):
             return NotImplemented
         x = tracer.value(input)
         shape, y, inputs, is_plain = x.shape, other, (x,), input.is_contiguous()
-        if type(other) in (Tensor, nn.Parameter):
+        if type(other) in (Tensor, nn.Parameter) and other.layout is torch.strided:
             y = tracer.value(other)
             shape, inputs, is_plain = _broadcast(x.shape, y.shape), (x, y), is_plain and other.is_contiguous()
             if x.dtype != y.dtype:
