@@ -481,7 +481,7 @@ function render({ model, el }) {
     const restSum = rest.reduce((total, group) => total + group.sum, 0);
     const parts = [...written.map((group) => group.sum), ...(rest.length ? [restSum] : []), ...(told.bias ? [told.bias] : [])];
     const total = parts.reduce((a, b) => a + b, 0);
-    const line = html("p", { class: "cx-total" }, `${parts.map(text).join(" + ").replaceAll("+ \u2212", "\u2212 ")} = `,
+    const line = html("p", { class: "cx-total" }, `${parts.length > 1 ? parts.map(text).join(" + ").replaceAll("+ \u2212", "\u2212 ") : ""} = `.trimStart(),
       html("strong", {}, text(total)), instead(total),
       rest.length ? ` (${plural(rest.length, told.kernel ? "further channel" : "further term")}: ${text(restSum)}${told.bias ? `; the last is the bias ${text(told.bias)}` : ""})`
         : told.bias ? ` (the last is the bias ${text(told.bias)})` : "");
