@@ -327,6 +327,18 @@ def test_what_a_layer_reads_and_what_each_channel_adds(live):
     assert "is 0;" in status.inner_text() or "ReLU(" in page.locator(".cx-sum").inner_text()
 
 
+def test_a_multiplication_has_maps_and_gates(live):
+    page = live(FollowPhotograph("seresnet20"))
+    start(page)
+    product = next(i for i, node in enumerate(json.loads(follow.file("seresnet20.json"))["nodes"]) if node.get("kind") == "mul")
+    page.locator(f"[data-node='{product}']").click()
+    reads = page.get_by_role("group", name="What this layer reads").get_by_role("button")
+    reads.filter(has_text="the maps: convolution").wait_for()
+    assert reads.filter(has_text="the gates: sigmoid").count() == 1
+    value, gate, result = re.fullmatch(r"(\S+) \u00d7 (\S+)\s+= (\S+)", page.locator(".cx-sum").inner_text().replace("\u2212", "-")).groups()
+    assert 0 < float(gate) < 1 and float(value) * float(gate) == pytest.approx(float(result), abs=1e-3)
+
+
 def test_a_concatenation_says_whose_channel_it_is_and_loses_an_input(live):
     page = live(FollowPhotograph("densenet_cifar"))
     start(page)
