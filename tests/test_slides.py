@@ -59,7 +59,7 @@ def test_a_slide_is_told_whole_and_once():
     """What leads over to a result that the chapter computes, the points of a list, and no sentence twice."""
     found = slides.slides(notebooks.read(CHAPTER), plain)
     [table] = [body for kind, heading, body in found if kind == "table" and heading.startswith("Problem")]
-    assert table.index("Could it be that doing <em>nothing</em>") < table.index("always answering zero") < table.index("<table>")
+    assert table.index("Could it be that doing <em>nothing</em>") < table.index("always answers zero") < table.index("<table>")
     bodies = [body for kind, heading, body in found if heading == "Idea: learn what to add"]
     assert sum("is the block's input" in body.replace("\u2019", "'") for body in bodies) == 1
     [points] = [body for kind, _, body in found if kind == "points"]
