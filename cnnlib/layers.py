@@ -131,12 +131,11 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 def standardized(weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Weights (out_channels, ...) of mean 0 and variance 1 for each channel; `eps` is added to the variance.
+    """Weights (out_channels, ...) of mean 0 and variance 1 for each channel: a layer norm of filters, `eps` in the root.
 
     Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019.
     """
-    variance, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
-    return (weight - mean) * (variance + eps).rsqrt()
+    return F.layer_norm(weight, weight.shape[1:], eps=eps)
 
 
 def linear_rates(last: float, depths: Sequence[int]) -> list[float]:

@@ -401,6 +401,8 @@ def test_standardized_weights():
     torch.testing.assert_close(done.mean((1, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(done.var((1, 2, 3), correction=0), torch.ones(4))
     torch.testing.assert_close(standardized(100 * weight, 0.0), done)
+    inputs = (weight - weight.mean((1, 2, 3), keepdim=True)).mean((2, 3))  # what differs between input channels stays
+    torch.testing.assert_close(done.mean((2, 3)), inputs / weight.std((1, 2, 3), correction=0)[:, None])
 
 
 def test_standardized_convolutions_count_as_layers():

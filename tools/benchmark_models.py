@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from cnnlib import create_model, list_models
 from cnnlib.registry import find_variant
@@ -29,7 +30,9 @@ from cnnlib.vision import torchvision
 
 # glibc's settings for memory that is freed: keep it, whatever its size.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28)}
-NAMES = ("resnet50", "densenet121", "mobilenet_v2", "shufflenet_v2_x1_0", "efficientnet_b0", "convnext_tiny")
+NAMES = ("resnet50", "densenet121", "mobilenet_v2", "shufflenet_v2_x1_0", "efficientnet_b0", "convnext_tiny", "inception_v3",
+         "xception", "mnasnet_a1", "repvgg_a0", "mobileone_s0", "mobilenet_v4_conv_small", "convnext_v2_atto", "rdnet_tiny",
+         "resnet18d", "bit_50x1", "nfnet_f0", "fasternet_t0", "starnet_s1", "efficientnet_lite0", "hrnet_w18_small_v2", "cspdarknet53")
 
 
 def make_pair(name: str, device: str) -> tuple[nn.Module, nn.Module]:
@@ -61,13 +64,13 @@ def forward(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Cal
 
 
 def training_step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
-    """Loss, gradients and an SGD step that changes nothing, so that all runs do the same work."""
+    """Loss (of auxiliary heads, too), gradients and an SGD step that changes nothing, so that all runs do the same work."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
 
     def run():
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        sum(F.cross_entropy(logits, labels) for logits in tree_leaves(model(images))).backward()
         optimizer.step()
 
     return run

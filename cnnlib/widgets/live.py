@@ -256,7 +256,7 @@ class _Graph:
             keywords = {argument.name: value for argument, value, keyword in zip(arguments, args, is_keyword) if keyword and value is not None}
             with torch.no_grad(), contextlib.suppress(RuntimeError, TypeError):
                 result = function(*places, **keywords)
-                result = result if isinstance(result, tuple) else (result,)
+                result = (result if isinstance(result, tuple) else (result,))[:len(node.outputs)]  # a closed form may record the first alone
                 if [tuple(tensor.shape) for tensor in result] == [tuple(value.shape) for value in node.outputs]:
                     return result
         raise self.refuse(f"{node.op} of weights")
