@@ -131,7 +131,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 def standardized(weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Weights (out_channels, ...) of mean 0 and variance 1 for each channel: a layer norm of filters, `eps` in the root.
+    """Weights (out_channels, ...) of mean 0 and variance 1 for each channel: a layer norm of filters, with its `eps`.
 
     Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019.
     """
