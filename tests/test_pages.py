@@ -107,6 +107,7 @@ def test_page(view, name):
         raise AssertionError(f"parts of the page move by {page.evaluate('window.shift'):.2f}")
     for explorer in page.locator(".explorer").all():
         answers(page, explorer)
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
     assert view.problems == []
     if page.locator(".explorer").count():
         assert violations(page, context=".explorer") == []  # what it asks for itself is no problem of the page
