@@ -148,7 +148,7 @@ def main() -> None:
         del ours, theirs
     if arguments.out:
         write_record(arguments.out, {
-            "description": f"Medians of {measured} in seconds, networks of this package and their torchvision twins in turns",
+            "description": f"Medians of {measured} in seconds, networks of this package and their twins of torchvision or timm in turns",
             "batch_size": batch, "repeats": repeats, "precision": "float32", "rows": rows,
             "hardware": hardware(torch.device(device)), "torchvision": torchvision.__version__,
         })
