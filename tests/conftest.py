@@ -83,7 +83,7 @@ def give_up(message):
 @pytest.fixture(scope="module")
 def browser():
     if not (path := find()):
-        give_up("page tests need a browser: install one (Debian: apt-get install chromium), or set CHROMIUM to it")
+        give_up("page tests need a browser: apt-get install chromium-headless-shell, or set CHROMIUM to one")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = launch(playwright, path)
