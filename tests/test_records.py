@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import experiments_page
+import notebooks
 from cnnlib import create_model
 from cnnlib.analysis import cost_table
 from cnnlib.data import book_file, load_result, load_table
@@ -140,3 +141,26 @@ def test_the_blocks_that_are_to_be_compared_cost_about_the_same():
             work[recipe.model, str(recipe.model_args)] = cost_table(create_model(recipe.model, **recipe.model_args).eval(), (3, 32, 32)).total.macs
     base = work["resnet20", "{}"]
     assert all(abs(macs / base - 1) < 0.13 for macs in work.values()) and len(work) == 7
+
+
+TOLD = {  # what a page tells of the record of exercises: (runs, key)
+    "01_components": [("01 LeNet-5", "right"), ("01 LeNet-5 without ReLUs, with averages", "right")],
+    "03_alexnet": [("03 mirrored and moved by 3", "old"), ("03 mirrored and moved by 3", "right"), ("03 as they are", "right"),
+                   ("03 mirrored and moved by 0", "right"), ("03 mirrored and moved by 12", "right"),
+                   ("03 mirrored and moved by 3, 120 epochs", "right"), ("03 as they are, 120 epochs", "right")],
+    "06_googlenet": [("06 mean", "right"), ("06 flat", "right"), ("06 mean, no normalization", "right")],
+}
+
+
+def span(group, key):
+    values = sorted(run[key] for name, run in load_result("exercises")["runs"].items() if name.rpartition(", seed ")[0] == group)
+    low, high = (int(value + 0.5) for value in (values[0], values[-1]))
+    return f"{low}%" if low == high else f"{low} to {high}%"
+
+
+@pytest.mark.parametrize("page", TOLD)
+def test_a_page_tells_what_the_record_of_exercises_holds(page):
+    text = " ".join(cell.source for cell in notebooks.read(notebooks.CHAPTERS / f"{page}.ipynb").cells if cell.cell_type == "markdown")
+    assert "experiments.md#exercises" in text
+    for group, key in TOLD[page]:
+        assert span(group, key) in text, (group, key, span(group, key))
