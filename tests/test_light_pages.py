@@ -257,3 +257,20 @@ def test_the_themes_line_that_is_replaced_stands_in_the_theme():
     folder = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
     layout = (folder / "theme" / "pydata_sphinx_theme" / "layout.html").read_text(encoding="utf-8")
     assert light_pages.THEME.replace('"auto"', '"{{ default_mode }}"') in layout
+
+
+def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browser, tmp_path):
+    """Which would otherwise end half empty before it."""
+    cell = '<div class="cell_input"><div class="highlight-x"><div class="highlight"><pre>{}</pre></div></div></div>'
+    text = "".join(cell.format("a line\n" * lines) for lines in (light_pages.LINES - 1, light_pages.LINES))
+    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    theme = "div.highlight { break-inside: avoid; display: flex }"
+    styles = f"<style>{theme}</style><style>{style}</style>"
+    (tmp_path / "page.html").write_text(f"{styles}<article>{light_pages._long(text)}</article>")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.emulate_media(media="print")
+    found = page.evaluate("() => [...document.querySelectorAll('.cell_input')].map((cell) => "
+                          "[cell, ...cell.querySelectorAll('div')].map((one) => getComputedStyle(one).breakInside))")
+    page.close()
+    assert "avoid" in found[0] and set(found[1]) == {"auto"}

@@ -20,7 +20,7 @@ def book(browser, serve, tmp_path_factory):
     """A book of two pages, printed."""
     folder = tmp_path_factory.mktemp("html")
     (folder / "first.html").write_text(PAGE.format(title="Alpha", other="second"))
-    (folder / "second.html").write_text(PAGE.format(title="Beta & Co", other="first"))
+    (folder / "second.html").write_text(PAGE.format(title="Beta & Co", other="first").replace("<h1>Beta", "<h1><code>Beta</code>"))
     parts = [pdf.Part("", 0, "Both"), pdf.Part("first", 1, ""), pdf.Part("second", 2, "")]
     page, here = browser.new_page(), serve(folder)
     pdf.print_parts(page, here, parts, "https://example.org/book")
