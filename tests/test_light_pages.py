@@ -9,6 +9,8 @@ from pathlib import Path
 import notebooks
 import pytest
 
+from cnnlib.analysis.drawing import INK
+
 sys.path.insert(0, str(notebooks.ROOT / "_ext"))
 import light_pages
 
@@ -274,3 +276,19 @@ def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browse
                           "[cell, ...cell.querySelectorAll('div')].map((one) => getComputedStyle(one).breakInside))")
     page.close()
     assert "avoid" in found[0] and set(found[1]) == {"auto"}
+
+
+@pytest.mark.parametrize("theme, ground", enumerate(((255, 255, 255), (18, 18, 18))))
+def test_what_a_drawing_shows_dimly_can_be_read(theme, ground):
+    """Its labels have a contrast of 4.5 to the ground of the page, light and dark."""
+    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    share = float(re.search(r"svg\.nd \.off \{\s*opacity: ([\d.]+);", style)[1])
+    ink = [int(INK[theme][i:i + 2], 16) for i in (1, 3, 5)]
+
+    def light(colour):
+        parts = [one / 255 / 12.92 if one <= 10 else ((one / 255 + 0.055) / 1.055) ** 2.4 for one in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    shown = light([share * a + (1 - share) * b for a, b in zip(ink, ground)])
+    low, high = sorted((shown, light(ground)))
+    assert (high + 0.05) / (low + 0.05) >= 4.5
