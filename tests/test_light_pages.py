@@ -292,3 +292,16 @@ def test_what_a_drawing_shows_dimly_can_be_read(theme, ground):
     shown = light([share * a + (1 - share) * b for a, b in zip(ink, ground)])
     low, high = sorted((shown, light(ground)))
     assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_rows_of_wide_tables_are_low_on_a_phone(browser, tmp_path):
+    """As of the table of all networks: a name over a small picture, and a paper whose name stays on one line."""
+    row = '<td><code class="literal">name</code><br><img width="132" height="33" src="data:,"></td>' + "<td>1</td>" * 5
+    row += '<td><a href="#">Zeiler and Fergus 2014</a></td>'
+    frame = '<article class="pst-scrollable-table-container"><table class="wide"><tr>{}</tr></table></article>'
+    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style>{frame.format(row)}")
+    page = browser.new_page(viewport={"width": 360, "height": 600})
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator("tr").evaluate("node => node.offsetHeight") < 60
+    page.close()
