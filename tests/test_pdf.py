@@ -145,6 +145,16 @@ def test_a_page_is_dark_on_light_on_paper_whatever_its_theme(browser, tmp_path):
     page.close()
 
 
+def test_solutions_are_open_where_a_chapter_is_printed_from_the_browser(browser, tmp_path):
+    style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    page = browser.new_page()
+    page.set_content(f"<style>{style}</style><article><details><summary>Solution</summary><p>The secret</p></details>"
+                     '<details class="admonition hide"><summary>Show code</summary><p>Hidden lines</p></details></article>')
+    [sheet] = pdf._printed(page).pages
+    page.close()
+    assert "The secret" in sheet.extract_text() and "Hidden lines" not in sheet.extract_text()
+
+
 def test_contents_are_those_of_the_table_of_contents():
     toc = (pdf.notebooks.ROOT / "_toc.yml").read_text(encoding="utf-8")
     names = [part.name for part in pdf.contents() if part.name]
