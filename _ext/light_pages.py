@@ -6,8 +6,8 @@ it and put into the pages. MathJax is left out of pages without formulas, and el
 theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
 are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
 and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; so is what cells print in
-columns, which must not wrap. Scripts of sphinx-thebe go: the book does not use it, and Jupyter Book writes its settings out twice, which is
-an error.
+columns, which must not wrap, and long code, which may be divided on paper. Scripts of sphinx-thebe go: the book does not use it, and
+Jupyter Book writes its settings out twice, which is an error.
 """
 
 import html
@@ -48,6 +48,7 @@ LEAST = 9  # pixels of the smallest letters as shown
 FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
 CODE = re.compile(r"<pre>.*?</pre>", re.S)
+LINES = 24  # from how many lines code is long: on paper it may go on over the page
 COLOURED = re.compile(r'<span class="(\w+)">([^<]*)</span>')
 THEME = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'  # of the theme: light or dark only later
 KNOWN_THEME = ('const {dataset} = document.documentElement; dataset.theme = ["light", "dark"].includes(dataset.mode) ? dataset.mode '
@@ -152,6 +153,11 @@ def _fewer(page: str, plain: set[str]) -> str:
     return CODE.sub(lambda code: COLOURED.sub(lambda word: word[2] if word[1] in plain else word[0], code[0]), page)
 
 
+def _long(page: str) -> str:
+    """Code of `LINES` lines and more is called long."""
+    return CODE.sub(lambda code: code[0].replace("<pre>", '<pre class="long">', 1) if code[0].count("\n") >= LINES else code[0], page)
+
+
 def _kept(page: str) -> str:
     """Formulas in a line with their width, so that the line is broken before they are typeset as it will be."""
     return IN_LINE.sub(lambda found: found[0].replace(">", f' style="--width: {width(html.unescape(found[1])):.2f}em">', 1), page)
@@ -195,7 +201,7 @@ def lightened(page: str, folder: Path, address: str) -> str:
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
     if colours := COLOURS.search(page):
         page = _fewer(page, _uncoloured((folder / colours[1]).resolve()))
-    return _lazy(_printed(_tables(_legible(page, folder))))
+    return _lazy(_long(_printed(_tables(_legible(page, folder)))))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import notebooks
 import pytest
 
+from cnnlib.analysis.drawing import INK
+
 sys.path.insert(0, str(notebooks.ROOT / "_ext"))
 import light_pages
 
@@ -257,3 +259,49 @@ def test_the_themes_line_that_is_replaced_stands_in_the_theme():
     folder = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
     layout = (folder / "theme" / "pydata_sphinx_theme" / "layout.html").read_text(encoding="utf-8")
     assert light_pages.THEME.replace('"auto"', '"{{ default_mode }}"') in layout
+
+
+def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browser, tmp_path):
+    """Which would otherwise end half empty before it."""
+    cell = '<div class="cell_input"><div class="highlight-x"><div class="highlight"><pre>{}</pre></div></div></div>'
+    text = "".join(cell.format("a line\n" * lines) for lines in (light_pages.LINES - 1, light_pages.LINES))
+    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    theme = "div.highlight { break-inside: avoid; display: flex }"
+    styles = f"<style>{theme}</style><style>{style}</style>"
+    (tmp_path / "page.html").write_text(f"{styles}<article>{light_pages._long(text)}</article>")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.emulate_media(media="print")
+    found = page.evaluate("() => [...document.querySelectorAll('.cell_input')].map((cell) => "
+                          "[cell, ...cell.querySelectorAll('div')].map((one) => getComputedStyle(one).breakInside))")
+    page.close()
+    assert "avoid" in found[0] and set(found[1]) == {"auto"}
+
+
+@pytest.mark.parametrize("theme, ground", enumerate(((255, 255, 255), (18, 18, 18))))
+def test_what_a_drawing_shows_dimly_can_be_read(theme, ground):
+    """Its labels have a contrast of 4.5 to the ground of the page, light and dark."""
+    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    share = float(re.search(r"svg\.nd \.off \{\s*opacity: ([\d.]+);", style)[1])
+    ink = [int(INK[theme][i:i + 2], 16) for i in (1, 3, 5)]
+
+    def light(colour):
+        parts = [one / 255 / 12.92 if one <= 10 else ((one / 255 + 0.055) / 1.055) ** 2.4 for one in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    shown = light([share * a + (1 - share) * b for a, b in zip(ink, ground)])
+    low, high = sorted((shown, light(ground)))
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_rows_of_wide_tables_are_low_on_a_phone(browser, tmp_path):
+    """As of the table of all networks: a name over a small picture, and a paper whose name stays on one line."""
+    row = '<td><code class="literal">name</code><br><img width="132" height="33" src="data:,"></td>' + "<td>1</td>" * 5
+    row += '<td><a href="#">Zeiler and Fergus 2014</a></td>'
+    frame = '<article class="pst-scrollable-table-container"><table class="wide"><tr>{}</tr></table></article>'
+    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style>{frame.format(row)}")
+    page = browser.new_page(viewport={"width": 360, "height": 600})
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator("tr").evaluate("node => node.offsetHeight") < 60
+    page.close()

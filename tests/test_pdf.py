@@ -20,7 +20,7 @@ def book(browser, serve, tmp_path_factory):
     """A book of two pages, printed."""
     folder = tmp_path_factory.mktemp("html")
     (folder / "first.html").write_text(PAGE.format(title="Alpha", other="second"))
-    (folder / "second.html").write_text(PAGE.format(title="Beta & Co", other="first"))
+    (folder / "second.html").write_text(PAGE.format(title="Beta & Co", other="first").replace("<h1>Beta", "<h1><code>Beta</code>"))
     parts = [pdf.Part("", 0, "Both"), pdf.Part("first", 1, ""), pdf.Part("second", 2, "")]
     page, here = browser.new_page(), serve(folder)
     pdf.print_parts(page, here, parts, "https://example.org/book")
@@ -143,6 +143,16 @@ def test_a_page_is_dark_on_light_on_paper_whatever_its_theme(browser, tmp_path):
     page.emulate_media(media="print")
     assert page.evaluate(look) == ["rgb(28, 31, 36)", "rgb(28, 31, 36)", "pre-wrap", "light", 0]
     page.close()
+
+
+def test_solutions_are_open_where_a_chapter_is_printed_from_the_browser(browser, tmp_path):
+    style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    page = browser.new_page()
+    page.set_content(f"<style>{style}</style><article><details><summary>Solution</summary><p>The secret</p></details>"
+                     '<details class="admonition hide"><summary>Show code</summary><p>Hidden lines</p></details></article>')
+    [sheet] = pdf._printed(page).pages
+    page.close()
+    assert "The secret" in sheet.extract_text() and "Hidden lines" not in sheet.extract_text()
 
 
 def test_contents_are_those_of_the_table_of_contents():

@@ -38,6 +38,7 @@ def rows(browser, serve, tmp_path):
 def test_the_survey_sees_what_is_wrong(rows):
     found = rows(BAD.replace("{width}", "500"))
     assert [(row["width"], row["theme"]) for row in found] == [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
+    assert {row["problems"] for row in found} == {0}
     assert found[0]["overflow"] > 100 and found[2]["overflow"] == 0
     assert {(row["text"], row["drawing"], row["figure"]) for row in found} == {(11, 7, 5.6)}
     assert "Small words" in found[0]["what"] and "Drawn" in found[0]["what"] and "A figure" in found[0]["what"]
@@ -46,6 +47,11 @@ def test_the_survey_sees_what_is_wrong(rows):
     assert found[0]["contrast"] == found[0]["serious"] == ""
     lines = survey.worst(found)
     assert lines[0].startswith("390: overflow ") and "text 11 (page, light)" in lines[0] and "contrast 1" in lines[0]
+
+
+def test_the_survey_hears_what_the_browser_says_while_a_page_opens_and_sees_the_wrong_colours(rows):
+    found = rows(BAD.replace(" set();</script>", "</script><script>console.warn('Oh')</script>"))  # and light until it is told
+    assert found[0]["problems"] == 1 and "Oh" in found[0]["what"] and found[2]["problems"] > 1
 
 
 def test_the_survey_sees_what_moves(rows):
@@ -78,7 +84,7 @@ def test_every_page_at_every_width_light_and_dark(browser):
     for name in survey.contents():
         for row in survey.rows(page, server.address, name):
             letters = [row[kind] for kind in ("text", "drawing", "figure") if row[kind] != ""]
-            if row["overflow"] > 0 or row["cut"] or min(letters) < LETTERS or row["shift"] > MOVES or row["contrast"] or row["serious"]:
+            if row["overflow"] > 0 or row["cut"] or min(letters) < LETTERS or row["shift"] > MOVES or row["problems"] or row["contrast"] or row["serious"]:
                 wrong.append(row)
     page.close()
     server.close()

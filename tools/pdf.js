@@ -1,7 +1,5 @@
 // What tools/pdf.py does in a page before it is printed.
 
-const LONG = 420; // pixels: a third of a page
-
 // Waits until images, explorers and formulas stand.
 async function ready() {
   for (const image of document.images) image.loading = "eager";
@@ -32,21 +30,15 @@ function prepare([address, solutions]) {
     found.push(`<h3>${heading?.innerHTML ?? ""}</h3>${copy.innerHTML}`);
     details.replaceWith(note("Solution: at the end of the book.", solutions));
   }
-  divide(article);
   const styles = document.querySelector("#MJX-CHTML-styles");
-  return {title: article.querySelector("h1").firstChild.textContent, solutions: found.join(""),
+  const title = article.querySelector("h1").cloneNode(true);
+  title.querySelector(".headerlink")?.remove();
+  return {title: title.textContent.trim(), solutions: found.join(""),
           styles: styles ? [...styles.sheet.cssRules].map((rule) => rule.cssText).join("\n") : ""};
-}
-
-// Long code may be divided between pages, which would otherwise end half empty before it.
-function divide(article) {
-  for (const block of article.querySelectorAll(".cell_input, .cell_output > .output"))
-    if (block.offsetHeight > LONG && !block.querySelector("img, svg, table, .explorer")) block.style.breakInside = "auto";
 }
 
 // Puts the solutions of all chapters in place of the text.
 function replace([body, styles]) {
   document.querySelector("article").innerHTML = body;
   document.head.append(Object.assign(document.createElement("style"), {textContent: styles}));
-  divide(document.querySelector("article"));
 }

@@ -5,8 +5,10 @@
 A row for each page, width and theme. `overflow` is by how many pixels the page is wider than the window; `cut` counts what reaches over an edge
 behind which nothing can be scrolled; `text`, `drawing` and `figure` are the
 smallest letters in pixels as shown, of words, of drawings (SVG) and of figures (images, by the 8 points that no figure goes below); `shift` is the
-cumulative layout shift while the page loads; `contrast` and `serious` count what axe finds of serious or critical violations, of contrast and of
-all other rules, dark on a phone and light on a wide screen. Needs a browser, as the page tests do, and axe-playwright-python.
+cumulative layout shift while the page loads; `problems` counts what the browser complains of while the page opens, and pictures of it in the
+other theme's colours (a page is opened light at every second width, and dark at the others); `contrast` and `serious` count what axe finds of
+serious or critical violations, of contrast and of all other rules, dark on a phone and light on a wide screen. Needs a browser, as the page tests
+do, and axe-playwright-python.
 """
 
 import argparse
@@ -23,11 +25,16 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (360, 390, 820, 1280, 1440)
 AXE_AT = ((390, "dark"), (1280, "light"))
 THEMES = ("light", "dark")
-NUMBERS = ("overflow", "cut", "shift", "text", "drawing", "figure", "contrast", "serious")
+NUMBERS = ("overflow", "cut", "shift", "problems", "text", "drawing", "figure", "contrast", "serious")
 LOOK = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").partition("\n")[2]
 SHIFTS = """window.shift = 0; new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
-}).observe({type: "layout-shift", buffered: true});"""
+}).observe({type: "layout-shift", buffered: true});
+window.flashes = 0; (function look() {
+  const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  if (document.body && document.documentElement.dataset.theme !== theme) window.flashes += 1;
+  if (document.readyState !== "complete") requestAnimationFrame(look);
+})();"""
 READY = """() => [...document.querySelectorAll('script[type$="widget-view+json"]')].every(
   (place) => place.nextElementSibling?.dataset.ready !== undefined) && (!window.MathJax || MathJax.startup?.promise)"""
 
@@ -49,23 +56,33 @@ def violations(page) -> tuple[int, int, str]:
 
 def rows(page, address: str, name: str, widths=WIDTHS, axe_at=AXE_AT) -> Iterator[dict]:
     """The rows of a page, which `page` of a browser visits; each with `what`, the violations and the words of its smallest letters."""
-    for width in widths:
+    heard = []
+    listeners = {"console": lambda message: heard.extend([message.text] * (message.type in ("error", "warning"))),
+                 "pageerror": lambda error: heard.append(str(error))}
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    for number, width in enumerate(widths):
+        heard.clear()
         page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme=THEMES[0])
+        page.emulate_media(color_scheme=THEMES[number % 2])
         page.goto(f"{address}/{name}.html", wait_until="load")
         page.wait_for_function(READY)
         page.evaluate("() => window.MathJax?.startup?.promise")
-        shift = page.evaluate("window.shift")
+        shift, flashes = page.evaluate("[window.shift, window.flashes]")
+        problems = [*heard, *["the other theme's colours"] * flashes]
         page.evaluate("() => document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
             page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
             seen = page.evaluate(LOOK)
-            row = {"page": name, "width": width, "theme": theme, "overflow": seen["overflow"], "cut": seen["cut"][0], "shift": round(shift, 3)}
+            row = {"page": name, "width": width, "theme": theme, "overflow": seen["overflow"], "cut": seen["cut"][0], "shift": round(shift, 3),
+                   "problems": len(problems)}
             row |= {kind: "" if seen[kind][0] is None else round(seen[kind][0], 1) for kind in ("text", "drawing", "figure")}
             contrast, serious, said = violations(page) if (width, theme) in axe_at else ("", "", "")
             what = "; ".join(f"{kind}: {seen[kind][1]}" for kind in ("cut", "text", "drawing", "figure") if seen[kind][1])
-            yield row | {"contrast": contrast, "serious": serious, "what": f"{said} | {what}"}
+            yield row | {"contrast": contrast, "serious": serious, "what": f"{'; '.join(problems[:1])} {said} | {what}".strip()}
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
 
 
 def worst(table: list[dict]) -> list[str]:
