@@ -63,7 +63,7 @@ def test_the_pyramid_of_hrnet_is_what_its_last_exchange_gives():
 def test_strides_of_networks(name, strides):
     with torch.device("meta"):
         model = create_model(name)
-    size = {"resnet20": 32, "xception": 299}.get(name, 320)  # 299 to 10 is nearer to 32 than to 16
+    size = 32 if name == "resnet20" else 320
     assert list(map_channels(Encoder(model), (3, size, size))) == strides
 
 
@@ -73,6 +73,19 @@ def test_strides_of_oblong_images(height, width):
         maps = features(create_model("resnet18").eval(), torch.empty(1, 3, height, width))
     assert {stride: found.shape[2:] for stride, found in maps.items()} == {
         stride: (height // stride, width // stride) for stride in (2, 4, 8, 16, 32)}
+
+
+@pytest.mark.parametrize("size", [(33, 33), (40, 65), (37, 250), (5, 9)])
+def test_strides_are_those_of_the_network_whatever_is_left_of_the_image(size):
+    """Sizes round up from stage to stage: of 33 pixels, the map of stride 16 has 3, which is nearer to a stride of 8."""
+    channels = {2: 64, 4: 64, 8: 128, 16: 256, 32: 512}
+    with torch.device("meta"):
+        model = create_model("resnet18").eval()
+        maps = features(model, torch.empty(1, 3, *size))
+        out = UNet(model, 4).eval()(torch.empty(1, 3, *size))
+    assert {stride: tuple(found.shape[1:]) for stride, found in maps.items()} == {
+        stride: (width, *(-(-side // stride) for side in size)) for stride, width in channels.items()}
+    assert out.shape == (1, 4, *size)
 
 
 def test_auxiliary_heads_are_left_out_in_training():
