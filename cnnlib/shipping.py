@@ -99,7 +99,7 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     Weights have one scale for each output channel. What is returned takes batches of any size; run as it is it
     computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86, with
     `torch._inductor.config.freezing` on and under `torch.no_grad()`.
-    Needs the package `torchao`. Raises `ValueError` without a batch.
+    Needs the package `torchao`. Raises `ValueError` without a batch, and for a network that PyTorch cannot export.
     """
     with _quiet("torchao", "torch.utils._pytree"):  # they tell which libraries for GPUs do not load, and of old names
         from torchao.quantization.pt2e import move_exported_model_to_eval
@@ -113,7 +113,11 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     model = copy.deepcopy(model).eval()
     any_size = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     with torch.no_grad():
-        graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
+        try:
+            graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
+        except Exception as error:  # whatever a forward may do that cannot be followed
+            raise ValueError(f"{type(model).__name__} cannot be exported from batches of shape {tuple(first.shape)}, "
+                             f"and so not quantized: {error}") from error
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
         prepared = prepare_pt2e(graph, quantizer)
         for batch in (first, *batches):

@@ -104,6 +104,12 @@ def test_quantization_needs_images():
             quantized(create_model("resnet20", num_classes=10), nothing)
 
 
+def test_a_network_that_cannot_be_followed_is_not_quantized():
+    pytest.importorskip("torchao")
+    with pytest.raises(ValueError, match=r"LeNet5 cannot be exported from batches of shape \(2, 3, 32, 32\), and so not"):
+        quantized(create_model("lenet5"), [torch.randn(2, *SMALL)])
+
+
 @torch.no_grad()
 def test_all_batches_set_the_scales():
     """A map that only the second batch makes large has room for it: nothing is cut off."""
