@@ -297,16 +297,19 @@ def intersection_over_union(answers: Tensor, masks: Tensor, num_classes: int) ->
     """For each class: pixels that both say to be it over pixels that either says to be it; NaN where neither does.
 
     Two tensors of whole numbers, of one shape -> (num_classes). Over a set of images all pixels count together, as in
-    the benchmarks; the mean over classes is the mean IoU. Raises `ValueError` for unequal shapes and for classes out
-    of range.
+    the benchmarks; the mean over classes is the mean IoU. Raises `ValueError` for unequal shapes, for numbers that are
+    not whole and for classes out of range.
     """
     if answers.shape != masks.shape:
         raise ValueError(f"answers of shape {tuple(answers.shape)} do not fit masks of shape {tuple(masks.shape)}")
     for name, values in (("answers", answers), ("masks", masks)):
+        if values.is_floating_point():
+            raise ValueError(f"{name} are {values.dtype}; they must be whole numbers")
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
             raise ValueError(f"{name} hold classes from {int(values.min())} to {int(values.max())}; "
                              f"num_classes={num_classes}")
-    counts = torch.bincount((num_classes * masks + answers).flatten(), minlength=num_classes**2)
+    places = num_classes * masks.long() + answers.long()  # bytes would overflow
+    counts = torch.bincount(places.flatten(), minlength=num_classes**2)
     pairs = counts.view(num_classes, num_classes).double()
     both = pairs.diagonal()
     return both / (pairs.sum(0) + pairs.sum(1) - both)

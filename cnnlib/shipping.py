@@ -32,8 +32,12 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
     """(layer, batch norm) names, in the order of the pass: the norm follows the layer directly, and alone has its output.
 
     Not listed are norms that come first (pre-activation), that see a sum or a concatenation, whose layer is used
-    twice, and layers whose weights are computed (parametrized, or by a hook before the pass).
+    twice, and layers whose weights are computed (parametrized, standardized, or by a hook before the pass).
     """
+    model = copy.deepcopy(model)
+    for layer in model.modules():  # whether a forward of one's own reads the bias that a norm becomes
+        if isinstance(layer, FOLDABLE) and type(layer) not in FOLDABLE and layer.bias is None:
+            layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0].flatten(1)[:, 0]))
     names = {id(module): name for name, module in model.named_modules()}
     record = trace(model, input_size)
     steps = [(step, node) for step in record.steps if isinstance(step, Step) for node in step.nodes]
@@ -52,7 +56,10 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
         norm = step.call.module
         before, product = made[id(node.inputs[0])]
         layer = before.call.module
-        fits = (product.op in PRODUCTS and type(layer) in FOLDABLE and uses[id(node.inputs[0])] == 1
+        own = {f"{names[id(layer)]}.weight", f"{names[id(layer)]}.bias"}
+        read = {value.parameters for value in product.inputs if value.role == "parameter"}
+        usual = type(layer) in FOLDABLE or isinstance(layer, FOLDABLE) and {(name,) for name in own} == read
+        fits = (product.op in PRODUCTS and usual and uses[id(node.inputs[0])] == 1
                 and calls[id(layer)] == calls[id(norm)] == 1 and not layer._forward_pre_hooks
                 and isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is not None)
         if fits:

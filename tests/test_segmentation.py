@@ -264,6 +264,11 @@ def test_intersection_over_union_by_hand():
     answers = torch.tensor([[0, 1, 1, 1, 0]])
     values = intersection_over_union(answers, masks, 4)
     assert values[:3].tolist() == pytest.approx([1 / 3, 2 / 3, 0.0]) and values[3].isnan()
+    many = torch.tensor([20, 20, 13, 13], dtype=torch.uint8)  # 21 * 20 + 20 is more than a byte holds
+    assert intersection_over_union(many, many.flip(0), 21)[[13, 20]].tolist() == [0, 0]
+    assert intersection_over_union(many, many, 21)[[13, 20]].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="answers are torch.float32"):
+        intersection_over_union(masks.float(), masks, 3)
     with pytest.raises(ValueError, match="from 0 to 2; num_classes=2"):
         intersection_over_union(masks, masks, 2)
     with pytest.raises(ValueError, match="do not fit"):
