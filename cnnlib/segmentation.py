@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from cnnlib.layers import ConvNormAct
 
 SIZES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # modules that have a stride
+PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 LARGE = 1024  # side of the images on which strides are found: without values, so that it costs nothing
 
 
@@ -55,11 +56,15 @@ class Encoder(nn.Module):
                 yield stage
 
     def _tops(self, images: Tensor) -> Iterator[Sequence[Tensor]]:
-        """The maps behind each step: HRNet keeps all resolutions; a cell of NASNet hands on its neighbour's map too."""
+        """The maps behind each step: HRNet keeps all resolutions; a cell of NASNet hands on its neighbour's map too.
+
+        A padding makes none: its border belongs to the pooling behind it.
+        """
         x = images
         for step in self.steps():
             x = step(x)
-            yield x if isinstance(x, list) else x[:1] if isinstance(x, tuple) else [x]
+            if not isinstance(step, PADDINGS):
+                yield x if isinstance(x, list) else x[:1] if isinstance(x, tuple) else [x]
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         maps = {}

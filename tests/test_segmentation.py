@@ -50,6 +50,14 @@ def test_the_pyramid_of_hrnet_is_what_its_last_exchange_gives():
     assert segmenter(images).shape == (2, 5, 64, 64)
 
 
+@torch.no_grad()
+def test_a_map_has_no_border_that_only_a_pooling_wants():
+    with torch.device("meta"):
+        model = create_model("bit_50x1", depths=(1, 1), width_mult=1).eval()
+        maps = features(model, torch.empty(1, 3, 64, 48))
+    assert {stride: tuple(found.shape[2:]) for stride, found in maps.items()} == {2: (32, 24), 4: (16, 12), 8: (8, 6)}
+
+
 @pytest.mark.parametrize("name, strides", [
     ("resnet50", [2, 4, 8, 16, 32]),
     ("convnext_tiny", [4, 8, 16, 32]),
