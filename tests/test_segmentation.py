@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib import create_model
+from cnnlib import create_model, list_models
 from cnnlib.analysis import cost_table, receptive_field
+from cnnlib.registry import find_variant
 from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union, map_channels
 from libraries import torchvision
-from zoo import randomize
+from zoo import randomize, smallest_of_each_kind
 
 NETWORKS = ("resnet18", "vgg11_bn", "densenet_cifar", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5",
             "efficientnet_lite0", "convnext_cifar", "rdnet_cifar", "preresnet20", "starnet_cifar", "squeezenet1_1",
@@ -94,6 +95,25 @@ def test_strides_are_those_of_the_network_whatever_is_left_of_the_image(size):
     assert {stride: tuple(found.shape[1:]) for stride, found in maps.items()} == {
         stride: (width, *(-(-side // stride) for side in size)) for stride, width in channels.items()}
     assert out.shape == (1, 4, *size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", smallest_of_each_kind(list_models()))
+def test_maps_of_every_network_are_as_large_as_their_strides_say(name):
+    """Odd and oblong images, as large as a border of unpadded convolutions leaves them; and decoders give each pixel its scores."""
+    channels, size = find_variant(name).input_size[0], (257, 241)
+    with torch.device("meta"), torch.no_grad():
+        model = create_model(name).eval()
+        images = torch.empty(1, channels, *size)
+        maps = features(model, images)
+        strides = list(maps)
+        assert strides == sorted(strides) and all(stride & (stride - 1) == 0 for stride in strides)
+        for stride, found in maps.items():
+            for side, length in zip(size, found.shape[2:]):
+                assert side / stride - 9 <= length <= -(-side // stride), (stride, tuple(found.shape))
+        shape = {"input_size": (channels, 256, 256), "strides": strides}
+        for decoder in (UNet(model, 3, widths=[4] * (len(strides) - 1), **shape), FPNSegmenter(model, 3, width=4, **shape)):
+            assert decoder.eval()(images).shape == (1, 3, *size)
 
 
 def test_auxiliary_heads_are_left_out_in_training():
