@@ -142,7 +142,8 @@ def export(source: str | os.PathLike | Classifier | nn.Module, path: str | os.Pa
     It takes normalized images (N, 3, image_size, image_size), `images`, and gives `logits` (N, classes). The file
     tells its `classes` (JSON), `image_size`, `mean`, `std` and `library`: as metadata of the ONNX model, and as the
     extra file `classifier.json` of a `.pt2`. `source` is a checkpoint, a `Classifier`, or a network, for which
-    `image_size` and what else is known must be given. Raises `ValueError` for another ending.
+    `image_size` and what else is known must be given. Raises `ValueError` for another ending, for a network that does
+    not make a score for each class out of such images, and for one that PyTorch cannot export.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -158,10 +159,14 @@ def export(source: str | os.PathLike | Classifier | nn.Module, path: str | os.Pa
     told = {name: json.dumps(getattr(source, name), ensure_ascii=False) for name in (*KNOWN, "library")}
     model = copy.deepcopy(source.model).cpu().float().to(memory_format=torch.contiguous_format).eval()
     images = torch.zeros(2, 3, source.image_size, source.image_size)
+    _check_scores(model, images, len(source.classes))
     batch = torch.export.Dim("batch", min=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".pt2":
-        program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        try:
+            program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        except Exception as error:  # whatever a forward may do that cannot be followed
+            raise ValueError(f"{type(model).__name__} cannot be exported: {error}") from error
         torch.export.save(program, path, extra_files={"classifier.json": json.dumps(
             {name: json.loads(value) for name, value in told.items()}, ensure_ascii=False)})
         return path
@@ -170,9 +175,24 @@ def export(source: str | os.PathLike | Classifier | nn.Module, path: str | os.Pa
                                     output_names=["logits"], external_data=False, verbose=False)
     except ImportError as error:
         raise ValueError(f"writing ONNX needs another package: {error}; pip install onnx onnxscript") from error
+    except Exception as error:
+        raise ValueError(f"{type(model).__name__} cannot be exported: {error}") from error
     program.model.metadata_props.update(told)
     program.save(path)
     return path
+
+
+@torch.no_grad()
+def _check_scores(model: nn.Module, images: Tensor, classes: int) -> None:
+    """Raises `ValueError` unless the network makes (N, classes) of the images."""
+    name, taken = type(model).__name__, f"images of shape (N, {', '.join(map(str, images.shape[1:]))})"
+    try:
+        scores = model(images)
+    except Exception as error:
+        raise ValueError(f"{name} does not take {taken}: {error}") from error
+    if not isinstance(scores, Tensor) or scores.shape != (len(images), classes):
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"{name} makes {found} of {len(images)} {taken}, not a score for each of {classes} classes")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

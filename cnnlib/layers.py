@@ -138,14 +138,21 @@ def standardized(weight: torch.Tensor, eps: float) -> torch.Tensor:
     return F.layer_norm(weight, weight.shape[1:], eps=eps)
 
 
-def linear_rates(last: float, depths: Sequence[int]) -> list[float]:
+def linear_rates(last: float, depths: Sequence[int], *, reached: bool = True) -> list[float]:
     """A drop-path rate for each of sum(depths) blocks, growing linearly from 0 in the first to `last` in the last.
 
-    Raises `ValueError` unless 0 <= last < 1.
+    Without `reached` a block behind the last would have it. Raises `ValueError` unless 0 <= last < 1.
     """
     if not 0 <= last < 1:
         raise ValueError(f"drop_path_rate={last!r} is not in [0, 1)")
-    return [last * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
+    return [last * index / max(sum(depths) - reached, 1) for index in range(sum(depths))]
+
+
+def check_equally_many(**sequences: Sequence) -> None:
+    """Raises `ValueError` unless all have as many entries as the others, and at least one: one for each stage."""
+    if len(set(map(len, sequences.values()))) > 1 or not all(sequences.values()):
+        given = [f"{name}={tuple(entries)!r}" for name, entries in sequences.items()]
+        raise ValueError(f"{', '.join(given[:-1])} and {given[-1]} must name equally many stages, at least one")
 
 
 # What residual families share: shortcuts, stages, stems; their blocks are in their files

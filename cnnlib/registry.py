@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cnnlib import tables
+from cnnlib.arguments import unfit
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def list_models(pattern: str = "*", *, family: str | None = None) -> list[str]:
 
 def find_variant(name: str) -> Variant:
     """The row of a registered network. Raises `ValueError` with the nearest names for an unknown one."""
-    if name not in _variants:
+    if not isinstance(name, str) or name not in _variants:
         near = difflib.get_close_matches(str(name), _variants, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() names all of them"
         raise ValueError(f"unknown model {name!r}; {hint}")
@@ -83,25 +84,54 @@ def create_model(name: str, *, weights: str | None = None, **overrides) -> nn.Mo
     `overrides` replace or add keyword arguments of the network, most often `num_classes` and `in_channels`.
     `weights` names published ones, most of them files of torchvision's, some in a Python package of their own;
     `describe(name).weights` lists them with accuracy and preprocessing. Raises `ValueError` for an unknown name (with
-    the nearest ones), for an argument that the network lacks and for weights that do not exist or do not fit;
-    `FileNotFoundError` if they cannot be downloaded, which tells where to put the file by hand.
+    the nearest ones), for an argument that the network lacks, for values of which no network can be made, and for
+    weights that do not exist or do not fit; `FileNotFoundError` if they cannot be downloaded, which tells where to put
+    the file by hand.
 
         model = create_model("alexnet", num_classes=10)
         model = create_model("resnet50", weights="IMAGENET1K_V2").eval()
     """
     variant = find_variant(name)
     _reject_unknown_arguments(variant, overrides)
-    arguments = {**variant.config, **overrides}
     if weights is None:
         if torch.get_default_device().type == "meta":
             with _WithoutInitialization():
-                return variant.network(**arguments)
-        return variant.network(**arguments)
+                return _built(variant, overrides)
+        return _built(variant, overrides)
     from cnnlib.published import load_published  # only here, because it imports torchvision
 
     with torch.device("meta"), _WithoutInitialization():  # its tensors will be the published ones
-        model = variant.network(**arguments)
+        model = _built(variant, overrides)
     load_published(model, variant.twin, weights, name=name)
+    return model
+
+
+def _built(variant: Variant, overrides: Mapping[str, object]) -> nn.Module:
+    """The network. Raises `ValueError` for overrides of which none can be made, in the family's words if it has any."""
+    if not overrides:
+        return variant.network(**variant.config)
+    rows = [row.config for row in _variants.values() if row.network is variant.network]
+    rows.append({key: parameter.default for key, parameter in inspect.signature(variant.network).parameters.items()})
+    known = {key: [row[key] for row in rows if key in row] for key in overrides}
+    model, problem, what = nn.Module(), None, ""
+    try:
+        model = variant.network(**{**variant.config, **overrides})
+        emptied = any(isinstance(value, (tuple, list)) and not value for value in overrides.values())
+        if emptied and not list(model.get_submodule("stages").children()):
+            what = "no stage is left"
+        elif empty := [key for key, weight in model.named_parameters() if not weight.numel()]:
+            what = f"{empty[0]} would have no weights"
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and any(f"{key}=" in str(error) for key in overrides):
+            raise
+        problem, what = error, str(error) or type(error).__name__
+    if why := unfit(variant.network, overrides, known):
+        raise ValueError(f"{variant.name!r}: {why}") from problem
+    if what:
+        given = ", ".join(f"{key}={_shown(value)}" for key, value in overrides.items())
+        raise ValueError(f"{variant.name!r} cannot be built with {given}: {what}") from problem
     return model
 
 

@@ -23,14 +23,16 @@ from torch.nn import functional as F
 from cnnlib.layers import ConvNormAct
 
 SIZES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # modules that have a stride
+PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
+LARGE = 1024  # side of the images on which strides are found: without values, so that it costs nothing
 
 
 class Encoder(nn.Module):
     """Images (N, C, H, W) -> the last map of each resolution, by stride: {4: (N, C4, H/4, W/4), 8: ...}.
 
-    Shares `stem` and `stages` of a network, and leaves its head. A stride is what the image is larger than the map,
-    to the nearest power of two: 55x55 from 224x224 has stride 4. Raises `ValueError` for a model without stem and
-    stages.
+    Shares `stem` and `stages` of a network, and leaves its head. A stride is how many pixels of the image lie between
+    neighbours of the map. It belongs to the network: from 33x33 pixels strides of 8 and 16 make maps of 5x5 and 3x3.
+    Raises `ValueError` for a model without stem and stages.
     """
 
     def __init__(self, model: nn.Module):
@@ -38,6 +40,11 @@ class Encoder(nn.Module):
         if not (hasattr(model, "stem") and hasattr(model, "stages")):
             raise ValueError(f"{type(model).__name__} has no stem and stages; give a network of create_model")
         self.stem, self.stages = model.stem, model.stages
+        # found on images so large that rounding and padding do not count
+        copied = shapes_alone(self)
+        with torch.no_grad():
+            images = torch.empty(1, _in_channels(self), LARGE, LARGE, device="meta")
+            self.step_strides = [[stride_of(images, top) for top in tops] for tops in copied._tops(images)]
 
     def steps(self) -> Iterator[nn.Module]:
         """The parts of the stem, then block after block; auxiliary heads in a stage are left out."""
@@ -48,14 +55,29 @@ class Encoder(nn.Module):
             else:
                 yield stage
 
-    def forward(self, images: Tensor) -> dict[int, Tensor]:
-        x, maps = images, {}
+    def _tops(self, images: Tensor) -> Iterator[Sequence[Tensor]]:
+        """The maps behind each step: HRNet keeps all resolutions; a cell of NASNet hands on its neighbour's map too.
+
+        A padding makes none: its border belongs to the pooling behind it.
+        """
+        x = images
         for step in self.steps():
             x = step(x)
-            tops = x if isinstance(x, list) else x[:1] if isinstance(x, tuple) else [x]
-            for top in tops:  # HRNet keeps all resolutions; a cell of NASNet hands on its neighbour's maps too
-                maps[stride_of(images, top)] = top
+            if not isinstance(step, PADDINGS):
+                yield x if isinstance(x, list) else x[:1] if isinstance(x, tuple) else [x]
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        maps = {}
+        for tops, strides in zip(self._tops(images), self.step_strides):
+            maps.update(zip(strides, tops))
         return maps
+
+
+def shapes_alone(model: nn.Module) -> nn.Module:
+    """A copy on the meta device, in evaluation mode; weights are not copied."""
+    own = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
+    own |= {id(weight): nn.Parameter(torch.empty_like(weight, device="meta")) for weight in model.parameters()}
+    return copy.deepcopy(model, own).eval()
 
 
 def stride_of(images: Tensor, maps: Tensor) -> int:
@@ -75,8 +97,8 @@ def features(model: nn.Module, images: Tensor) -> dict[int, Tensor]:
 def map_channels(encoder: Encoder, input_size: tuple[int, int, int]) -> dict[int, int]:
     """Channels of the map at each stride, found by sending one image of (C, H, W) through; nothing is left
     changed."""
-    copied = copy.deepcopy(encoder).to("meta").eval()
-    return {stride: maps.shape[1] for stride, maps in copied(torch.empty(1, *input_size, device="meta")).items()}
+    maps = shapes_alone(encoder)(torch.empty(1, *input_size, device="meta"))
+    return {stride: found.shape[1] for stride, found in maps.items()}
 
 
 def chosen(channels: Mapping[int, int], strides: Sequence[int]) -> list[int]:
@@ -253,7 +275,7 @@ def _scaled(value: int | tuple[int, ...], factor: int) -> int | tuple[int, ...]:
 
 def strides_inside(model: nn.Module, size: int) -> dict[str, tuple[int, int]]:
     """For each convolution and pooling on the way to the head: the strides of its input and its output."""
-    encoder = Encoder(copy.deepcopy(model).to("meta").eval())
+    encoder = Encoder(shapes_alone(model))
     images = torch.empty(1, _in_channels(encoder), size, size, device="meta")
     found, handles = {}, []
     for name, module in encoder.named_modules():
@@ -280,16 +302,19 @@ def intersection_over_union(answers: Tensor, masks: Tensor, num_classes: int) ->
     """For each class: pixels that both say to be it over pixels that either says to be it; NaN where neither does.
 
     Two tensors of whole numbers, of one shape -> (num_classes). Over a set of images all pixels count together, as in
-    the benchmarks; the mean over classes is the mean IoU. Raises `ValueError` for unequal shapes and for classes out
-    of range.
+    the benchmarks; the mean over classes is the mean IoU. Raises `ValueError` for unequal shapes, for numbers that are
+    not whole and for classes out of range.
     """
     if answers.shape != masks.shape:
         raise ValueError(f"answers of shape {tuple(answers.shape)} do not fit masks of shape {tuple(masks.shape)}")
     for name, values in (("answers", answers), ("masks", masks)):
+        if values.is_floating_point():
+            raise ValueError(f"{name} are {values.dtype}; they must be whole numbers")
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
             raise ValueError(f"{name} hold classes from {int(values.min())} to {int(values.max())}; "
                              f"num_classes={num_classes}")
-    counts = torch.bincount((num_classes * masks + answers).flatten(), minlength=num_classes**2)
+    places = num_classes * masks.long() + answers.long()  # bytes would overflow
+    counts = torch.bincount(places.flatten(), minlength=num_classes**2)
     pairs = counts.view(num_classes, num_classes).double()
     both = pairs.diagonal()
     return both / (pairs.sum(0) + pairs.sum(1) - both)

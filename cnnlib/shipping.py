@@ -32,8 +32,12 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
     """(layer, batch norm) names, in the order of the pass: the norm follows the layer directly, and alone has its output.
 
     Not listed are norms that come first (pre-activation), that see a sum or a concatenation, whose layer is used
-    twice, and layers whose weights are computed (parametrized, or by a hook before the pass).
+    twice, and layers whose weights are computed (parametrized, standardized, or by a hook before the pass).
     """
+    model = copy.deepcopy(model)
+    for layer in model.modules():  # whether a forward of one's own reads the bias that a norm becomes
+        if isinstance(layer, FOLDABLE) and type(layer) not in FOLDABLE and layer.bias is None:
+            layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0].flatten(1)[:, 0]))
     names = {id(module): name for name, module in model.named_modules()}
     record = trace(model, input_size)
     steps = [(step, node) for step in record.steps if isinstance(step, Step) for node in step.nodes]
@@ -52,7 +56,10 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
         norm = step.call.module
         before, product = made[id(node.inputs[0])]
         layer = before.call.module
-        fits = (product.op in PRODUCTS and type(layer) in FOLDABLE and uses[id(node.inputs[0])] == 1
+        own = {f"{names[id(layer)]}.weight", f"{names[id(layer)]}.bias"}
+        read = {value.parameters for value in product.inputs if value.role == "parameter"}
+        usual = type(layer) in FOLDABLE or isinstance(layer, FOLDABLE) and {(name,) for name in own} == read
+        fits = (product.op in PRODUCTS and usual and uses[id(node.inputs[0])] == 1
                 and calls[id(layer)] == calls[id(norm)] == 1 and not layer._forward_pre_hooks
                 and isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is not None)
         if fits:
@@ -99,7 +106,7 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     Weights have one scale for each output channel. What is returned takes batches of any size; run as it is it
     computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86, with
     `torch._inductor.config.freezing` on and under `torch.no_grad()`.
-    Needs the package `torchao`. Raises `ValueError` without a batch.
+    Needs the package `torchao`. Raises `ValueError` without a batch, and for a network that PyTorch cannot export.
     """
     with _quiet("torchao", "torch.utils._pytree"):  # they tell which libraries for GPUs do not load, and of old names
         from torchao.quantization.pt2e import move_exported_model_to_eval
@@ -113,7 +120,11 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     model = copy.deepcopy(model).eval()
     any_size = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     with torch.no_grad():
-        graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
+        try:
+            graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
+        except Exception as error:  # whatever a forward may do that cannot be followed
+            raise ValueError(f"{type(model).__name__} cannot be exported from batches of shape {tuple(first.shape)}, "
+                             f"and so not quantized: {error}") from error
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
         prepared = prepare_pt2e(graph, quantizer)
         for batch in (first, *batches):

@@ -25,13 +25,24 @@ from cnnlib.running import evaluating
 
 def _bytes(images: Tensor) -> Tensor:
     """`images`, if they are bytes (N, C, H, W). Raises `ValueError` otherwise."""
-    if images.dtype != torch.uint8 or images.dim() != 4:
-        raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; they must be torch.uint8 of (N, C, H, W)")
+    if images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
+        raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; they must be torch.uint8 of "
+                         "(N, C, H, W), at least one")
     return images
 
 
 def _rounded(values: Tensor) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8)
+
+
+def _checked(labels: Tensor, images: int, classes: int) -> Tensor:
+    """`labels`, if they name one of the classes for each image. Raises `ValueError` otherwise."""
+    if not isinstance(labels, Tensor) or labels.shape != (images,) or labels.is_floating_point():
+        found = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"labels are {found}; they must be whole numbers, one for each of {images} images")
+    if images and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"labels go from {int(labels.min())} to {int(labels.max())}, but there are {classes} classes")
+    return labels
 
 
 def _positive(name: str, value: float) -> float:
@@ -87,8 +98,8 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
     """Each image written as JPEG of `quality` 1 to 95 and read again; of one or three channels, else `ValueError`."""
     from PIL import Image
 
-    if not 1 <= quality <= 95:
-        raise ValueError(f"quality={quality!r} must be from 1 to 95")
+    if quality not in range(1, 96):
+        raise ValueError(f"quality={quality!r} must be a whole number from 1 to 95")
     if _bytes(images).shape[1] not in (1, 3):
         raise ValueError(f"images have {images.shape[1]} channels; JPEG takes 1 or 3")
     read = []
@@ -106,14 +117,18 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: fl
 
     x + epsilon sign(dL/dx), the fast gradient sign method. `labels` (N) are what the images show; `mean` and `std`
     are those with which pixels from 0 to 1 are normalized, one for each channel. The network is left as it was, and so
-    are its gradients.
+    are its gradients. Raises `ValueError` for labels that name no class, and for a mean and std that do not fit.
     """
     _positive("epsilon", epsilon)
     place = {"device": images.device, "dtype": torch.float32}
     mean, std = (torch.as_tensor(values, **place).view(1, -1, 1, 1) for values in (mean, std))
+    if not {mean.numel(), std.numel()} <= {1, _bytes(images).shape[1]} or not (std > 0).all():
+        raise ValueError(f"mean={mean.flatten().tolist()} and std={std.flatten().tolist()} must be one number for each of "
+                         f"{images.shape[1]} channels, std above 0")
     with evaluating(model), torch.enable_grad():
-        pixels = (_bytes(images).float() / 255).requires_grad_()
-        loss = F.cross_entropy(model((pixels - mean) / std), labels)
+        pixels = (images.float() / 255).requires_grad_()
+        scores = model((pixels - mean) / std)
+        loss = F.cross_entropy(scores, _checked(labels, len(images), scores.shape[1]))
         (gradient,) = torch.autograd.grad(loss, pixels)
     return _rounded(images + epsilon * gradient.sign())
 
@@ -125,19 +140,27 @@ def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> lis
     """For each range of confidence that occurs: (mean confidence, share of right answers, number of images).
 
     `probabilities` are (N, classes) with rows that sum to 1; confidence is that of the likeliest class. The `bins` ranges
-    are of equal width. Raises `ValueError` for what are no probabilities.
+    are of equal width. Raises `ValueError` for what are no probabilities, for labels that do not fit, and for fewer than
+    one range.
     """
     if (probabilities < 0).any() or not torch.allclose(probabilities.sum(1), torch.ones(len(probabilities)), atol=1e-3):
         raise ValueError("rows of probabilities must be at least 0 and sum to 1; scores become so by softmax(1)")
+    if bins != int(bins) or bins < 1:
+        raise ValueError(f"bins={bins!r} must be a whole number of at least 1")
     confidence, answers = probabilities.double().max(1)
-    right = (answers == labels).double()
+    right = (answers == _checked(labels, *probabilities.shape)).double()
     place = (confidence * bins).ceil().clamp(1, bins).long() - 1
     found = [place == i for i in range(bins)]
     return [(confidence[rows].mean().item(), right[rows].mean().item(), int(rows.sum())) for rows in found if rows.any()]
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> float:
-    """The expected calibration error: the mean distance of confidence and accuracy over `calibration`'s ranges, weighted."""
+    """The expected calibration error: the mean distance of confidence and accuracy over `calibration`'s ranges, weighted.
+
+    Raises `ValueError` as `calibration`, and without an image.
+    """
+    if not len(labels):
+        raise ValueError("there is no image; give probabilities and labels of some")
     return sum(count * abs(sure - right) for sure, right, count in calibration(probabilities, labels, bins=bins)) / len(labels)
 
 
@@ -146,10 +169,10 @@ def temperature(scores: Tensor, labels: Tensor) -> float:
 
     The loss is convex in 1 / T, so its slope, E[mean score under the softmax] - E[score of the label], has one root, found by
     halving between T = 0.01 and 100. No answer changes: the order of scores stays. Raises `ValueError` where the best T
-    lies outside, as it does if every answer is right.
+    lies outside, as it does if every answer is right, and for labels that do not fit.
     """
     scores = scores.double()
-    own = scores.gather(1, labels.view(-1, 1)).mean()
+    own = scores.gather(1, _checked(labels, *scores.shape).view(-1, 1)).mean()
 
     def slope(inverse: float) -> float:
         return (((scores * inverse).softmax(1) * scores).sum(1).mean() - own).item()

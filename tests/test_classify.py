@@ -41,6 +41,13 @@ def run(photographs, tmp_path_factory):
     return checkpoint
 
 
+class Undecided(nn.Module):
+    """Its way depends on the values that it sees."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
 def known(state, **changes):
     return {**{part: state[part] for part in (*PARTS, "classifier")}, **changes}
 
@@ -204,3 +211,20 @@ def test_export_of_a_network_asks_for_what_it_cannot_know(tmp_path):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(torch.export.load(path).module()(images), model.eval()(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("build, told, words", [
+    (lambda: create_model("lenet5"), {}, r"LeNet5 does not take images of shape \(N, 3, 32, 32\): .*1 channels"),
+    (lambda: create_model("squeezenet_cifar"), {}, r"SqueezeNet makes \(2, 10\) of 2 images .* each of 2 classes"),
+    (lambda: create_model("vgg11_cifar", num_classes=2), {"image_size": 16}, r"VGG does not take images of shape "
+                                                                            r"\(N, 3, 16, 16\): .*at least 32x32"),
+    (lambda: nn.Sequential(Undecided(), nn.Flatten(), nn.Linear(3072, 2)), {}, "Sequential cannot be exported: "),
+])
+@pytest.mark.parametrize("ending", [pytest.param(".onnx", marks=pytest.mark.slow), ".pt2"])
+def test_what_cannot_be_exported_is_named_and_nothing_is_written(tmp_path, build, told, words, ending):
+    known = {"image_size": 32, "classes": ("a", "b"), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    if ending == ".onnx":
+        pytest.importorskip("onnxscript")
+    with pytest.raises(ValueError, match=words):
+        export(build(), tmp_path / f"x{ending}", **{**known, **told})
+    assert not list(tmp_path.iterdir())

@@ -7,12 +7,14 @@ them that a CPU computes in a moment, found by counting. The mark `slow` holds t
 
 import copy
 import csv
+import inspect
 import io
 import re
 import sys
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,8 +22,11 @@ from torch.utils._pytree import tree_leaves
 
 import cnnlib.models
 from cnnlib import create_model, describe, list_models, registry
+from cnnlib.models import mobilenet_v4
 from cnnlib.registry import find_variant
-from zoo import count_params, is_quick, macs_and_shape, on_meta, randomize, smallest_input, smallest_of_each_kind
+from zoo import (
+    count_params, is_quick, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind
+)
 
 ROOT = Path(__file__).parents[1]
 NAMES = list_models()
@@ -187,6 +192,84 @@ def test_unknown_names():
         list_models(family="qqq")
     with pytest.raises(ValueError, match="no argument 'widdths'; it takes .*widths"):
         create_model("alexnet", widdths=(1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("name, arguments, words", [
+    ("resnet20", {"num_classes": 0}, "num_classes=0 must be a whole number of at least 1"),
+    ("resnet20", {"num_classes": -1}, "num_classes=-1 must be a whole number of at least 1"),
+    ("resnet20", {"num_classes": 2.0}, r"num_classes=2\.0 must be a whole number"),
+    ("resnet20", {"num_classes": "10"}, "num_classes='10' must be a whole number"),
+    ("squeezenet_cifar", {"num_classes": True}, "num_classes=True must be a whole number"),
+    ("lenet5", {"in_channels": 0}, "in_channels=0 must be a whole number of at least 1"),
+    ("resnet20", {"in_channels": None}, "in_channels=None must be a whole number"),
+    ("resnet20", {"widths": (16, 0, 64)}, r"widths=\(16, 0, 64\) must be a sequence, each a whole number of at least 1"),
+    ("resnet20", {"depths": 3}, "depths=3 must be a sequence, each a whole number"),
+    ("resnet20", {"zero_init_residual": 1}, "zero_init_residual=1 must be True or False"),
+    ("resnet20", {"block": 3}, "block=3 must be a class"),
+    ("vgg11_cifar", {"last_kernel_size": True}, "last_kernel_size=True must be 1 or 3"),
+    ("vgg11_cifar", {"map_size": 0}, "map_size=0 must be a whole number of at least 1"),
+    ("vgg11_cifar", {"dropout": float("nan")}, "dropout=nan must be a finite number"),
+    ("vgg11_cifar", {"dropout": 1.5}, r"cannot be built with dropout=1\.5: dropout probability"),
+    ("alexnet_cifar", {"first_conv": (5, 2)}, r"first_conv=\(5, 2\) must be 3 values: a whole number of at least 0, a"),
+    ("densenet_cifar", {"depths": ()}, r"cannot be built with depths=\(\): no stage is left"),
+    ("densenet_cifar", {"bottleneck": 0.5}, r"bottleneck=0\.5 must be a whole number of at least 1 or None"),
+    ("starnet_cifar", {"stem_stride": 0}, "stem_stride=0 must be a whole number of at least 1"),
+    ("fractalnet_cifar_plain", {"depth": -1}, "depth=-1 must be a whole number of at least 1"),
+    ("fractalnet_cifar_plain", {"dropout": 0.2}, r"dropout=0\.2 must be a sequence, each a finite number"),
+    ("hrnet_cifar", {"exchanges": ()}, r"exchanges=\(\) must name at least one stage"),
+    ("convnext_cifar", {"depths": (1, 2)}, r"depths=\(1, 2\) and widths=\(36, 72, 144, 288\) must name equally many"),
+    ("convnext_step00_resnet50_cifar", {"kernel_size": 2}, "kernel_size=2 must be odd"),
+    ("efficientnet_b0_cifar", {"drop_path_rate": 1.0}, r"drop_path_rate=1\.0 is not in \[0, 1\)"),
+    ("efficientnet_b0_cifar", {"depth_mult": 0.0}, r"'efficientnet_b0_cifar' cannot be built with depth_mult=0\.0: "),
+    ("efficientnet_b0_cifar", {"stages": ("x",)}, r"stages=\('x',\) must be a sequence, each Stage"),
+    ("mobilenet_v4_conv_small_cifar", {"activation": "relu"}, "activation='relu' must be what can be called"),
+])
+def test_values_of_which_no_network_can_be_made_are_refused_by_name(name, arguments, words):
+    with torch.device("meta"), pytest.raises(ValueError, match=words):
+        create_model(name, **arguments)
+
+
+def test_values_of_other_types_that_mean_the_same_are_taken():
+    with torch.device("meta"):
+        model = create_model("densenet_cifar", num_classes=np.int64(7), depths=[2, 2, 2], bottleneck=None, compression=1)
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 7)
+        assert create_model("convnext_cifar", layer_scale=1).stages[0][0].scale.dtype == torch.float32
+        assert create_model("alexnet", first_conv=(11, 4, 0), pool_padding=1).stem.conv.padding == (0, 0)
+        assert create_model("vgg11_cifar", dropout=0).head[4].p == 0
+    rows = ((mobilenet_v4.Conv(3, 8, 2), mobilenet_v4.MQA(2, 4)),)
+    for given, start in ((0, 0), (None, 1e-5)):
+        [[_, attention]] = create_model("mobilenet_v4_conv_small_cifar", stages=rows, layer_scale=given).stages
+        assert (attention.scale.factor == start).all()
+    with pytest.raises(ValueError, match=r"unknown model \['resnet20'\]"):
+        create_model(["resnet20"])
+
+
+def by_network() -> dict[type, str]:
+    """The row with the fewest modules of each class of network."""
+    return {find_variant(name).network: name for name in sorted(NAMES, key=lambda name: size_of(name)[1], reverse=True)}
+
+
+ODD_VALUES = (None, "x", -1, 0, 1.5, 2, True, float("nan"), (), (0,), (1, 2), [])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize("name", by_network().values())
+def test_odd_values_of_every_argument_make_a_network_or_are_named(name):
+    variant = find_variant(name)
+    channels, height, width = variant.input_size
+    for argument in inspect.signature(variant.network).parameters:
+        for value in ODD_VALUES:
+            with torch.device("meta"), torch.no_grad():
+                try:
+                    model = create_model(name, **{argument: value}).eval()
+                except ValueError as error:
+                    assert f"{argument}=" in str(error), f"{argument}={value!r}: {error}"
+                    continue
+                if argument not in ("image_size", "first_conv", "kernel_sizes", "strides", "paddings", "stem_strides"):
+                    images = torch.empty(1, value if argument == "in_channels" else channels, height, width)
+                    classes = value if argument == "num_classes" else variant.config.get("num_classes", 1000)
+                    assert model(images).shape == (1, classes), f"{argument}={value!r}"
 
 
 NEW_FAMILY = '''

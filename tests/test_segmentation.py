@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib import create_model
+from cnnlib import create_model, list_models
 from cnnlib.analysis import cost_table, receptive_field
+from cnnlib.registry import find_variant
 from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union, map_channels
 from libraries import torchvision
-from zoo import randomize
+from zoo import randomize, smallest_of_each_kind
 
 NETWORKS = ("resnet18", "vgg11_bn", "densenet_cifar", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5",
             "efficientnet_lite0", "convnext_cifar", "rdnet_cifar", "preresnet20", "starnet_cifar", "squeezenet1_1",
@@ -50,6 +51,14 @@ def test_the_pyramid_of_hrnet_is_what_its_last_exchange_gives():
     assert segmenter(images).shape == (2, 5, 64, 64)
 
 
+@torch.no_grad()
+def test_a_map_has_no_border_that_only_a_pooling_wants():
+    with torch.device("meta"):
+        model = create_model("bit_50x1", depths=(1, 1), width_mult=1).eval()
+        maps = features(model, torch.empty(1, 3, 64, 48))
+    assert {stride: tuple(found.shape[2:]) for stride, found in maps.items()} == {2: (32, 24), 4: (16, 12), 8: (8, 6)}
+
+
 @pytest.mark.parametrize("name, strides", [
     ("resnet50", [2, 4, 8, 16, 32]),
     ("convnext_tiny", [4, 8, 16, 32]),
@@ -63,7 +72,7 @@ def test_the_pyramid_of_hrnet_is_what_its_last_exchange_gives():
 def test_strides_of_networks(name, strides):
     with torch.device("meta"):
         model = create_model(name)
-    size = {"resnet20": 32, "xception": 299}.get(name, 320)  # 299 to 10 is nearer to 32 than to 16
+    size = 32 if name == "resnet20" else 320
     assert list(map_channels(Encoder(model), (3, size, size))) == strides
 
 
@@ -73,6 +82,38 @@ def test_strides_of_oblong_images(height, width):
         maps = features(create_model("resnet18").eval(), torch.empty(1, 3, height, width))
     assert {stride: found.shape[2:] for stride, found in maps.items()} == {
         stride: (height // stride, width // stride) for stride in (2, 4, 8, 16, 32)}
+
+
+@pytest.mark.parametrize("size", [(33, 33), (40, 65), (37, 250), (5, 9)])
+def test_strides_are_those_of_the_network_whatever_is_left_of_the_image(size):
+    """Sizes round up from stage to stage: of 33 pixels, the map of stride 16 has 3, which is nearer to a stride of 8."""
+    channels = {2: 64, 4: 64, 8: 128, 16: 256, 32: 512}
+    with torch.device("meta"):
+        model = create_model("resnet18").eval()
+        maps = features(model, torch.empty(1, 3, *size))
+        out = UNet(model, 4).eval()(torch.empty(1, 3, *size))
+    assert {stride: tuple(found.shape[1:]) for stride, found in maps.items()} == {
+        stride: (width, *(-(-side // stride) for side in size)) for stride, width in channels.items()}
+    assert out.shape == (1, 4, *size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", smallest_of_each_kind(list_models()))
+def test_maps_of_every_network_are_as_large_as_their_strides_say(name):
+    """Odd and oblong images, as large as a border of unpadded convolutions leaves them; and decoders give each pixel its scores."""
+    channels, size = find_variant(name).input_size[0], (257, 241)
+    with torch.device("meta"), torch.no_grad():
+        model = create_model(name).eval()
+        images = torch.empty(1, channels, *size)
+        maps = features(model, images)
+        strides = list(maps)
+        assert strides == sorted(strides) and all(stride & (stride - 1) == 0 for stride in strides)
+        for stride, found in maps.items():
+            for side, length in zip(size, found.shape[2:]):
+                assert side / stride - 9 <= length <= -(-side // stride), (stride, tuple(found.shape))
+        shape = {"input_size": (channels, 256, 256), "strides": strides}
+        for decoder in (UNet(model, 3, widths=[4] * (len(strides) - 1), **shape), FPNSegmenter(model, 3, width=4, **shape)):
+            assert decoder.eval()(images).shape == (1, 3, *size)
 
 
 def test_auxiliary_heads_are_left_out_in_training():
@@ -251,6 +292,11 @@ def test_intersection_over_union_by_hand():
     answers = torch.tensor([[0, 1, 1, 1, 0]])
     values = intersection_over_union(answers, masks, 4)
     assert values[:3].tolist() == pytest.approx([1 / 3, 2 / 3, 0.0]) and values[3].isnan()
+    many = torch.tensor([20, 20, 13, 13], dtype=torch.uint8)  # 21 * 20 + 20 is more than a byte holds
+    assert intersection_over_union(many, many.flip(0), 21)[[13, 20]].tolist() == [0, 0]
+    assert intersection_over_union(many, many, 21)[[13, 20]].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="answers are torch.float32"):
+        intersection_over_union(masks.float(), masks, 3)
     with pytest.raises(ValueError, match="from 0 to 2; num_classes=2"):
         intersection_over_union(masks, masks, 2)
     with pytest.raises(ValueError, match="do not fit"):

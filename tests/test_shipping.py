@@ -33,7 +33,8 @@ def norms(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name, left", [("resnet20", 0), ("mobilenet_v2_cifar", 0), ("preresnet20", 9), ("densenet_cifar", 17),
-                                        ("seresnet20", 0), ("shufflenet_v2_cifar", 0), ("vgg11_cifar_bn", 0)])
+                                        ("seresnet20", 0), ("shufflenet_v2_cifar", 0), ("vgg11_cifar_bn", 0),
+                                        ("efficientnet_lite0", 0)])
 def test_folded_networks_answer_alike(name, left):
     model = lived(create_model(name, num_classes=10))
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -50,6 +51,25 @@ def test_a_training_network_is_folded_for_evaluation_and_left_training():
     assert model.training and norms(folded) == 0
 
 
+class Padding(nn.Conv2d):
+    """A convolution with a forward of its own that reads weight and bias."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(nn.functional.pad(x, (0, 2, 0, 2)), self.weight, self.bias)
+
+
+class Biasless(nn.Conv2d):
+    """One that would not read a bias."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight)
+
+
+class Standardizing(nn.Conv2d):
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
 class Odd(nn.Module):
     """What must not be folded: a map that two read, a layer that runs twice, computed weights, statistics of the batch."""
 
@@ -61,6 +81,9 @@ class Odd(nn.Module):
         with warnings.catch_warnings(action="ignore"):  # the older way, by a hook before the pass
             self.hooked, self.hooked_norm = nn.utils.weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
         self.moving, self.moving_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)
+        self.biasless, self.biasless_norm = Biasless(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+        self.standard, self.standard_norm = Standardizing(3, 3, 1), nn.BatchNorm2d(3)
+        self.padding, self.padding_norm = Padding(3, 3, 3, bias=False), nn.BatchNorm2d(3)
         self.plain, self.plain_norm = nn.Conv2d(3, 3, 3, groups=3, bias=False), nn.BatchNorm2d(3, affine=False)
         self.flat, self.flat_norm = nn.Linear(3 * 36, 5), nn.BatchNorm1d(5)
 
@@ -71,6 +94,9 @@ class Odd(nn.Module):
         x = self.computed_norm(self.computed(x))
         x = self.hooked_norm(self.hooked(x))
         x = self.moving_norm(self.moving(x))
+        x = self.biasless_norm(self.biasless(x))
+        x = self.standard_norm(self.standard(x))
+        x = self.padding_norm(self.padding(x))
         x = self.plain_norm(self.plain(x))
         return self.flat_norm(self.flat(x.flatten(1)))
 
@@ -78,7 +104,8 @@ class Odd(nn.Module):
 @torch.no_grad()
 def test_only_what_may_be_folded_is():
     model = lived(Odd())
-    assert foldable(model, (3, 8, 8)) == [("plain", "plain_norm"), ("flat", "flat_norm")]
+    assert foldable(model, (3, 8, 8)) == [("padding", "padding_norm"), ("plain", "plain_norm"), ("flat", "flat_norm")]
+    assert model.padding.bias is model.biasless.bias is None
     images = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(fold_batch_norm(model, (3, 8, 8))(images), model(images), rtol=1e-4, atol=1e-5)
 
@@ -102,6 +129,12 @@ def test_quantization_needs_images():
     for nothing in ([], [torch.randn(1, *SMALL)]):
         with pytest.raises(ValueError, match="two images"):
             quantized(create_model("resnet20", num_classes=10), nothing)
+
+
+def test_a_network_that_cannot_be_followed_is_not_quantized():
+    pytest.importorskip("torchao")
+    with pytest.raises(ValueError, match=r"LeNet5 cannot be exported from batches of shape \(2, 3, 32, 32\), and so not"):
+        quantized(create_model("lenet5"), [torch.randn(2, *SMALL)])
 
 
 @torch.no_grad()

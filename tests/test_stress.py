@@ -80,7 +80,8 @@ def test_jpeg_is_pillows(images):
     (lambda x: stress.noise(x, -1), "std=-1"), (lambda x: stress.blur(x, 0), "sigma=0"), (lambda x: stress.coarse(x, 0.5), "factor=0.5"),
     (lambda x: stress.jpeg(x, 0), "quality=0"), (lambda x: stress.jpeg(x[:, :2], 50), "2 channels"),
     (lambda x: stress.contrast(x, float("nan")), "factor=nan"), (lambda x: stress.brightness(x, float("inf")), "shift=inf"),
-    (lambda x: stress.noise(x.float(), 1), "torch.float32"), (lambda x: stress.blur(x[0], 1), r"\(3, 40, 48\)")])
+    (lambda x: stress.noise(x.float(), 1), "torch.float32"), (lambda x: stress.blur(x[0], 1), r"\(3, 40, 48\)"),
+    (lambda x: stress.jpeg(x, 50.5), r"quality=50\.5 must be a whole number"), (lambda x: stress.jpeg(x[:0], 50), "at least one")])
 def test_refused_by_name(images, call, words):
     with pytest.raises(ValueError, match=words):
         call(images)
@@ -134,6 +135,36 @@ def test_calibration_by_hand():
     assert stress.calibration_error(probabilities, labels, bins=10) == pytest.approx((2 * 0.43 + 0.1 + 0.95) / 4, abs=1e-6)
     with pytest.raises(ValueError, match="softmax"):
         stress.calibration(torch.randn(4, 2), labels)
+
+
+SCORES, LABELS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+@pytest.mark.parametrize("labels, words", [
+    (LABELS[:, None], r"labels are torch.int64 of shape \(6, 1\); they must be whole numbers, one for each of 6 images"),
+    (LABELS[:1], r"shape \(1,\)"), (LABELS.float(), "torch.float32"), (LABELS.tolist(), "labels are list"),
+    (LABELS + 1, "labels go from 1 to 4, but there are 4 classes"), (LABELS - 1, "from -1 to 2")])
+def test_labels_that_do_not_fit_are_refused(labels, words):
+    for call in (stress.temperature, lambda scores, labels: stress.calibration(scores.softmax(1), labels),
+                 lambda scores, labels: stress.calibration_error(scores.softmax(1), labels)):
+        with pytest.raises(ValueError, match=words):
+            call(SCORES, labels)
+    images, half = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.tensor([0.5])
+    with pytest.raises(ValueError, match=words):
+        stress.adversarial(nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), images, labels, epsilon=1, mean=half, std=half)
+
+
+def test_what_would_give_a_number_that_means_nothing_is_refused():
+    probabilities = SCORES.softmax(1)
+    for bins in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"bins={bins}"):
+            stress.calibration_error(probabilities, LABELS, bins=bins)
+    with pytest.raises(ValueError, match="no image"):
+        stress.calibration_error(probabilities[:0], LABELS[:0])
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.zeros(6, 3, 2, 2, dtype=torch.uint8)
+    for mean, std in ((torch.rand(2), torch.ones(3)), (torch.rand(3), torch.tensor([1.0, 0.0, 1.0]))):
+        with pytest.raises(ValueError, match="must be one number for each of 3 channels, std above 0"):
+            stress.adversarial(model, images, LABELS, epsilon=1, mean=mean, std=std)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])

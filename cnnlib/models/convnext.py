@@ -23,7 +23,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, DropPath, LayerNorm2d, initialize_truncated, linear_rates, pooled_classifier
+from cnnlib.layers import (
+    ConvNormAct, DropPath, LayerNorm2d, check_equally_many, initialize_truncated, linear_rates, pooled_classifier,
+)
 from cnnlib.registry import Variant, register
 
 
@@ -36,7 +38,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, width: int, *, drop_path: float = 0.0, layer_scale: float | None = 1e-6):
         super().__init__()
-        self.scale = None if layer_scale is None else nn.Parameter(torch.full((width, 1, 1), layer_scale))
+        self.scale = None if layer_scale is None else nn.Parameter(torch.full((width, 1, 1), float(layer_scale)))
         self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.expand = nn.Linear(width, 4 * width)
@@ -56,7 +58,8 @@ class ConvNeXt(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits.
 
     Patches of `patch_size`, then `depths` blocks of `widths` channels; between stages a layer norm and a 2x2
-    convolution of stride 2. `drop_path_rate` grows linearly over the blocks, from 0.
+    convolution of stride 2. `drop_path_rate` grows linearly over the blocks, from 0. Raises `ValueError` if depths
+    and widths do not name equally many stages.
     """
 
     def __init__(
@@ -71,10 +74,11 @@ class ConvNeXt(nn.Module):
         layer_scale: float | None = 1e-6,
     ):
         super().__init__()
+        check_equally_many(depths=depths, widths=widths)
         rates = iter(linear_rates(drop_path_rate, depths))
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], patch_size, patch_size), LayerNorm2d(widths[0]))
         self.stages = nn.Sequential()
-        for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        for index, (depth, width) in enumerate(zip(depths, widths)):
             stage = nn.Sequential()
             if index > 0:
                 narrow = widths[index - 1]
@@ -179,6 +183,7 @@ class ConvNeXtStep(nn.Module):
     `widths` are ResNet's: the channels inside a bottleneck, a quarter of those between blocks. In the other layouts
     they are the channels between blocks. With `patchify` the stem is one convolution over patches of `patch_size`;
     else ResNet's convolution and pooling, which shrink images as much (for 2: without stride in the convolution).
+    Raises `ValueError` for unequally many depths and widths, an even `kernel_size`, and another `patch_size` there.
     """
 
     def __init__(
@@ -200,6 +205,9 @@ class ConvNeXtStep(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
+        check_equally_many(depths=depths, widths=widths)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
         rates = iter(linear_rates(drop_path_rate, depths))
         around_stem = {"norm": None if few_norms else norm, "activation": None if few_activations else activation}
         if patchify:
@@ -213,7 +221,7 @@ class ConvNeXtStep(nn.Module):
 
         channels = widths[0]
         self.stages = nn.Sequential()
-        for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        for index, (depth, width) in enumerate(zip(depths, widths)):
             out_channels = 4 * width if layout == "bottleneck" else width
             stage = nn.Sequential()
             for position in range(depth):

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cnnlib.layers import DropPath, LayerNorm2d, initialize_truncated, linear_rates
+from cnnlib.layers import DropPath, LayerNorm2d, check_equally_many, initialize_truncated, linear_rates
 from cnnlib.registry import Variant, register
 
 
@@ -75,8 +75,7 @@ class ConvNeXtV2(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        if len(depths) != len(widths):
-            raise ValueError(f"depths={tuple(depths)} and widths={tuple(widths)} must name equally many stages")
+        check_equally_many(depths=depths, widths=widths)
         rates = iter(linear_rates(drop_path_rate, depths))
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], patch_size, patch_size), LayerNorm2d(widths[0]))
         self.stages, channels = nn.Sequential(), widths[0]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, DropPath, SqueezeExcitation, make_divisible
+from cnnlib.layers import ConvNormAct, DropPath, SqueezeExcitation, linear_rates, make_divisible
 from cnnlib.registry import Variant, register
 
 
@@ -118,7 +118,7 @@ class EfficientNet(nn.Module):
 
     `stages` are those before scaling; `width_mult` multiplies their widths, rounded to multiples of 8, and
     `depth_mult` their number of blocks, rounded up. `drop_path_rate` grows linearly over the blocks, from 0.
-    `norm_eps` and `norm_momentum` are batch norm's constants.
+    `norm_eps` and `norm_momentum` are batch norm's constants. Raises `ValueError` for a rate outside [0, 1).
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class EfficientNet(nn.Module):
         super().__init__()
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         depths = [math.ceil(row.depth * depth_mult) for row in stages]
-        rates = iter([drop_path_rate * index / sum(depths) for index in range(sum(depths))])
+        rates = iter(linear_rates(drop_path_rate, depths, reached=False))
 
         width = make_divisible(stem_width * width_mult)
         self.stem = ConvNormAct(in_channels, width, 3, stem_stride, norm=norm, activation=nn.SiLU)

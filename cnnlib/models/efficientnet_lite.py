@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import DropPath, initialize_per_group, make_divisible
+from cnnlib.layers import DropPath, initialize_per_group, linear_rates, make_divisible
 from cnnlib.registry import Variant, register
 
 
@@ -105,7 +105,7 @@ class EfficientNetLite(nn.Module):
 
     `width_mult` multiplies the widths of the stages, rounded to multiples of 8, and `depth_mult` their depths,
     rounded up, but those of the first and last stage. `drop_path_rate` grows linearly over the blocks, from 0. Raises
-    `ValueError` for a multiplier that is not positive.
+    `ValueError` for a multiplier that is not positive and for a rate outside [0, 1).
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class EfficientNetLite(nn.Module):
                              "Lite has 1.0 to 1.8")
         inner = range(1, len(stages) - 1)
         depths = [math.ceil(row.depth * depth_mult) if i in inner else row.depth for i, row in enumerate(stages)]
-        rates = iter([drop_path_rate * index / sum(depths) for index in range(sum(depths))])
+        rates = iter(linear_rates(drop_path_rate, depths, reached=False))
         self.stem = ConvNormReLU6(in_channels, 32, 3, 2)
         self.stages, width = nn.Sequential(), 32
         for row, depth in zip(stages, depths):

@@ -130,12 +130,14 @@ class HRNet(nn.Module):
     The first stage has `depth` bottlenecks at a quarter of the size; each later one adds a resolution and has
     `exchanges[i]` exchanges, each after `depth` blocks for each map. Maps have `width`, 2 `width`, 4 `width` ...
     channels. `stem_stride` is that of the second of two convolutions; `head_width` is the width of the head's first
-    bottleneck.
+    bottleneck. Raises `ValueError` if no stage adds a resolution.
     """
 
     def __init__(self, *, in_channels: int = 3, num_classes: int = 1000, width: int = 18,
                  exchanges: Sequence[int] = (1, 4, 3), depth: int = 4, stem_stride: int = 2, head_width: int = 32):
         super().__init__()
+        if not exchanges:
+            raise ValueError("exchanges=() must name at least one stage")
         self.stem = nn.Sequential(ConvNormAct(in_channels, 64, 3, 2), ConvNormAct(64, 64, 3, stem_stride))
         first = [bottleneck(64, 64), *(bottleneck(256, 64) for _ in range(depth - 1))]
         self.stages = nn.Sequential(nn.Sequential(*first))

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cnnlib.layers import ConvNormAct, DropPath, initialize_per_group
+from cnnlib.layers import ConvNormAct, DropPath, initialize_per_group, linear_rates
 from cnnlib.registry import Variant, register
 
 
@@ -30,7 +30,7 @@ class LayerScale(nn.Module):
 
     def __init__(self, channels: int, start: float):
         super().__init__()
-        self.factor = nn.Parameter(torch.full((channels,), start))
+        self.factor = nn.Parameter(torch.full((channels,), float(start)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.factor.view(-1, 1, 1)
@@ -192,7 +192,8 @@ class MobileNetV4(nn.Module):
 
     `stages` are rows of the paper's tables: `Conv`, `Fused`, `UIB` or `MQA`. `layer_scale` is the first value of a
     factor of each channel at the end of `UIB` and `MQA`; None leaves it out of `UIB`. `drop_path_rate` grows linearly
-    over all rows, from 0. The 1280 hidden units come after the pooling, where they cost next to nothing.
+    over all rows, from 0. The 1280 hidden units come after the pooling, where they cost next to nothing. Raises
+    `ValueError` for a rate outside [0, 1).
     """
 
     def __init__(
@@ -209,15 +210,15 @@ class MobileNetV4(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        depth = sum(map(len, stages))
-        rates = iter([drop_path_rate * index / depth for index in range(depth)])
+        rates = iter(linear_rates(drop_path_rate, [len(rows) for rows in stages], reached=False))
+        attention_scale = 1e-5 if layer_scale is None else layer_scale
         self.stem = ConvNormAct(in_channels, stem_width, 3, stem_stride, activation=activation)
         self.stages, width = nn.Sequential(), stem_width
         for rows in stages:
             stage = nn.Sequential()
             for row, rate in zip(rows, rates):
                 if isinstance(row, MQA):
-                    stage.append(MobileAttention(width, *row, layer_scale=layer_scale or 1e-5, drop_path=rate))
+                    stage.append(MobileAttention(width, *row, layer_scale=attention_scale, drop_path=rate))
                     continue
                 if isinstance(row, Conv):
                     stage.append(ConvNormAct(width, row.out_channels, row.kernel_size, row.stride,

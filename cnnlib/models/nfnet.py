@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import DropPath, SqueezeExcitation, linear_rates, standardized
+from cnnlib.layers import DropPath, SqueezeExcitation, check_equally_many, linear_rates, standardized
 from cnnlib.registry import Variant, register
 
 GELU_GAIN = 1.7015043497085571  # 1 / the deviation of gelu(z), z normal: the authors' published constant
@@ -110,8 +110,7 @@ class NFNet(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        if len(depths) != len(widths):
-            raise ValueError(f"depths={tuple(depths)} and widths={tuple(widths)} must name equally many stages")
+        check_equally_many(depths=depths, widths=widths)
         if any(width // 2 % group_size for width in widths):
             raise ValueError(f"group_size={group_size!r} must divide half of each of widths={tuple(widths)}")
         self.stem, channels = nn.Sequential(), in_channels

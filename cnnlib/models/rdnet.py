@@ -43,7 +43,7 @@ class DenseLayer(nn.Module):
     def __init__(self, in_channels: int, growth: int, *, gated: bool, drop_path: float = 0.0,
                  layer_scale: float = 1e-6):
         super().__init__()
-        self.scale = nn.Parameter(torch.full((growth,), layer_scale))
+        self.scale = nn.Parameter(torch.full((growth,), float(layer_scale)))
         width = in_channels * 4 // 8 * 8
         self.branch = nn.Sequential(
             nn.Conv2d(in_channels, in_channels, 7, padding=3, groups=in_channels),

@@ -24,7 +24,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import ConvNormAct, SqueezeExcitation, initialize_per_group, pooled_classifier
+from cnnlib.layers import (
+    ConvNormAct, SqueezeExcitation, check_equally_many, initialize_per_group, pooled_classifier,
+)
 from cnnlib.registry import Variant, register
 
 
@@ -127,8 +129,7 @@ class RepVGG(Reparameterized):
         stem_stride: int = 2,
     ):
         super().__init__()
-        if len(depths) != len(widths):
-            raise ValueError(f"depths={tuple(depths)} and widths={tuple(widths)} must name equally many stages")
+        check_equally_many(depths=depths, widths=widths)
 
         def block(in_channels: int, width: int, stride: int, groups: int = 1) -> RepBlock:
             squeeze_channels = None if squeeze_ratio is None else width // squeeze_ratio
@@ -166,9 +167,7 @@ class MobileOne(Reparameterized):
         excited: Sequence[int] = (0, 0, 0, 0),
     ):
         super().__init__()
-        if not len(depths) == len(widths) == len(excited):
-            raise ValueError(f"depths={tuple(depths)}, widths={tuple(widths)} and excited={tuple(excited)} must name "
-                             "equally many stages")
+        check_equally_many(depths=depths, widths=widths, excited=excited)
         channels = min(64, widths[0])
         self.stem = RepBlock(in_channels, channels, 3, 2)
         self.stages = nn.Sequential()

@@ -30,7 +30,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnnlib.layers import ConvNormAct, DropPath, initialize_he_fan_out, linear_rates, pooled_classifier
+from cnnlib.layers import (
+    ConvNormAct, DropPath, check_equally_many, initialize_he_fan_out, linear_rates, pooled_classifier,
+)
 from cnnlib.registry import Variant, register
 
 
@@ -124,8 +126,7 @@ class ResNetD(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        if len(depths) != len(widths):
-            raise ValueError(f"depths={tuple(depths)} and widths={tuple(widths)} must name equally many stages")
+        check_equally_many(depths=depths, widths=widths)
         if stem not in ("imagenet", "cifar"):
             raise ValueError(f"stem={stem!r}; choose 'imagenet' or 'cifar'")
         first, second, channels = stem_widths
