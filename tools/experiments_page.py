@@ -21,11 +21,11 @@ from cnnlib.train.experiments import Plan, read_plan
 PAGE = Path(__file__).parents[1] / "chapters" / "experiments.md"
 HEAD = """# Experiments
 
-Every recorded training of our own is listed here, with what it cost and what it shows. Some claims of the chapters are settled by no run of ours: there the text gives the papers' figures and says so, and the run that would settle them
-stands here as *planned*, written down before anybody has carried it out.
+Every recorded training of our own is listed here, with what it cost and what it shows. Some claims of the chapters are not settled by any run of ours. There the text gives the papers' figures and says so, and the run that would settle them
+is listed here as *planned*: it was written down before anybody carried it out.
 
-A verdict says *clear* where an interval or every seed leaves out the opposite, *may be* where the runs lean to one side, and *not shown* where they do not carry the claim, whatever papers say. Core-hours are hours of one processor core;
-those of plans, in brackets, are estimates. What is *done* has ended as its plan says; what is *recorded* was measured by a program in `tools/experiments`, and where that has not ended, the verdict says so. Plans stand in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it does it, on a GPU with the plans' larger budgets.
+A verdict says *clear* where an interval or every seed leaves out the opposite, *may be* where the runs lean to one side, and *not shown* where they do not support the claim, whatever papers say. Core-hours are hours of one processor core;
+those of plans, in brackets, are estimates. What is *done* has ended as its plan says; what is *recorded* was measured by a program in `tools/experiments`, and where that has not ended, the verdict says so. Plans are in `data/experiments`, records in `data/results`; `python -m cnnlib.train.campaign --status` tells what is left, and without `--status` it carries that out, on a GPU with the plans' larger budgets.
 
 ## At a glance
 
