@@ -88,9 +88,17 @@ def stride_of(images: Tensor, maps: Tensor) -> int:
 def features(model: nn.Module, images: Tensor) -> dict[int, Tensor]:
     """The pyramid of a network: for each stride its last map, as `{4: ..., 8: ..., 16: ..., 32: ...}`; see `Encoder`.
 
-    The network is taken in the mode in which it is. Raises `ValueError` for a model without stem and stages.
+    The network is taken in the mode in which it is. Raises `ValueError` for a model without stem and stages, and for
+    images that it cannot take.
     """
-    return Encoder(model)(images)
+    encoder = Encoder(model)
+    try:
+        return encoder(images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        taken = f"{type(model).__name__} cannot take images of shape {tuple(images.shape)}"
+        raise ValueError(f"{taken}: {error}") from error
 
 
 @torch.no_grad()

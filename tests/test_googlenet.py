@@ -101,6 +101,12 @@ def test_errors():
     with pytest.raises(ValueError, match="width_mult=0.01"):
         create_model("googlenet", width_mult=0.01)
     model = create_model("googlenet_cifar")
+    for stem, pool, least in (("imagenet", 2, 15), ("imagenet", 3, 31), ("cifar", 2, 4), ("cifar", 3, 8)):
+        with torch.device("meta"):
+            model = create_model("googlenet", stem=stem, last_pool_size=pool).eval()
+            assert model(torch.empty(1, 3, least, 40)).shape == (1, 1000)
+            with pytest.raises(ValueError, match=f"{least - 1}x40 are too small.*{least}x{least}"):
+                model(torch.empty(1, 3, least - 1, 40))
     with pytest.raises(ValueError, match="7x7 are too small.*8x8"):
         model(torch.zeros(2, 3, 7, 7))
     with torch.device("meta"), pytest.raises(ValueError, match="maps of 14x14.*not 8x8"):

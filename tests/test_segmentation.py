@@ -135,6 +135,9 @@ def test_the_channels_are_found_without_a_trace():
 def test_what_is_no_network_of_ours_is_refused():
     with pytest.raises(ValueError, match="Linear has no stem and stages"):
         features(nn.Linear(2, 2), torch.zeros(1, 2))
+    for shape in ((1, 3, 8, 8), (1, 4, 64, 64), (3, 64)):
+        with pytest.raises(ValueError, match=rf"VGG cannot take images of shape \({', '.join(map(str, shape))}\): "):
+            features(create_model("vgg11_cifar"), torch.zeros(shape))
 
 
 # FPN

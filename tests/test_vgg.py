@@ -94,5 +94,8 @@ def test_errors():
         create_model("zfnet_cifar", image_size=3)
     with pytest.raises(ValueError, match="last map is 4x4, but FC6 needs 2x2"):
         create_model("zfnet_cifar")(torch.zeros(1, 3, 64, 64))
-    with torch.device("meta"), pytest.raises(ValueError, match="8x8 are too small.*11x11"):
-        create_model("nin")(torch.zeros(1, 3, 8, 8))
+    for name, least in (("nin", 39), ("nin_cifar", 4)):
+        with torch.device("meta"), pytest.raises(ValueError, match=f"{least - 1}x60 are too small.*{least}x{least}"):
+            model = create_model(name)
+            assert model(torch.zeros(1, 3, least, 60)).ndim == 2
+            model(torch.zeros(1, 3, least - 1, 60))

@@ -155,7 +155,7 @@ class TappedStage(nn.Sequential):
 class GoogLeNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes) logits, in training `GoogLeNetOutputs`.
 
-    H and W are at least 15, with the stem "cifar" 8.
+    H and W are at least 15, with the stem "cifar" 4; where the last pooling is 3x3, 31 and 8.
     `norm` is "batch" after every convolution, "response" twice in the stem, or None. `large_kernel_size` is that of
     the paper's 5x5 filters, `last_pool_size` that of the pooling before module 5a. `stem` is "imagenet" (a
     28x28 map from 224x224) or "cifar" (16x16 from 32x32). `auxiliary=False` leaves the auxiliary heads out. All
@@ -218,7 +218,9 @@ class GoogLeNet(nn.Module):
             TappedStage(*stage4, taps=(0, 3)) if auxiliary else nn.Sequential(*stage4),  # 4a to 4e: 14x14
             nn.Sequential(*stage5),  # 5a, 5b: 7x7
         )
-        self.smallest_image = {"imagenet": 15, "cifar": 8}[stem]  # smaller ones leave the last pooling nothing
+        # of smaller ones nothing is left for the last pooling
+        least = {("imagenet", 2): 15, ("imagenet", 3): 31, ("cifar", 2): 4, ("cifar", 3): 8}
+        self.smallest_image = least[stem, last_pool_size]
         self.auxiliary = auxiliary
         if auxiliary:
             aux = {"widths": (round(128 * width_mult), round(1024 * width_mult)), "pool_size": aux_pool_size,

@@ -85,13 +85,17 @@ class NIN(nn.Module):
             in_channels = widths[2]
         self.stem, self.stages = stages[0], nn.Sequential(*stages[1:])
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.smallest_image = max(1, rows[0].kernel_size - 2 * rows[0].padding)
+        self.smallest_image = 1
+        for row in reversed(rows):  # what a layer must be given, so that the next one has enough
+            if row.pool is not None:
+                self.smallest_image *= 2
+            self.smallest_image = max(1, (self.smallest_image - 1) * row.stride + row.kernel_size - 2 * row.padding)
         initialize_as_he(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if min(x.shape[2:]) < self.smallest_image:
-            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: the first filters need at "
-                             f"least {self.smallest_image}x{self.smallest_image}")
+            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} are too small: filters and poolings need "
+                             f"at least {self.smallest_image}x{self.smallest_image}")
         return self.head(self.stages(self.stem(x)))
 
 
