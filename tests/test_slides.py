@@ -67,6 +67,17 @@ def test_a_slide_is_told_whole_and_once():
     assert not [body for _, _, body in found if "You need" in body]
 
 
+def test_a_list_is_told_with_all_its_items():
+    """Those whose first bold word has an article, too; and of few items more than the first sentence."""
+    items = slides._points("- a **bottleneck**: one.\n- **Gradients.** Leave it out. Then " + "it is told " * 15 + "why.\n- plain\n").splitlines()
+    assert len(items) == 2 and items[0] == "- a **bottleneck**: one." and items[1].endswith("why.")
+
+
+@pytest.mark.parametrize("size, kind", [((300, 800), "picture tall"), ((300, 400), "picture narrow"), ((400, 300), "picture beside"), ((800, 300), "picture")])
+def test_a_picture_stands_where_it_can_be_large(size, kind):
+    assert slides._picture(*size) == kind
+
+
 def test_a_picture_has_the_room_that_its_text_leaves(browser, deck):
     """In the hall's proportions and in a projector's: it reaches almost to an edge, and is not below half the height for a long text."""
     page = browser.new_page()

@@ -26,12 +26,12 @@ from nbformat import NotebookNode
 FOLDER = notebooks.ROOT / "_build" / "slides"
 FRAME = (Path(__file__).parent / "slides.html").read_text(encoding="utf-8")
 TALL = 2.5  # times as high as it is wide: such a drawing scrolls
-BESIDE = 1.45  # times as wide as it is high: a picture that is narrower stands beside its text, where it can be higher
+BESIDE = 1.45  # times as wide as it is high: a picture that is narrower stands beside its text, where it can be higher; below 1 also on 4:3
 LEAD = 400  # letters of text with a picture
 ROWS, COLUMNS = 12, 6  # of a table that can be read from the last row of a lecture hall
 DISPLAY = re.compile(r"\$\$.+?\$\$", re.S)
 SENTENCE = re.compile(r"(?<=[.?!:])\s+(?=[A-Z*$`\[])")
-POINTS = re.compile(r"^- (?=\*\*)(.+(?:\n  .+)*)", re.M)  # the items of a list that begin in bold
+POINTS = re.compile(r"^- (?=(?:an? |the )?\*\*)(.+(?:\n  .+)*)", re.M)  # the items of a list that begin in bold, or with an article before that
 Math = Callable[[str, bool], str]  # TeX, and whether it stands on lines of its own -> HTML
 
 
@@ -88,11 +88,11 @@ def _lead(texts: list[str], said: set[str]) -> str:
 
 
 def _points(text: str) -> str:
-    """The items of a list that begin in bold, each with its first sentences; nothing where there are fewer than two."""
-    items = []
-    for item in POINTS.findall(text):
+    """The items of a list that begin in bold, each with its first sentences, of fewer items more; nothing where there are fewer than two."""
+    items, found = [], POINTS.findall(text)
+    for item in found:
         first, *more = SENTENCE.split(" ".join(item.split()))
-        while more and len(first) + len(more[0]) < LEAD / 2:
+        while more and len(first) + len(more[0]) < 2 * LEAD / max(len(found), 3):
             first += " " + more.pop(0)
         items.append(f"- {first}\n")
     return "".join(items) if len(items) > 1 else ""
@@ -127,7 +127,8 @@ def _question(question: dict, before: str, render: Callable[[str], str]) -> list
 
 def _picture(width: float, height: float) -> str:
     """The kind of a slide with a picture of this size."""
-    return "picture tall" if height > TALL * width else "picture beside" if width < BESIDE * height else "picture"
+    kinds = {"tall": height > TALL * width, "narrow": width < height, "beside": width < BESIDE * height}
+    return " ".join(["picture", *[kind for kind, holds in kinds.items() if holds][:1]])
 
 
 def _shown(output: NotebookNode, cell: NotebookNode, states: dict, render: Callable[[str], str], heading: str, lead: str, task: str) -> list[tuple[str, str]]:
