@@ -229,6 +229,7 @@ class _Builder:
             self._read(owner, name, module, steps)
         self._drop_dead()
         self._merge_means()
+        self._merge_sums()
         self._chain_concatenations()
         self._hoist_joins()
         return self._assemble()
@@ -390,6 +391,20 @@ class _Builder:
                     layer.nodes = layer.nodes + mean.nodes
                     layer.output_shape = mean.output_shape
                     self._remove(mean, layer)
+
+    def _merge_sums(self):
+        """a + b + c, which Python adds in two steps, is one sum of three."""
+        readers = self._readers()
+        for layer in list(self.layers):
+            into = readers[layer][0] if len(readers[layer]) == 1 else None
+            if layer.kind == "add" and into is not None and into.kind == "add" and layer.group is into.group and (
+                    layer.output_shape == into.output_shape and into.sources.count(layer) == 1 and layer not in self.ends
+                    and not set(layer.sources) & set(into.sources)):
+                at = into.sources.index(layer)
+                into.sources[at : at + 1] = layer.sources
+                into.nodes = layer.nodes + into.nodes
+                layer.group.children.remove(layer)
+                self.layers.remove(layer)
 
     def _chain_concatenations(self):
         """cat(a, b, c) after p = cat(a, b) is drawn as cat(p, c): the same maps, and how a dense block grows."""
