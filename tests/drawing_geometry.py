@@ -247,12 +247,19 @@ def first_copies(diagram, series) -> dict:
 
 
 def wrong_connections(diagram, name: str, zoom, scene: Scene) -> list[str]:
-    """Lines that are not there, and lines that should not be, of a drawing of `name`, against what layers read."""
+    """Lines that are not there, and lines that should not be, of a drawing of `name`, against what layers read.
+
+    Not for strips of solids, and not for blocks in frames, whose inputs and outputs have names of their own there.
+    """
+    part = diagram.find(name)
+    if any(shape[1] == "face" for item in scene.items for shape in item.shapes) or (
+            zoom == "block" and part.details.get("stage")):
+        return []
     copies = first_copies(diagram, diagram.structure(name, zoom))
     stacks = stacks_of(scene)
     drawn = {part: (min(box[1] for box in stack), max(box[3] for box in stack), frozenset(parts))
              for stack, parts in stacks for part in parts if part is not None}
-    inside = {layer.id for layer in diagram.layers(diagram.find(name))}
+    inside = {layer.id for layer in diagram.layers(part)}
 
     def shown(id):
         while id is not None and id >= 0:

@@ -23,9 +23,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import TypeGuard
 
 from .diagram import (CONTAINERS, ENDS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part,
-                      Repeat, Series, Unit, by, rows_of, summary)
+                      Repeat, Series, Unit, blocks_in, by, contents, rows_of)
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
 ADVANCES = [
@@ -508,7 +509,7 @@ def with_join(graph: Graph, join: Unit) -> Graph:
     return Graph([*graph.nodes, join], [*edges, (number, OUTPUT, Series([]))])
 
 
-def is_join(item) -> bool:
+def is_join(item: object) -> TypeGuard[Unit]:
     return isinstance(item, Unit) and item.layers[0].kind in JOINS
 
 
@@ -520,8 +521,8 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     """Layers by longest paths, orders by the means of neighbours, places by least squares without overlap; where there
     is no room for that, everything below each other.
 
-    An edge over several layers keeps a lane of its own in each; a concatenation alone in its layer is as wide as what it
-    joins.
+    An edge over several layers keeps a lane of its own in each; a concatenation alone in its layer is as wide as what
+    it joins.
     """
     things, nodes, edges = opened(graph, style)
     heads = list(map(ends_with_arrow, things))
@@ -556,7 +557,7 @@ def place_graph(graph: Graph, style: Style) -> Placed:
         below[a].append(b)
     levels = ordered(levels, above, below)
     xs = balanced(levels, above, below, nodes, count, style.aside)
-    bars = widened(levels, above, things, nodes, xs, style)
+    bars = widened(levels, above, things, nodes, xs, style, None if fed else xs[source])
 
     def at(node, x):
         low, high = bars.get(node, (xs[node], xs[node]))
@@ -593,20 +594,20 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     return Placed(left, right, y, items, False)
 
 
-def widened(levels, above: dict, things: list, nodes: list[Placed], xs: list[float], style: Style) -> dict:
-    """Concatenations alone in their layers made as wide as what they join, what follows put below them: node -> the
-    places between which lines may end at it."""
-    reach, settled = {}, set()
+def widened(levels, above: dict, things: list, nodes: list[Placed], xs: list[float], style: Style,
+            axis: float | None) -> dict[int, tuple[float, float]]:
+    """Concatenations alone in their layers made as wide as what they join: node -> the places between which lines may
+    end at it. What follows one stands on the axis, if it is below the bar, else below its middle."""
+    reach, settled = {}, {}  # settled: node -> where what follows it stands
     for node in (level[0] for level in levels if len(level) == 1):
         near = [xs[other] for other in above[node]]
         if len(near) > 1 and node < len(things) and things[node].layers[0].kind == "concatenate":
             nodes[node] = place_unit(things[node], style, least=max(near) - min(near) + 24)
-            xs[node] = (min(near) + max(near)) / 2
-            reach[node] = (xs[node] - nodes[node].left + 12, xs[node] + nodes[node].right - 12)
-            settled.add(node)
+            middle = xs[node] = (min(near) + max(near)) / 2
+            low, high = reach[node] = (middle - nodes[node].left + 12, middle + nodes[node].right - 12)
+            settled[node] = axis if axis is not None and low <= axis <= high else middle
         elif len(near) == 1 and above[node][0] in settled:
-            xs[node] = near[0]
-            settled.add(node)
+            xs[node] = settled[node] = settled[above[node][0]]
     return reach
 
 
@@ -724,20 +725,17 @@ def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[i
 
 
 LANE = 9  # between wires beside a column
+BEND = 7  # above a turn, a wire that branches off another begins
 
 
 @dataclass
 class Wire:
-    """From a row of a column to rows further down; `lane` counts from the column outwards."""
+    """From below the row `start` of a column to the `rows` that read it; `lane` counts from the column outwards."""
 
     start: int
     rows: list[int]
     on_right: bool
     lane: int = 0
-
-    @property
-    def x(self) -> float:
-        return (self.lane + 1) * (1 if self.on_right else -1)
 
 
 def place_column(graph: Graph, style: Style) -> Placed:
@@ -747,7 +745,6 @@ def place_column(graph: Graph, style: Style) -> Placed:
     alone reads it.
     """
     things, nodes, edges = opened(graph, style)
-    heads = list(map(ends_with_arrow, things))
     fed, gives = ({node: number for node, thing in enumerate(things) if (number := end_of(thing, kind))}
                   for kind in ENDS)
     edges = [(a, b) for a, b in edges if not (a == INPUT and b in fed or a in gives and b == OUTPUT)]
@@ -758,84 +755,81 @@ def place_column(graph: Graph, style: Style) -> Placed:
     direct, wires = set(), []  # direct: rows that the one above them leads into
     for node in (INPUT, *order):
         rows = sorted({row[b] for a, b in edges if a == node})
-        if row[node] + 1 in rows:
+        below = row[node] + 1
+        if below in rows:
             direct.add(rows.pop(0))
+        elif len(rows) == 1 and node != INPUT and (rows[0] == last or is_join(things[order[rows[0]]])):
+            wires.append(Wire(row[node], rows, on_right=True))
+            continue
         if rows:
-            sole = len(rows) == 1 and row[node] + 1 not in direct and (rows[0] == last or is_join(things[order[rows[0]]]))
-            wires.append(Wire(row[node], rows, sole and node != INPUT))
+            wires.append(Wire(row[node], rows, on_right=False))
     sides = [in_lanes([wire for wire in wires if wire.on_right == on_right]) for on_right in (False, True)]
-    reach = [max((side(nodes[node]) for node in order), default=0) + 11 - LANE
+    reach = [max((side(placed) for placed in nodes), default=0) + 2
              for side in (lambda placed: placed.left, lambda placed: placed.right)]
 
-    def across(wire):
-        return wire.x * LANE + (reach[1] if wire.on_right else -reach[0])
+    def across(wire: Wire) -> float:
+        place = reach[wire.on_right] + LANE * (wire.lane + 1)
+        return place if wire.on_right else -place
 
     left, right = (room + LANE * (lanes + 1) if lanes else room for room, lanes in zip(reach, sides))
     y, items = 0.0, []
-    paths = {id(wire): [] for wire in wires}  # what each wire has come through
-    for i in range(last + 1):
-        node = order[i] if i < last else OUTPUT
-        thing = things[node] if i < last else None
+    come = {}  # the points through which each wire has come
+    for i, node in enumerate((*order, OUTPUT)):
+        thing, placed = (None, Placed(0, 0, 0, [])) if node == OUTPUT else (things[node], nodes[node])
+        head = thing is not None and ends_with_arrow(thing)
+        is_bar = is_join(thing) and thing.layers[0].kind == "concatenate"
         leaving = next((wire for wire in wires if wire.start == i - 1), None)
-        ending = sorted((wire for wire in wires if i in wire.rows), key=lambda wire: abs(wire.x))
-        passing = any(wire.start < i - 1 and wire.rows[-1] > i for wire in wires) or bool(leaving and leaving.rows[-1] > i)
-        circle = thing is not None and is_join(thing) and thing.layers[0].kind != "concatenate"
-        bar = thing is not None and is_join(thing) and not circle
-        turns = [] if circle or bar and not passing else ending  # wires that turn towards the axis above this row
-        first = i == 0 and not (direct or turns) or node in fed or node == OUTPUT and not (leaving or turns)
-        gap = 0.0 if i == 0 and node in fed else 14.0 if node in fed or first else GAP
+        ending = sorted((wire for wire in wires if i in wire.rows), key=lambda wire: wire.lane)
+        spans = is_bar and not any(wire.start < i < wire.rows[-1] for wire in wires)
+        sideways = is_join(thing) and not is_bar  # wires end at the side of a circle
+        turning = 0 if spans or sideways else len(ending)  # others turn to the axis above the row
+        gap = 0.0 if node == OUTPUT or i == 0 and node in fed else 14.0 if node in fed else GAP
         if leaving:
-            x = across(leaving)
-            paths[id(leaving)] = [0, y, 0, y + 8, x, y + 8]
-            gap = max(gap, 8.0 + GAP)
-        turn = y + (16 if leaving else 6)
-        if turns:
-            gap = max(gap, turn - y + 8 * len(turns) + 8)
-        if node == OUTPUT and not turns:
-            gap = max(0.0, gap - GAP) if not direct & {last} else 0.0
-        top = y + gap
-        entry = [0.0] * len(ending)
-        placed = nodes[node] if thing is not None else Placed(0, 0, 0, [])
-        if bar:
-            entry = [across(wire) for wire in ending] if not passing else offsets(ending, i in direct)
-            placed = place_unit(thing, style, least=2 * max([0.0, *map(abs, entry)]) + 16)
+            come[id(leaving)] = [0, y, 0, y + 8, across(leaving), y + 8]
+            gap = max(gap, GAP + 8.0)
+        turn = y + (20 if leaving else 6)
+        if turning:
+            gap = max(gap, turn - y + 8 * turning + 8)
+        entries = [0.0] * len(ending)
+        if spans:
+            entries = list(map(across, ending))
+        elif is_bar or head and (i in direct or turning > 1):
+            entries = beside_middle(ending, i in direct)
+        if is_bar:
+            placed = place_unit(thing, style, least=2 * max([0.0, *map(abs, entries)]) + 16)
             left, right = max(left, placed.left), max(right, placed.right)
-        elif thing is not None and heads[node] and (i in direct or len(ending) > 1):
-            entry = offsets(ending, i in direct)
-        if i in direct:
-            items.append(line([0, y, 0, top], arrow=thing is not None and heads[node]))
-        middle = top + placed.height / 2
-        for wire, x in zip(ending, entry):
-            at = across(wire)
-            if circle:
-                end = [at, middle, placed.right if wire.on_right else -placed.left, middle]
-            elif bar and not passing:
-                end = [at, top]
+        top = y + gap
+        if i in direct and gap:
+            items.append(line([0, y, 0, top], arrow=head))
+        for wire, entry in zip(ending, entries):
+            x = across(wire)
+            if spans:
+                end = [x, top]
+            elif sideways:
+                middle = top + placed.height / 2
+                end = [x, middle, placed.right if wire.on_right else -placed.left, middle]
             else:
-                end = [at, turn, x, turn, x, top]
+                end = [x, turn, entry, turn, entry, top]
                 turn += 8
-            before = paths[id(wire)]
-            items.append(line([*before, *end] if before[-2] != at or before[-1] < end[1] else before, arrow=thing is not None and (
-                circle or heads[node])))
-            paths[id(wire)] = [at, end[1] - 7]  # the next one branches off with a bend of its own
+            items.append(line([*come[id(wire)], *end], arrow=head))
+            come[id(wire)] = [x, end[1] - BEND]
         items += moved(placed.items, 0, top)
         y = top + placed.height
     return Placed(left, right, y, items, False)
 
 
-def offsets(wires: Sequence[Wire], direct: bool) -> list[float]:
+def beside_middle(wires: Sequence[Wire], direct: bool) -> list[float]:
     """Where wires that end at one box enter it: beside its middle, if that is taken, the outer ones further out."""
-    found, counts = [], [int(direct), int(direct)]
+    places, taken = [], [int(direct), int(direct)]
     for wire in wires:
-        side = counts[wire.on_right]
-        counts[wire.on_right] += 1
-        found.append(10.0 * side * (1 if wire.on_right else -1))
-    return found
+        places.append(10.0 * taken[wire.on_right] * (1 if wire.on_right else -1))
+        taken[wire.on_right] += 1
+    return places
 
 
 def column_order(edges: Sequence[tuple[int, int]], ends: Sequence[Sequence[int]], joins: set[int]) -> list[int]:
-    """Nodes from top to bottom: what a node reads stands right above it as far as that goes, inputs first with what only
-    prepares them, each of several outputs as soon as it is there."""
+    """Nodes from top to bottom: what a node reads stands right above it as far as that goes, inputs first with what
+    only prepares them, each of several outputs as soon as it is there."""
     sources, readers = {}, {}
     for a, b in edges:
         sources.setdefault(b, []).append(a)
@@ -904,7 +898,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             main = next((layer for layer in item.layers if layer.kind not in STRIPS), item.layers[0])
             strips = [layer.label for layer in item.layers if layer.kind in STRIPS]
             label = style.label(main.label)
-            lines = [("main", label if times == 1 else f"{times} \u00d7 {label}")]
+            lines = [("main", label if times == 1 else f"{times} \u00d7 ({label})")]
             others = [style.label(layer.label) for layer in item.layers if layer is not main
                       and layer.kind not in STRIPS]
             lines += [("small", ", ".join(others + strips))] if others or strips else []
@@ -923,7 +917,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
 def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
     """A group as the map that it gives out, with its blocks in words."""
     lines = [("title", part.label if times == 1 else f"{times} \u00d7 {part.label}")]
-    lines += [("small", text) for text in contents(diagram, part, style)]
+    lines += [("small", style.label(text)) for text in contents(diagram, part)]
     count = len(blocks_in(diagram, part))
     last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
     kind = "fc" if last and last[-1] == "fc" and len(part.output_shape) == 1 else "conv"
@@ -937,39 +931,6 @@ def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
             cell.lines += [("small", shape_text(shape)) for shape in (cell.shape, *cell.others)]
     return cells
-
-
-def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
-    """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
-    layers where it has no blocks."""
-    is_block = part.details.get("block") and part.label.startswith("stage ")
-    if is_block and part.code.isidentifier() and part.code not in CONTAINERS:
-        return [part.code]
-    blocks = blocks_in(diagram, part)
-    if blocks:
-        children = [diagram.parts[child] for child in part.children]
-        told = [child for child in children if child.kind in ("conv", "pool", "group")]
-        layers = [style.label(child.label) for child in told if child.is_layer]
-        lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
-        if len(layers) > 2:
-            return lines
-        return layers + lines if told and told[0].is_layer else lines + layers
-    lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
-    return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
-
-
-def blocks_in(diagram: Diagram, part: Part) -> list[str]:
-    """Classes of the blocks in a stage; of a dense block, those of its layers."""
-    found = []
-    for child in (diagram.parts[child] for child in part.children):
-        inside = [diagram.parts[one] for one in child.children]
-        inner = [one.label for one in inside if not one.is_layer]
-        if len(inner) > 1 and len(set(inner)) == 1 and inner[0] not in CONTAINERS and all(
-                one.kind == "concatenate" for one in inside if one.is_layer):
-            found += inner
-        elif not child.is_layer and child.label not in CONTAINERS:
-            found.append(child.label)
-    return [label.strip("_") for label in found]
 
 
 def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float = 2.5) -> tuple[float, float, Item]:
@@ -1180,14 +1141,14 @@ def two_columns(diagram: Diagram, ladder: Ladder, style: Style, narrow: bool) ->
 
 
 MARGIN = 8
-LABELS = {False: (170, 110, 74), True: (170, 110, 74)}  # pixels at which labels are broken, on a wide and on a narrow page
-BOXES = {False: (190, 120, 74), True: (150, 74)}
+LABELS = (170, 110, 74)  # pixels at which labels are broken
+BOXES = {False: (190, 120, 74), True: (150, 74)}  # and texts of boxes, on a wide and on a narrow page
 
 
 def styles(narrow: bool, nested: bool, **options) -> Iterator[Style]:
-    """What is tried until a drawing fits the page: labels broken earlier, and on narrow pages less room between branches,
-    and then branches below each other."""
-    for width in (LABELS if nested else BOXES)[narrow]:
+    """What is tried until a drawing fits the page: labels broken earlier, and on narrow pages less room between
+    branches, and then branches below each other."""
+    for width in LABELS if nested else BOXES[narrow]:
         yield Style(label_width=width, nested=nested, **options)
     if narrow:
         yield Style(label_width=66, nested=nested, aside=10, pad=5, **options)

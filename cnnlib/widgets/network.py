@@ -198,7 +198,10 @@ def _edges(drawn: Diagram, inside: list[Part], numbers: dict[int, int]) -> list[
 
 
 def _plain(one: Scene, numbers: dict[int, int], wiring: dict) -> dict:
-    """A scene with parts by their numbers, and its lines by theirs in `wiring`; boxes and texts at whole pixels, all else to a tenth of one."""
+    """A scene with parts by their numbers, and its lines by theirs in `wiring`.
+
+    Boxes and texts stand at whole pixels, all else to a tenth of one.
+    """
     def short(value):
         if isinstance(value, list) and value and value[0] == "t":
             name, x, y, anchor, text = value[1:]
