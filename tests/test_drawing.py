@@ -713,3 +713,64 @@ def test_a_mutated_network_of_the_zoo_is_drawn_as_it_is_now(name, mutate, stage,
         scene(after, "stages.0" if stage != "stages.0" else "stem"))
     marks, missing = differences(before, after, "", "block")
     assert marks or missing
+
+
+# Five networks of torchvision, each with one change: block that changes, what its labels lose and gain, block that stays
+
+
+def lost_shortcut(network):
+    block = network.layer2[1]
+    block.forward = lambda x: block.relu(block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x))))))
+
+
+def lost_stride(network):
+    network.features[7].conv[1][0].stride = (1, 1)
+
+
+def lost_gate(network):
+    network.features[3][1].block[2] = nn.Identity()
+
+
+def gained_holes(network):
+    conv = network.features.denseblock1.denselayer3.conv2
+    conv.dilation = conv.padding = (2, 2)
+
+
+def added_not_concatenated(network):
+    fire = network.features[3]
+    for name in ("expand1x1", "expand3x3"):
+        old = getattr(fire, name)
+        setattr(fire, name, nn.Conv2d(old.in_channels, 2 * old.out_channels, old.kernel_size, padding=old.padding, device="meta"))
+    fire.forward = lambda x: sum(getattr(fire, name)(fire.squeeze(x)) for name in ("expand1x1", "expand3x3"))
+
+
+@pytest.mark.parametrize("name, change, block, lost, gained, same", [
+    ("resnet18", lost_shortcut, "layer2.1", {"+": 1}, {}, "layer3.1"),
+    ("mobilenet_v2", lost_stride, "features.7", {"/2": 1}, {}, "features.5"),
+    ("efficientnet_b0", lost_gate, "features.3.1", {"sigmoid": 1, "\u00d7": 1}, {}, "features.2.1"),
+    ("densenet121", gained_holes, "features.denseblock1.denselayer3", {}, {"dilated 2": 1}, "features.denseblock2.denselayer3"),
+    ("squeezenet1_1", added_not_concatenated, "features.3", {"concatenate": 1}, {"+": 1}, "features.6"),
+])
+def test_a_change_in_a_network_of_torchvision_changes_its_drawing(name, change, block, lost, gained, same):
+    network = others(name).eval()
+    before = diagram(network, (3, 224, 224), title=name)
+    change(network)
+    after = diagram(network, (3, 224, 224), title=name)
+
+    def signs(one):
+        kinds = Counter()
+        for layer in one.layers(one.find(block)):
+            for key in ("/2", "dilated 2", "sigmoid", "concatenate"):
+                kinds[key] += key in layer.label
+            kinds["+"] += layer.kind == "add"
+            kinds["\u00d7"] += layer.kind == "multiply"
+        return +kinds
+
+    assert signs(before) - signs(after) == Counter(lost) and signs(after) - signs(before) == Counter(gained)
+    for narrow in (False, True):
+        pictures = [svg_of(scene(one, block, "block", narrow=narrow), sheet=False) for one in (before, after)]
+        assert pictures[0] != pictures[1]
+        assert faults_of(scene(after, block, "block", narrow=narrow)) == []
+    assert any(differences(before, after, block, "block"))
+    if change is not lost_stride:  # behind another stride every map is larger
+        assert svg_of(scene(before, same, "block"), sheet=False) == svg_of(scene(after, same, "block"), sheet=False)

@@ -101,9 +101,9 @@ class Diagram:
         """The part of this name, the largest if there are several. Raises `ValueError` for a name that is not there."""
         if name == "":
             return self.parts[0]
-        for part in self.parts:
-            if part.name == name:
-                return part
+        named = [part for part in self.parts if part.name == name]
+        if named:  # a group before a layer of its own, such as a concatenation that stands in front of it
+            return min(named, key=lambda part: (part.is_layer, part.id))
         if name in self.aliases:
             return self.parts[self.aliases[name]]
         near = [part.name for part in self.parts if part.name.startswith(name.split(".")[0]) and not part.is_layer]
@@ -1128,7 +1128,7 @@ def _name_stages(parts: list[Part]) -> None:
         elif side := next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), ""):
             numbers[side] += 1
             part.label = f"{side} {numbers[side]}"
-        elif alone and ("features" in part.name or not NUMBERED.search(part.name)):
+        elif alone and "features" in part.name:
             part.label = part.label.strip("_")
         elif (role or part.details.get("block")) and part.code and last.isidentifier() and not NUMBERED.search(
                 part.name):
