@@ -1,5 +1,5 @@
 """What is wrong with the geometry of a drawing: overlaps, clipped or covered text, lines across boxes. Nothing is a
-good answer.
+good answer. And what its lines join, found by following them.
 
 Text is as wide as `cnnlib.analysis.drawing.text_width` says, which is at least as wide as any usual font makes it, and
 as high as the capitals and descenders of its size.
@@ -7,6 +7,7 @@ as high as the capitals and descenders of its size.
 
 from itertools import combinations
 
+from cnnlib.analysis.diagram import INPUT, OUTPUT, Box, Graph, Parallel, Repeat
 from cnnlib.analysis.drawing import SIZES, Scene, text_width
 
 SLACK = 0.6  # pixels by which things may touch
@@ -138,3 +139,147 @@ def close(things):
             if (id(one), id(other)) not in seen:
                 seen.add((id(one), id(other)))
                 yield one, other
+
+
+# What lines join
+
+
+def stacks_of(scene: Scene):
+    """(boxes, parts) of everything that lines can join: boxes that touch, such as a convolution and its norm, are one."""
+    boxes = [(*box[:4], box[4], item.part) for item in scene.items if item.kind not in ("frame", "repeat")
+             for box in boxes_of(Scene(0, 0, [item], "", ""))]
+
+    def touch(one, other):
+        across = min(one[2], other[2]) - max(one[0], other[0])
+        down = min(one[3], other[3]) - max(one[1], other[1])
+        return across > 1 and abs(down) < 0.7 or down > 1 and abs(across) < 0.7
+
+    stacks = []
+    for box in boxes:
+        near = [stack for stack in stacks if any(touch(box, other) for other in stack)]
+        stacks = [stack for stack in stacks if stack not in near] + [[box, *(other for stack in near for other in stack)]]
+    return [(stack, {box[5] for box in stack}) for stack in stacks]
+
+
+def paths_of(scene: Scene):
+    """Points along every line from its beginning to its end, less than two pixels apart."""
+    for item in scene.items:
+        if item.kind != "line":
+            continue
+        points = []
+        for shape in item.shapes:
+            if shape[0] in "lb":
+                pairs = list(zip(shape[2][::2], shape[2][1::2]))
+                for (x, y), (to_x, to_y) in zip(pairs, pairs[1:]):
+                    steps = max(1, int((abs(to_x - x) + abs(to_y - y)) / 1.5))
+                    for i in range(steps + 1):
+                        t = i / steps
+                        across = 3 * t * t - 2 * t**3 if shape[0] == "b" else t
+                        down = 1.5 * t * (1 - t) * (1 - t) + 1.5 * t * t * (1 - t) + t**3 if shape[0] == "b" else t
+                        points.append((x + (to_x - x) * across, y + (to_y - y) * down))
+        yield points
+
+
+def connections(scene: Scene) -> set:
+    """Pairs (parts above, parts below) of everything that lines lead from and to, each a frozenset of ids."""
+    stacks, paths = stacks_of(scene), list(paths_of(scene))
+
+    def on_edge(point, stack):
+        return any(box[0] - 1 <= point[0] <= box[2] + 1 and box[1] - 1 <= point[1] <= box[3] + 1
+                   and min(abs(point[0] - box[0]), abs(point[0] - box[2]), abs(point[1] - box[1]), abs(point[1] - box[3])) <= 1
+                   for box in stack)
+
+    cells = {}
+    for i, path in enumerate(paths):
+        for x, y in path:
+            cells.setdefault((x // 4, y // 4), {}).setdefault(i, []).append((x, y))
+
+    def through(point):
+        """The lines that come past a point."""
+        column, row = point[0] // 4, point[1] // 4
+        return {i for dx in (-1, 0, 1) for dy in (-1, 0, 1) for i, points in cells.get((column + dx, row + dy), {}).items()
+                if any(abs(x - point[0]) + abs(y - point[1]) <= 1.3 for x, y in points)}
+
+    def apart(one, other):
+        return abs(one[0] - other[0]) + abs(one[1] - other[1]) > 1.3
+
+    branches, goes_on = ({i: set() for i in range(len(paths))} for _ in range(2))
+    for i, path in enumerate(paths):
+        for other in through(path[0]) - {i}:
+            (branches if apart(path[0], paths[other][-1]) else goes_on)[other].add(i)
+        for other in through(path[-1]) - {i}:
+            if apart(path[-1], paths[other][-1]):
+                goes_on[i].add(other)  # it runs into it
+    found = set()
+    ends = [[j for j, (stack, _) in enumerate(stacks) if on_edge(path[-1], stack)] for path in paths]
+    for stack, parts in stacks:
+        left = [i for i, path in enumerate(paths) if on_edge(path[0], stack)]
+        seen = set(left)
+        while left:
+            i = left.pop()
+            reached = [stacks[j][1] for j in ends[i] if stacks[j][1] is not parts]
+            found |= {(frozenset(parts), frozenset(other)) for other in reached}
+            for other in (branches[i] if reached else branches[i] | goes_on[i]) - seen:
+                seen.add(other)
+                left.append(other)
+    return found
+
+
+def first_copies(diagram, series) -> dict:
+    """Part -> what is drawn in its place, where it is one of several that are drawn once."""
+    found = {}
+    for item in series.items:
+        if isinstance(item, Repeat):
+            for copy in item.copies:
+                for part, first in zip(copy, item.copies[0]):
+                    found |= {one.id: other.id for one, other in zip(diagram.layers(part), diagram.layers(first))}
+                    found[part.id] = first.id
+            found = first_copies(diagram, item.body) | found
+        elif isinstance(item, Parallel):
+            for branch in item.branches:
+                found |= first_copies(diagram, branch)
+        elif isinstance(item, Graph):
+            for _, _, branch in item.edges:
+                found |= first_copies(diagram, branch)
+        elif isinstance(item, Box) and item.inner is not None:
+            found |= first_copies(diagram, item.inner)
+    return found
+
+
+def wrong_connections(diagram, name: str, zoom, scene: Scene) -> list[str]:
+    """Lines that are not there, and lines that should not be, of a drawing of `name`, against what layers read.
+
+    Not for strips of solids, and not for blocks in frames, whose inputs and outputs have names of their own there.
+    """
+    part = diagram.find(name)
+    if any(shape[1] == "face" for item in scene.items for shape in item.shapes) or (
+            zoom == "block" and part.details.get("stage")):
+        return []
+    copies = first_copies(diagram, diagram.structure(name, zoom))
+    stacks = stacks_of(scene)
+    drawn = {part: (min(box[1] for box in stack), max(box[3] for box in stack), frozenset(parts))
+             for stack, parts in stacks for part in parts if part is not None}
+    inside = {layer.id for layer in diagram.layers(part)}
+
+    def shown(id):
+        while id is not None and id >= 0:
+            first = id
+            while first in copies and copies[first] != first:
+                first = copies[first]  # what repeats within what repeats
+            if first in drawn:
+                return drawn[first]
+            id = diagram.parts[id].parent
+        return None
+
+    expected = set()
+    for a, b in diagram.edges:
+        if a == INPUT or b == OUTPUT or b not in inside:
+            continue
+        source = drawn.get(a) if a not in inside else shown(a)
+        target = shown(b)
+        if source and target and source[2] != target[2] and target[0] >= source[1] - 20:  # not from turn to turn of a repeat
+            expected.add((source[2], target[2]))
+    told = {(a, b) for a, b in connections(scene) if None not in a | b}
+    say = {parts: " ".join(diagram.parts[id].label for id in sorted(parts)) for _, _, parts in drawn.values()}
+    return [f"no line from {say[a]!r} to {say[b]!r}" for a, b in expected - told] + [
+        f"a line from {say[a]!r} to {say[b]!r}" for a, b in told - expected]

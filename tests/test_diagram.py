@@ -221,10 +221,69 @@ def others(name):
     ("densenet121", ["stem", "stage 1", "Transition", "stage 2", "Transition", "stage 3", "Transition", "stage 4",
                      "head"]),
     ("mobilenet_v2", ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]),
+    ("swin_t", ["stem", "stage 1", "PatchMerging", "stage 2", "PatchMerging", "stage 3", "PatchMerging", "stage 4", "head"]),
+    ("vit_b_16", ["stem", "encoder", "head"]),
 ])
 def test_networks_without_stem_and_stages_get_them(name, expected):
     found = diagram(others(name), (3, 224, 224))
     assert [found.parts[child].label for child in found.parts[0].children] == expected
+
+
+def test_stages_of_plain_networks_are_those_of_their_modules():
+    """Not a stage for each block: that a network has no shortcuts changes nothing about its stages."""
+    for name, depths in (("plain20", (3, 3, 3)), ("plain34", (3, 4, 6, 3)), ("resnet20", (3, 3, 3))):
+        found = drawn(name)
+        assert [found.parts[child].label for child in found.parts[0].children] == [
+            "stem", *(f"stage {i + 1}" for i in range(len(depths))), "head"], name
+        assert [len(found.find(f"stages.{i}").children) for i in range(len(depths))] == list(depths)
+
+
+def test_modules_with_names_of_their_own_keep_them():
+    class Block(nn.Module):
+        def __init__(self, width, stride=1):
+            super().__init__()
+            self.a = nn.Sequential(nn.Conv2d(width, width, 3, stride, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 1, 1))
+            self.b = nn.Conv2d(width, width, 1, stride) if stride > 1 else nn.Identity()
+
+        def forward(self, x):
+            return self.a(x) + self.b(x)
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.entry = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1))
+            self.pool = nn.MaxPool2d(2)
+            self.trunk = nn.Sequential(Block(8), Block(8), Block(8))
+            self.neck = nn.Sequential(Block(8, 2), Block(8))
+            self.last = nn.Conv2d(8, 16, 1)
+            self.out = nn.Linear(16, 5)
+
+        def forward(self, x):
+            x = self.last(self.neck(self.trunk(self.pool(self.entry(x)))))
+            return self.out(x.mean((2, 3)))
+
+    found = diagram(Named(), (3, 64, 64))
+    assert [found.parts[child].label for child in found.parts[0].children] == ["stem", "trunk", "neck", "head"]
+    assert found.find("entry.0").name == "entry.0" and "stem" in [found.parts[found.find("entry.0").parent].label]
+    assert [layer.label for layer in found.layers(found.find(found.stages[-1]))] == [
+        "1\u00d71 conv, 16", "global average pool", "fully connected, 5"]
+
+
+def test_sums_in_steps_are_one_sum():
+    class Three(nn.Module):
+        def __init__(self, kept=False):
+            super().__init__()
+            self.convs, self.kept = nn.ModuleList(nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3, 5)), kept
+
+        def forward(self, x):
+            first = self.convs[0](x) + self.convs[1](x)
+            whole = first + self.convs[2](x)
+            return whole * first if self.kept else whole
+
+    assert told(diagram(Three(), (4, 8, 8)).structure("", "block")) == [
+        ("branches", ["1x1 conv, 4"], ["3x3 conv, 4"], ["5x5 conv, 4"]), "+"]
+    kept = diagram(Three(kept=True), (4, 8, 8))
+    assert sum(layer.kind == "add" for layer in kept.layers()) == 2, "a sum that something else reads stays"
 
 
 def test_torchvision_and_ours_look_alike_inside():
@@ -591,6 +650,13 @@ def test_wrong_names_are_named():
         found.structure("", "layer")
     with pytest.raises(TypeError, match="nn.Module"):
         diagram("resnet20", (3, 32, 32))
+
+
+def test_a_module_is_found_before_its_first_function():
+    found = diagram(others("densenet121"), (3, 224, 224))
+    layer = found.find("features.denseblock1.denselayer3")
+    assert not layer.is_layer and [part.label for part in found.layers(layer) if part.kind == "conv"] == [
+        "1\u00d71 conv, 128", "3\u00d73 conv, 32"]
 
 
 def test_every_module_has_a_place():

@@ -94,7 +94,7 @@ def test_inputs_of_a_block_are_told_by_name(node):  # noqa: F811
         assert [(row["id"], row["label"], row["name"]) for row in rows] == [
             (-2, f"from stages.0.{i - 2}", f"stages.0.{i - 2}"), (-3, f"from stages.0.{i - 1}", f"stages.0.{i - 1}")]
         assert all(row["params"] == row["macs"] == row["activations"] == 0 and not row["opens"] for row in rows)
-        texts = [shape[-1] for scene in group["scenes"] for item in scene["items"] for shape in item[2] if shape[0] == "t"]
+        texts = [shape[-1] for scene in group["scenes"] for item in scene["items"] for shape in item[2] if shape[0] in "tb"]
         assert sum(text.startswith(f"from stages.0.{i - 2}\n") for text in texts) == len(group["scenes"])
         assert f"From stages.0.{i - 2} (" in group["scenes"][0]["words"]
         assert not any("@" in text for text in texts)

@@ -101,9 +101,9 @@ class Diagram:
         """The part of this name, the largest if there are several. Raises `ValueError` for a name that is not there."""
         if name == "":
             return self.parts[0]
-        for part in self.parts:
-            if part.name == name:
-                return part
+        named = [part for part in self.parts if part.name == name]
+        if named:  # a group before a layer of its own, such as a concatenation that stands in front of it
+            return min(named, key=lambda part: (part.is_layer, part.id))
         if name in self.aliases:
             return self.parts[self.aliases[name]]
         near = [part.name for part in self.parts if part.name.startswith(name.split(".")[0]) and not part.is_layer]
@@ -229,6 +229,7 @@ class _Builder:
             self._read(owner, name, module, steps)
         self._drop_dead()
         self._merge_means()
+        self._merge_sums()
         self._chain_concatenations()
         self._hoist_joins()
         return self._assemble()
@@ -390,6 +391,20 @@ class _Builder:
                     layer.nodes = layer.nodes + mean.nodes
                     layer.output_shape = mean.output_shape
                     self._remove(mean, layer)
+
+    def _merge_sums(self):
+        """a + b + c, which Python adds in two steps, is one sum of three."""
+        readers = self._readers()
+        for layer in list(self.layers):
+            into = readers[layer][0] if len(readers[layer]) == 1 else None
+            if layer.kind == "add" and into is not None and into.kind == "add" and layer.group is into.group and (
+                    layer.output_shape == into.output_shape and into.sources.count(layer) == 1
+                    and layer not in self.ends and not set(layer.sources) & set(into.sources)):
+                at = into.sources.index(layer)
+                into.sources[at : at + 1] = layer.sources
+                into.nodes = layer.nodes + into.nodes
+                layer.group.children.remove(layer)
+                self.layers.remove(layer)
 
     def _chain_concatenations(self):
         """cat(a, b, c) after p = cat(a, b) is drawn as cat(p, c): the same maps, and how a dense block grows."""
@@ -846,15 +861,42 @@ def _has_blocks_in_a_row(group: _Group) -> bool:
 
 
 def _is_stage(group: _Group) -> bool:
-    """Whether the group is a row of blocks, with or without something that passes by."""
-    return _chain_height(group) >= 1 or _has_blocks_in_a_row(group) or (
+    """Whether the group is a row of blocks, with or without something that passes by; what adds that is a block."""
+    adds = any(isinstance(child, _Layer) and child.kind == "add" for child in group.children)
+    return _chain_height(group) >= 1 or _has_blocks_in_a_row(group) and not adds or (
         group.label in ("stage", "stem", "head") and any(isinstance(child, _Group) for child in group.children))
 
 
+def _is_plain(thing) -> bool:
+    """Whether a group is a chain of layers and nothing else."""
+    return isinstance(thing, _Group) and thing.is_chain and not thing.is_block and all(
+        isinstance(child, _Layer) for child in thing.children)
+
+
+def _open(thing, aliases: dict) -> list:
+    """What is in a group, to stand in its place."""
+    if not isinstance(thing, _Group):
+        return [thing]
+    aliases[thing.name] = thing.children[0]
+    return thing.children
+
+
+def _flatten(stage: _Group, aliases: dict) -> None:
+    """Rows of blocks in containers of their own become parts of the stage that holds them."""
+    children = []
+    for child in stage.children:
+        inner = (isinstance(child, _Group) and child.label in CONTAINERS and not child.is_block
+                 and _chain_height(child) >= 1)
+        if inner:
+            _flatten(child, aliases)
+        children += _open(child, aliases) if inner else [child]
+    _adopt(stage, children)
+
+
 def _side(thing) -> int:
-    """Rows of the map that a part gives out; 1 for vectors."""
+    """Rows of the map that a part gives out, of tokens as if they stood in a square; 1 for vectors."""
     shape = (thing.layers()[-1] if isinstance(thing, _Group) else thing).output_shape
-    return shape[1] if len(shape) > 2 else 1
+    return shape[1] if len(shape) > 2 else math.isqrt(shape[0]) if len(shape) == 2 else 1
 
 
 def _sides(group: _Group) -> list[int]:
@@ -865,30 +907,30 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     """Make the children of the root stem, stages and head, whatever the modules are called."""
     _mark_blocks(root)
     changed = True
-    while changed:
+    while changed:  # open what holds several stages, whose maps differ in size
         changed = False
         children = []
         for child in root.children:
-            if isinstance(child, _Group) and _chain_height(child) >= 2:
-                aliases[child.name] = child.children[0]
-                children += child.children
-                changed = True
-            else:
-                children.append(child)
+            opened = isinstance(child, _Group) and _chain_height(child) >= 2 and (
+                len(_sides(child)) > 1 or child.name.endswith("stages"))
+            children += _open(child, aliases) if opened else [child]
+            changed = changed or opened
         _adopt(root, children)
     # A long chain in which the size changes again and again, VGG's `features`, is opened, and cut below by size.
     children = []
     for child in root.children:
         opened = isinstance(child, _Group) and child.is_chain and not child.is_block and len([side
                 for side in _sides(child) if side > 1]) > 2
-        if opened:
-            aliases[child.name] = child.children[0]
-        children += child.children if opened else [child]
+        children += _open(child, aliases) if opened else [child]
     _adopt(root, children)
+    for child in root.children:
+        if isinstance(child, _Group) and _chain_height(child) >= 1:
+            _flatten(child, aliases)
     if not _is_chain(root):
         _bundle_runs(root)
         _bundle_ends(root)
         return
+    _open_ends(root, aliases)
     if all(isinstance(child, _Group) for child in root.children):
         return
     runs, run = [], []
@@ -909,11 +951,16 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
     for i, child in enumerate(root.children):
         side = _side(child)
         layer = child if isinstance(child, _Layer) else None
-        if child in stages or isinstance(child, _Group) and stages:
-            close()
-            runs.append([child])
+        if isinstance(child, _Group) and stages:  # blocks of one class and size in a row are a stage, too
+            if child in stages or not run or not _alike(run[-1], child):
+                close()
+            run.append(child)
+            if child in stages:
+                close()
             before = side
             continue
+        if stages and run and isinstance(run[-1], _Group):
+            close()
         ends = layer is not None and (layer.kind in ("flatten", "fc")
                                       or layer.label.startswith(("average pool to", "global")))
         if not in_head and (side == 1 or ends) and i:
@@ -941,14 +988,16 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
         if all(isinstance(thing, _Layer) and thing.kind in STRIPS for thing in runs[i]):
             if i + 1 < len(runs) and not (len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], _Group)):
                 runs[i : i + 2] = [runs[i] + runs[i + 1]]
-    children = []
     has_stages = bool(stages) or blocks_begin < len(root.children)
+    if has_stages:
+        runs = _with_ends(runs)
+    children = []
     for i, run in enumerate(runs):
-        if len(run) == 1 and isinstance(run[0], _Group):
-            children.append(run[0])
-            continue
         is_head = _side(run[-1]) == 1 and i == len(runs) - 1
         plain = not any(isinstance(thing, _Group) for thing in run)
+        if len(run) == 1 and (not plain or has_stages and i == len(runs) - 1 and not is_head):
+            children.append(run[0])
+            continue
         between = any(thing in stages for later in runs[i + 1 :] for thing in later)
         role = "transition" if plain and between else "stage"
         role = "head" if is_head else "stem" if i == 0 and has_stages and plain else role
@@ -956,6 +1005,43 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
         _adopt(group, run)
         children.append(group)
     _adopt(root, children)
+
+
+def _alike(thing, other) -> bool:
+    return isinstance(thing, _Group) and thing.label == other.label and _side(thing) == _side(other)
+
+
+def _open_ends(root: _Group, aliases: dict) -> None:
+    """Groups of layers alone that stand before the first block, or behind the last, with other things, are opened: they
+    are a part of the stem, or of the head."""
+    holding = [i for i, child in enumerate(root.children) if isinstance(child, _Group) and not _is_plain(child)]
+    if not holding:
+        return
+    children = []
+    first, behind = holding[0], holding[-1] + 1
+    for run in (root.children[:first], root.children[first:behind], root.children[behind:]):
+        loose = [child for child in run if _is_plain(child) and not NUMBERED.search(child.name)]
+        beside = any(isinstance(child, _Layer) and not IN_STAGE.search(child.name) for child in run)
+        if len(loose) + beside < 2 or any(isinstance(child, _Group) and not _is_plain(child) for child in run):
+            loose = []
+        for child in run:
+            children += _open(child, aliases) if child in loose else [child]
+    _adopt(root, children)
+
+
+def _with_ends(runs: list[list]) -> list[list]:
+    """All layers before the first block as one run, and all behind the last as another, but for those of a numbered
+    stage."""
+    holding = [i for i, run in enumerate(runs)
+               if any(isinstance(thing, _Group) or IN_STAGE.search(thing.name) for thing in run)]
+    first, last = holding[0], holding[-1]
+    inside = [isinstance(thing, _Group) or bool(IN_STAGE.search(thing.name)) for thing in runs[last]]
+    cut = len(inside) - inside[::-1].index(True)
+    if any(isinstance(thing, _Layer) and thing.kind == "pool" for thing in runs[last][cut:]):
+        cut = len(inside)
+    stem = [thing for run in runs[:first] for thing in run]
+    head = [thing for run in (runs[last][cut:], *runs[last + 1 :]) for thing in run]
+    return [run for run in (stem, *runs[first:last], runs[last][:cut], head) if run]
 
 
 def _bundle_runs(root: _Group) -> None:
@@ -1019,24 +1105,43 @@ def _bundle_ends(root: _Group) -> None:
 
 
 SIDES = ("encoder", "decoder", "down", "up")  # modules whose parts are told by their names
+NUMBERED = re.compile(r"(stage|layer|block|level|(^|\.)features|(^|\.)s)s?[._]?\d+$|(^|\.)(stages|layers|features)$")
+IN_STAGE = re.compile(r"(stage|layer|block)s?[._]?\d+(\.|$)")
 
 
 def _name_stages(parts: list[Part]) -> None:
-    """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; what holds no block keeps its class."""
+    """Labels for the parts of the whole: stem, stage 1, stage 2, ..., head; where a module has a name of its own, that.
+
+    A block that stands alone and is of a class that no stage holds, such as what merges patches between two stages of a
+    Swin Transformer, is told by its class.
+    """
     numbers: Counter[str] = Counter()
     tops = [parts[child] for child in parts[0].children if not parts[child].is_layer]
+    held = {parts[child].label for part in tops for child in part.children if not parts[child].is_layer}
     for part in tops:
         last = part.name.rsplit(".", 1)[-1]
+        role = part.label in (*CONTAINERS, "stage") or part.details.get("stage") or bool(NUMBERED.search(part.name))
+        alone = part.details.get("block") and not part.details.get("stage") and part.label not in (*CONTAINERS, *held)
         if last in ("stem", "head", "classifier") or part.label in ("stem", "head", "transition"):
             part.label = {"classifier": "head"}.get(last, last) if last in ("stem", "head",
                                                                             "classifier") else part.label
-        elif part.details.get("stage") or part.details.get("block") or part.label in (*CONTAINERS,
-                "stage") or re.search(r"(stage|layer|block)s?\.?\d+$", part.name):
-            side = next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), "stage")
+        elif side := next((piece for piece in re.split(r"[.-]", part.name) if piece in SIDES), ""):
             numbers[side] += 1
             part.label = f"{side} {numbers[side]}"
+        elif alone and "features" in part.name:
+            part.label = part.label.strip("_")
+        elif (role or part.details.get("block")) and part.code and last.isidentifier() and not NUMBERED.search(
+                part.name):
+            part.label = last
+        elif role or part.details.get("block"):
+            numbers["stage"] += 1
+            part.label = f"stage {numbers['stage']}"
         else:
             part.label = part.label.strip("_")
+    for part in tops:
+        side = part.label.removesuffix(" 1")
+        if side in SIDES and numbers[side] == 1:
+            part.label = side
 
 
 def _run_name(run: list, root: _Group) -> str:
@@ -1190,7 +1295,8 @@ def _structure(diagram: Diagram, part: Part, by_layers: bool, nested: bool, peri
             return Unit([thing])
         inner = _structure(diagram, thing, by_layers=True, nested=False)
         results = [part.output_shape for part in inner.parts() if part.kind == "output"]
-        return Box(thing, inner if nested else None, summary(inner), results, inner.key())
+        told = tuple(contents(diagram, thing)) if thing.details.get("stage") else summary(inner)
+        return Box(thing, inner if nested else None, told, results, inner.key())
 
     series = _reduce(edges, thing_of)
     parent_of = {part.id: part.parent for part in diagram.parts}
@@ -1587,3 +1693,36 @@ def summary(series: Series) -> tuple[str, ...]:
             lines += item.summary if item.part.label in CONTAINERS else [item.part.label]
     runs = [(line, len(list(run))) for line, run in groupby(lines)]
     return tuple(line if count == 1 else f"{count} \u00d7 ({line})" for line, count in runs)
+
+
+def contents(diagram: Diagram, part: Part) -> list[str]:
+    """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
+    layers where it has no blocks."""
+    is_block = part.details.get("block") and part.label.startswith("stage ")
+    if is_block and part.code.isidentifier() and part.code not in CONTAINERS:
+        return [part.code]
+    blocks = blocks_in(diagram, part)
+    if blocks:
+        children = [diagram.parts[child] for child in part.children]
+        told = [child for child in children if child.kind in ("conv", "pool", "group")]
+        layers = [child.label for child in told if child.is_layer]
+        lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
+        if len(layers) > 2:
+            return lines
+        return layers + lines if told and told[0].is_layer else lines + layers
+    lines = list(summary(diagram.structure(part.name, "block")))
+    return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
+
+
+def blocks_in(diagram: Diagram, part: Part) -> list[str]:
+    """Classes of the blocks in a stage; of a dense block, those of its layers."""
+    found = []
+    for child in (diagram.parts[child] for child in part.children):
+        inside = [diagram.parts[one] for one in child.children]
+        inner = [one.label for one in inside if not one.is_layer]
+        if len(inner) > 1 and len(set(inner)) == 1 and inner[0] not in CONTAINERS and all(
+                one.kind == "concatenate" for one in inside if one.is_layer):
+            found += inner
+        elif not child.is_layer and child.label not in CONTAINERS:
+            found.append(child.label)
+    return [label.strip("_") for label in found]

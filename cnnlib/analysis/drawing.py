@@ -7,22 +7,26 @@
     draw(drawing).save("resnet50.svg")
 
 Layout: series and parallels are placed exactly, one inside the other; what is left, general graphs, in layers by
-longest paths, ordered to avoid crossings. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans,
+longest paths, ordered to avoid crossings. Branches and graphs that are too wide for a phone stand in one column there,
+with wires beside it. Lengths are pixels at 12 px text. The width of text is that in DejaVu Sans,
 the widest of the usual fonts of user interfaces: in every other font texts end earlier.
 """
 
 import dataclasses
 import difflib
 import html
+import math
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from typing import TypeGuard
 
 from .diagram import (CONTAINERS, ENDS, HEAVY, INPUT, JOINS, OUTPUT, STRIPS, Box, Diagram, Graph, Parallel, Part,
-                      Repeat, Series, Unit, by, rows_of, summary)
+                      Repeat, Series, Unit, blocks_in, by, contents, rows_of)
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
 ADVANCES = [
@@ -48,9 +52,13 @@ def text_width(text: str, style: str = "main") -> float:
 
 
 def wrap(text: str, width: float, style: str = "main") -> list[str]:
-    """The text in lines of at most this width, broken at spaces, but not before a number; a longer word stays whole."""
+    """The text in lines of at most this width, broken at spaces; a longer word stays whole.
+
+    A number stays with the word before it, but in "32 groups" with what it counts.
+    """
     lines, line = [], ""
-    for word in re.split(r" (?![/\d])", text):
+    for word in re.split(r" (?![/\d])|(?<=,) (?=\d+\xa0)", re.sub(r"(?<=, )(\d+) (?=[a-z])", "\\1\xa0", text)):
+        word = word.replace("\xa0", " ")
         longer = f"{line} {word}" if line else word
         if line and text_width(longer, style) > width:
             lines.append(line)
@@ -90,13 +98,17 @@ class Placed:
 
 @dataclass
 class Scene:
-    """All items of a drawing at their places, and the words that say the same."""
+    """All items of a drawing at their places, and the words that say the same.
+
+    `stacked`: something stands in one column with wires that stands beside each other where there is room.
+    """
 
     width: float
     height: float
     items: list[Item]
     title: str
     words: str
+    stacked: bool = False
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -133,6 +145,9 @@ class Style:
     label_width: float = 170  # at which labels of layers are broken
     nested: bool = True
     ends: float = 0  # room for a text that stands in for that of an input or output; 0 for the text itself
+    room: float = math.inf  # pixels that branches may take beside each other; wider ones stand below each other
+    aside: float = ASIDE
+    pad: float = PAD
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
@@ -187,7 +202,7 @@ def place_unit(unit: Unit, style: Style, least: float = 0) -> Placed:
     rows += strip_rows(strips, style)
     for row in rows:
         for cells in row:
-            width = max(width, sum(text_width(text, row_style(cells)) + 2 * PAD for _, text in cells))
+            width = max(width, sum(text_width(text, row_style(cells)) + 2 * style.pad for _, text in cells))
     items, y = [], 0
     for row in rows:
         small = row_style(row[0]) == "small"
@@ -195,9 +210,9 @@ def place_unit(unit: Unit, style: Style, least: float = 0) -> Placed:
         if small:
             lefts = -width / 2
             cells = row[0]
-            spare = (width - sum(text_width(text, "small") + 2 * PAD for _, text in cells)) / len(cells)
+            spare = (width - sum(text_width(text, "small") + 2 * style.pad for _, text in cells)) / len(cells)
             for part, text in cells:
-                wide = text_width(text, "small") + 2 * PAD + spare
+                wide = text_width(text, "small") + 2 * style.pad + spare
                 items.append(Item(part.id, part.kind, [
                     ["r", "box", lefts, y, wide, height, 2],
                     ["t", "small", lefts + wide / 2, y + height / 2, "middle", text]]))
@@ -221,7 +236,7 @@ def strip_rows(strips: Sequence[Part], style: Style) -> list:
     rows, row = [], []
     for part in strips:
         cells = [*row, (part, part.label)]
-        if row and sum(text_width(text, "small") + 2 * PAD for _, text in cells) > style.label_width:
+        if row and sum(text_width(text, "small") + 2 * style.pad for _, text in cells) > style.label_width:
             rows.append([row])
             cells = [(part, part.label)]
         row = cells
@@ -250,7 +265,7 @@ def place_end(part: Part, style: Style) -> Placed:
     lines = [stand_in(part)] if style.ends else wrap(part.label, style.label_width, "small")
     if style.numbers and part.output_shape:
         lines.append(shape_text(part.output_shape))
-    width = max(style.ends, *(text_width(text, "small") for text in lines)) + 2 * PAD + 4
+    width = max(style.ends, *(text_width(text, "small") for text in lines)) + 2 * style.pad + 4
     height = len(lines) * LINE["small"] + 8
     shapes: list[list] = [["r", "box", -width / 2, 0, width, height, 12]]
     shapes += [["t", "small", 0, 4 + LINE["small"] * (i + 0.5), "middle", text] for i, text in enumerate(lines)]
@@ -306,7 +321,7 @@ def place_box(box: Box, style: Style) -> Placed:
     lines += [("small", piece) for text in words for piece in wrap(text, style.label_width, "small")]
     if style.numbers and part.output_shape:
         lines += [("small", f"\u2192 {shape_text(shape)}") for shape in box.results or [part.output_shape]]
-    width = max(text_width(text, kind) for kind, text in lines) + 2 * PAD
+    width = max(text_width(text, kind) for kind, text in lines) + 2 * style.pad
     shapes, y = [], 5.0
     for kind, text in lines:
         shapes.append(["t", kind, 0, y + LINE[kind] / 2, "middle", text])
@@ -352,9 +367,11 @@ def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
     while i < len(things):
         thing, join = things[i], None
         following = things[i + 1] if i + 1 < len(things) else None
-        if isinstance(thing, Parallel) and isinstance(following, Unit) and following.layers[0].kind in JOINS:
+        if isinstance(thing, (Parallel, Graph)) and is_join(following):
             join = following
             i += 1
+            if isinstance(thing, Graph):
+                thing = with_join(thing, join)
         placed = place_parallel(thing, join, style) if isinstance(thing, Parallel) else place(thing, style)
         if before is not None:
             gap = GAP if placed.is_box or isinstance(thing, Repeat) else 10
@@ -369,7 +386,18 @@ def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
 
 
 def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Placed:
-    """Branches side by side between a fork and, if there is one, the join below them; shortcuts are plain lines.
+    """Branches between a fork and, if there is one, the join below them: side by side, or, where there is no room for
+    that, below each other."""
+    placed = place_abreast(parallel, join, style)
+    if placed.left + placed.right <= style.room:
+        return placed
+    end = 0 if join else OUTPUT
+    edges = [(INPUT, end, branch) for branch in parallel.branches]
+    return place_column(Graph([join] if join else [], [*edges, *([(0, OUTPUT, Series([]))] if join else [])]), style)
+
+
+def place_abreast(parallel: Parallel, join: Unit | None, style: Style) -> Placed:
+    """Branches side by side; shortcuts are plain lines.
 
     One branch beside shortcuts stays on the axis and the shortcuts pass on the right; a gate, which multiplies, hangs
     on the right, and what it scales stays on the axis. More branches stand symmetrically, and so do those of different
@@ -400,7 +428,7 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
     for i, column in enumerate(columns):
         x += column.left if i else 0
         xs.append(x)
-        x += column.right + ASIDE
+        x += column.right + style.aside
     if on_axis is None:
         middle = (xs[0] + xs[-1]) / 2
         xs = [x - middle for x in xs]
@@ -447,39 +475,63 @@ def place_parallel(parallel: Parallel, join: Unit | None, style: Style) -> Place
 # Layout of general graphs
 
 
-def apart(edges: Iterable[tuple[int, int, Series]]) -> Iterator[tuple[int, int, Series]]:
-    """The edges, with branches between the same two nodes as an edge each: nothing joins them before who reads them."""
-    for a, b, series in edges:
-        only = series.items[0] if len(series.items) == 1 else None
-        for branch in only.branches if isinstance(only, Parallel) else [series]:
-            yield a, b, branch
+def opened(graph: Graph, style: Style) -> tuple[list, list[Placed], list[tuple[int, int]]]:
+    """Things, their layouts, and edges between them: a series on an edge is a thing, too, and so is each branch between
+    the same two nodes, which nothing joins before who reads them, or which only a join ends."""
+    things, edges = [*graph.nodes], []
+
+    def add(a, b, series):
+        items = series.items
+        if not items:
+            edges.append((a, b))
+        elif isinstance(items[0], Parallel) and len(items) == 1:
+            for branch in items[0].branches:
+                add(a, b, branch)
+        elif isinstance(items[0], Parallel) and len(items) == 2 and is_join(items[1]):
+            things.append(items[1])
+            join = len(things) - 1
+            for branch in items[0].branches:
+                add(a, join, branch)
+            edges.append((join, b))
+        else:
+            things.append(series)
+            edges.extend([(a, len(things) - 1), (len(things) - 1, b)])
+
+    for a, b, series in graph.edges:
+        add(a, b, series)
+    return things, [place(thing, style) for thing in things], edges
+
+
+def with_join(graph: Graph, join: Unit) -> Graph:
+    """The graph with the join that follows it as its last node, so that branches come to it one by one."""
+    number = len(graph.nodes)
+    edges = [(a, number if b == OUTPUT else b, series) for a, b, series in graph.edges]
+    return Graph([*graph.nodes, join], [*edges, (number, OUTPUT, Series([]))])
+
+
+def is_join(item: object) -> TypeGuard[Unit]:
+    return isinstance(item, Unit) and item.layers[0].kind in JOINS
+
+
+def ends_with_arrow(thing) -> bool:
+    return starts_with_box(thing) if isinstance(thing, Series) else isinstance(thing, (Unit, Box))
 
 
 def place_graph(graph: Graph, style: Style) -> Placed:
-    """Layers by longest paths, orders by the means of neighbours, places by least squares without overlap.
+    """Layers by longest paths, orders by the means of neighbours, places by least squares without overlap; where there
+    is no room for that, everything below each other.
 
-    A series on an edge becomes a node, and so does each of several between the same two; an edge over several layers
-    keeps a lane of its own in each.
+    An edge over several layers keeps a lane of its own in each; a concatenation alone in its layer is as wide as what
+    it joins.
     """
-    nodes = [place(node, style) for node in graph.nodes]
-    heads = [isinstance(node, (Unit, Box)) for node in graph.nodes]
-    ends = [[end_of(node, kind) for node in graph.nodes] for kind in ENDS]
-    edges = []
-    for a, b, series in apart(graph.edges):
-        if series.items:
-            nodes.append(place_series(series, style))
-            heads.append(starts_with_box(series))
-            for numbers, kind in zip(ends, ENDS):
-                numbers.append(end_of(series, kind))
-            edges += [(a, len(nodes) - 1), (len(nodes) - 1, b)]
-        else:
-            edges.append((a, b))
+    things, nodes, edges = opened(graph, style)
+    heads = list(map(ends_with_arrow, things))
     lane = Placed(5, 5, 0, [], False)
     source, sink = len(nodes), len(nodes) + 1
     nodes += [lane, lane]
     heads += [False, False]
     edges = [(source if a == INPUT else a, sink if b == OUTPUT else b) for a, b in edges]
-    fed, gives = ({node for node, number in enumerate(numbers) if number} for numbers in ends)
+    fed, gives = ({node for node, thing in enumerate(things) if end_of(thing, kind)} for kind in ENDS)
     rank = ranks(len(nodes), edges, source, sink, fed)
     for node in gives:
         rank[node] = rank[sink] - 1
@@ -504,14 +556,24 @@ def place_graph(graph: Graph, style: Style) -> Placed:
         above[b].append(a)
         below[a].append(b)
     levels = ordered(levels, above, below)
-    xs = balanced(levels, above, below, nodes, count)
+    xs = balanced(levels, above, below, nodes, count, style.aside)
+    bars = widened(levels, above, things, nodes, xs, style, None if fed else xs[source])
+
+    def at(node, x):
+        low, high = bars.get(node, (xs[node], xs[node]))
+        return min(max(x, low), high)
+
     axis = xs[sink] if fed and not gives else xs[source]
+    left = max(nodes[node].left - (xs[node] - axis) for node in range(len(nodes)))
+    right = max(nodes[node].right + (xs[node] - axis) for node in range(len(nodes)))
+    if left + right > style.room:
+        return place_column(graph, style)
     y, items = 0.0, []
     tops = {}
     bounds = []
     for i, level in enumerate(levels):
         if i and not (i == 1 and fed or i == len(levels) - 1 and gives):
-            span = max((abs(xs[a] - xs[b]) for b in level for a in above[b]), default=0)
+            span = max((abs(at(a, xs[b]) - at(b, xs[a])) for b in level for a in above[b]), default=0)
             y += max(GAP + 4, min(64, 18 + 0.12 * span)) if i < len(levels) else GAP
         tall = max(nodes[node].height for node in level)
         bounds.append((y, y + tall))
@@ -522,16 +584,31 @@ def place_graph(graph: Graph, style: Style) -> Placed:
     for a, b in links:
         (_, out), (into, _) = bounds[rank[a]], bounds[rank[b]]
         start, end = tops[a] + nodes[a].height, tops[b]
-        items.append(curve(xs[a] - axis, start, out, xs[b] - axis, into, end, heads[b]))
+        items.append(curve(at(a, xs[b]) - axis, start, out, at(b, xs[a]) - axis, into, end, heads[b]))
     for level in levels:
         for node in level:
             items += moved(nodes[node].items, xs[node] - axis, tops[node])
     if not gives and abs(xs[sink] - axis) > 0.05:  # what follows stands on the axis
         items.append(curve(xs[sink] - axis, y, y, 0, y + GAP, y + GAP, False))
         y += GAP
-    left = max(nodes[node].left - (xs[node] - axis) for node in range(len(nodes)))
-    right = max(nodes[node].right + (xs[node] - axis) for node in range(len(nodes)))
     return Placed(left, right, y, items, False)
+
+
+def widened(levels, above: dict, things: list, nodes: list[Placed], xs: list[float], style: Style,
+            axis: float | None) -> dict[int, tuple[float, float]]:
+    """Concatenations alone in their layers made as wide as what they join: node -> the places between which lines may
+    end at it. What follows one stands on the axis, if it is below the bar, else below its middle."""
+    reach, settled = {}, {}  # settled: node -> where what follows it stands
+    for node in (level[0] for level in levels if len(level) == 1):
+        near = [xs[other] for other in above[node]]
+        if len(near) > 1 and node < len(things) and things[node].layers[0].kind == "concatenate":
+            nodes[node] = place_unit(things[node], style, least=max(near) - min(near) + 24)
+            middle = xs[node] = (min(near) + max(near)) / 2
+            low, high = reach[node] = (middle - nodes[node].left + 12, middle + nodes[node].right - 12)
+            settled[node] = axis if axis is not None and low <= axis <= high else middle
+        elif len(near) == 1 and above[node][0] in settled:
+            xs[node] = settled[node] = settled[above[node][0]]
+    return reach
 
 
 def curve(x: float, start: float, out: float, to_x: float, into: float, end: float, arrow: bool) -> Item:
@@ -602,7 +679,7 @@ def ordered(levels: list[list[int]], above: dict, below: dict) -> list[list[int]
     return best if links < 2500 else levels
 
 
-def balanced(levels, above, below, nodes, real: int) -> list[float]:
+def balanced(levels, above, below, nodes, real: int, aside: float) -> list[float]:
     """Places across: nodes near the mean of their neighbours, lanes of a long edge in one line, nothing overlapping."""
     xs = [0.0] * len(nodes)
     for level in levels:
@@ -610,7 +687,7 @@ def balanced(levels, above, below, nodes, real: int) -> list[float]:
         for node in level:
             x += nodes[node].left
             xs[node] = x
-            x += nodes[node].right + ASIDE
+            x += nodes[node].right + aside
         for node in level:
             xs[node] -= x / 2
     for turn in range(12):
@@ -623,16 +700,16 @@ def balanced(levels, above, below, nodes, real: int) -> list[float]:
                 near = straight or near
                 targets.append(sum(xs[other] for other in near) / len(near) if near else xs[node])
                 weights.append(weight)
-            for node, x in zip(level, spread(targets, weights, level, nodes)):
+            for node, x in zip(level, spread(targets, weights, level, nodes, aside)):
                 xs[node] = x
     return xs
 
 
-def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[int], nodes) -> list[float]:
+def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[int], nodes, aside) -> list[float]:
     """Places nearest to the targets, in weighted squares, that keep the order and the room: pool adjacent violators."""
     offset, offsets = 0.0, []
     for before, node in zip([None, *level], level):
-        offset += 0 if before is None else nodes[before].right + ASIDE + nodes[node].left
+        offset += 0 if before is None else nodes[before].right + aside + nodes[node].left
         offsets.append(offset)
     pools = []  # [sum of weight x place, weight, count]
     for target, weight, offset in zip(targets, weights, offsets):
@@ -642,6 +719,155 @@ def spread(targets: Sequence[float], weights: Sequence[float], level: Sequence[i
             pools[-1] = [pools[-1][0] + total, pools[-1][1] + weight, pools[-1][2] + count]
     places = [total / weight for total, weight, count in pools for _ in range(count)]
     return [x + offset for x, offset in zip(places, offsets)]
+
+
+# One column with wires, for what is too wide for a narrow page
+
+
+LANE = 9  # between wires beside a column
+BEND = 7  # above a turn, a wire that branches off another begins
+
+
+@dataclass
+class Wire:
+    """From below the row `start` of a column to the `rows` that read it; `lane` counts from the column outwards."""
+
+    start: int
+    rows: list[int]
+    on_right: bool
+    lane: int = 0
+
+
+def place_column(graph: Graph, style: Style) -> Placed:
+    """Everything below each other: what is read at once by the next stands above it, all else comes by wires.
+
+    A wire on the left leads from a map to all that read it, one on the right from the end of a branch to the join that
+    alone reads it.
+    """
+    things, nodes, edges = opened(graph, style)
+    fed, gives = ({node: number for node, thing in enumerate(things) if (number := end_of(thing, kind))}
+                  for kind in ENDS)
+    edges = [(a, b) for a, b in edges if not (a == INPUT and b in fed or a in gives and b == OUTPUT)]
+    order = column_order(edges, [sorted(numbers, key=numbers.get) for numbers in (fed, gives)],
+                         {node for node, thing in enumerate(things) if is_join(thing)})
+    last = len(order)
+    row = {node: i for i, node in enumerate(order)} | {INPUT: -1, OUTPUT: last}
+    direct, wires = set(), []  # direct: rows that the one above them leads into
+    for node in (INPUT, *order):
+        rows = sorted({row[b] for a, b in edges if a == node})
+        below = row[node] + 1
+        if below in rows:
+            direct.add(rows.pop(0))
+        elif len(rows) == 1 and node != INPUT and (rows[0] == last or is_join(things[order[rows[0]]])):
+            wires.append(Wire(row[node], rows, on_right=True))
+            continue
+        if rows:
+            wires.append(Wire(row[node], rows, on_right=False))
+    sides = [in_lanes([wire for wire in wires if wire.on_right == on_right]) for on_right in (False, True)]
+    reach = [max((side(placed) for placed in nodes), default=0) + 2
+             for side in (lambda placed: placed.left, lambda placed: placed.right)]
+
+    def across(wire: Wire) -> float:
+        place = reach[wire.on_right] + LANE * (wire.lane + 1)
+        return place if wire.on_right else -place
+
+    left, right = (room + LANE * (lanes + 1) if lanes else room for room, lanes in zip(reach, sides))
+    y, items = 0.0, []
+    come = {}  # the points through which each wire has come
+    for i, node in enumerate((*order, OUTPUT)):
+        thing, placed = (None, Placed(0, 0, 0, [])) if node == OUTPUT else (things[node], nodes[node])
+        head = thing is not None and ends_with_arrow(thing)
+        is_bar = is_join(thing) and thing.layers[0].kind == "concatenate"
+        leaving = next((wire for wire in wires if wire.start == i - 1), None)
+        ending = sorted((wire for wire in wires if i in wire.rows), key=lambda wire: wire.lane)
+        spans = is_bar and not any(wire.start < i < wire.rows[-1] for wire in wires)
+        sideways = is_join(thing) and not is_bar  # wires end at the side of a circle
+        turning = 0 if spans or sideways else len(ending)  # others turn to the axis above the row
+        gap = 0.0 if node == OUTPUT or i == 0 and node in fed else 14.0 if node in fed else GAP
+        if leaving:
+            come[id(leaving)] = [0, y, 0, y + 8, across(leaving), y + 8]
+            gap = max(gap, GAP + 8.0)
+        turn = y + (20 if leaving else 6)
+        if turning:
+            gap = max(gap, turn - y + 8 * turning + 8)
+        entries = [0.0] * len(ending)
+        if spans:
+            entries = list(map(across, ending))
+        elif is_bar or head and (i in direct or turning > 1):
+            entries = beside_middle(ending, i in direct)
+        if is_bar:
+            placed = place_unit(thing, style, least=2 * max([0.0, *map(abs, entries)]) + 16)
+            left, right = max(left, placed.left), max(right, placed.right)
+        top = y + gap
+        if i in direct and gap:
+            items.append(line([0, y, 0, top], arrow=head))
+        for wire, entry in zip(ending, entries):
+            x = across(wire)
+            if spans:
+                end = [x, top]
+            elif sideways:
+                middle = top + placed.height / 2
+                end = [x, middle, placed.right if wire.on_right else -placed.left, middle]
+            else:
+                end = [x, turn, entry, turn, entry, top]
+                turn += 8
+            items.append(line([*come[id(wire)], *end], arrow=head))
+            come[id(wire)] = [x, end[1] - BEND]
+        items += moved(placed.items, 0, top)
+        y = top + placed.height
+    return Placed(left, right, y, items, False)
+
+
+def beside_middle(wires: Sequence[Wire], direct: bool) -> list[float]:
+    """Where wires that end at one box enter it: beside its middle, if that is taken, the outer ones further out."""
+    places, taken = [], [int(direct), int(direct)]
+    for wire in wires:
+        places.append(10.0 * taken[wire.on_right] * (1 if wire.on_right else -1))
+        taken[wire.on_right] += 1
+    return places
+
+
+def column_order(edges: Sequence[tuple[int, int]], ends: Sequence[Sequence[int]], joins: set[int]) -> list[int]:
+    """Nodes from top to bottom: what a node reads stands right above it as far as that goes, inputs first with what
+    only prepares them, each of several outputs as soon as it is there."""
+    sources, readers = {}, {}
+    for a, b in edges:
+        sources.setdefault(b, []).append(a)
+        readers.setdefault(a, []).append(b)
+    order, done = [], {INPUT}
+
+    def put(node):
+        order.append(node)
+        done.add(node)
+
+    for node in ends[0]:
+        put(node)
+        while len(after := set(readers.get(node, ()))) == 1:
+            node, = after
+            if node in {OUTPUT, *joins, *ends[1]} or not done.issuperset(sources[node]):
+                break
+            put(node)
+    for end in (*ends[1], OUTPUT):
+        stack = [end]
+        while stack:
+            missing = next((source for source in sources.get(stack[-1], ()) if source not in done), None)
+            if missing is not None:
+                stack.append(missing)
+            elif (node := stack.pop()) != OUTPUT:
+                put(node)
+    return order
+
+
+def in_lanes(wires: list[Wire]) -> int:
+    """Give each wire the innermost lane that is free where it runs, short ones first; the number of lanes."""
+    taken = []  # sets of gaps between rows, by lane
+    for wire in sorted(wires, key=lambda wire: (wire.rows[-1] - wire.start, wire.start)):
+        gaps = set(range(wire.start, wire.rows[-1]))
+        wire.lane = next((lane for lane, others in enumerate(taken) if not gaps & others), len(taken))
+        if wire.lane == len(taken):
+            taken.append(set())
+        taken[wire.lane] |= gaps
+    return len(taken)
 
 
 # The network as a strip of solids
@@ -672,7 +898,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             main = next((layer for layer in item.layers if layer.kind not in STRIPS), item.layers[0])
             strips = [layer.label for layer in item.layers if layer.kind in STRIPS]
             label = style.label(main.label)
-            lines = [("main", label if times == 1 else f"{times} \u00d7 {label}")]
+            lines = [("main", label if times == 1 else f"{times} \u00d7 ({label})")]
             others = [style.label(layer.label) for layer in item.layers if layer is not main
                       and layer.kind not in STRIPS]
             lines += [("small", ", ".join(others + strips))] if others or strips else []
@@ -691,7 +917,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
 def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
     """A group as the map that it gives out, with its blocks in words."""
     lines = [("title", part.label if times == 1 else f"{times} \u00d7 {part.label}")]
-    lines += [("small", text) for text in contents(diagram, part, style)]
+    lines += [("small", style.label(text)) for text in contents(diagram, part)]
     count = len(blocks_in(diagram, part))
     last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
     kind = "fc" if last and last[-1] == "fc" and len(part.output_shape) == 1 else "conv"
@@ -705,39 +931,6 @@ def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
             cell.lines += [("small", shape_text(shape)) for shape in (cell.shape, *cell.others)]
     return cells
-
-
-def contents(diagram: Diagram, part: Part, style: Style) -> list[str]:
-    """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
-    layers where it has no blocks."""
-    is_block = part.details.get("block") and part.label.startswith("stage ")
-    if is_block and part.code.isidentifier() and part.code not in CONTAINERS:
-        return [part.code]
-    blocks = blocks_in(diagram, part)
-    if blocks:
-        children = [diagram.parts[child] for child in part.children]
-        told = [child for child in children if child.kind in ("conv", "pool", "group")]
-        layers = [style.label(child.label) for child in told if child.is_layer]
-        lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
-        if len(layers) > 2:
-            return lines
-        return layers + lines if told and told[0].is_layer else lines + layers
-    lines = [style.label(text) for text in summary(diagram.structure(part.name, "block"))]
-    return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
-
-
-def blocks_in(diagram: Diagram, part: Part) -> list[str]:
-    """Classes of the blocks in a stage; of a dense block, those of its layers."""
-    found = []
-    for child in (diagram.parts[child] for child in part.children):
-        inside = [diagram.parts[one] for one in child.children]
-        inner = [one.label for one in inside if not one.is_layer]
-        if len(inner) > 1 and len(set(inner)) == 1 and inner[0] not in CONTAINERS and all(
-                one.kind == "concatenate" for one in inside if one.is_layer):
-            found += inner
-        elif not child.is_layer and child.label not in CONTAINERS:
-            found.append(child.label)
-    return [label.strip("_") for label in found]
 
 
 def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float = 2.5) -> tuple[float, float, Item]:
@@ -948,8 +1141,19 @@ def two_columns(diagram: Diagram, ladder: Ladder, style: Style, narrow: bool) ->
 
 
 MARGIN = 8
-LABELS = ((170, 110, 74), (74,))  # pixels at which labels are broken, on a wide and on a narrow page
-BOXES = ((190, 120, 74), (150, 74))
+LABELS = (170, 110, 74)  # pixels at which labels are broken
+BOXES = {False: (190, 120, 74), True: (150, 74)}  # and texts of boxes, on a wide and on a narrow page
+
+
+def styles(narrow: bool, nested: bool, **options) -> Iterator[Style]:
+    """What is tried until a drawing fits the page: labels broken earlier, and on narrow pages less room between
+    branches, and then branches below each other."""
+    for width in LABELS if nested else BOXES[narrow]:
+        yield Style(label_width=width, nested=nested, **options)
+    if narrow:
+        yield Style(label_width=66, nested=nested, aside=10, pad=5, **options)
+        for width, taken in product((190, 130, 74), (0, 50, 100)):
+            yield Style(label_width=width, nested=nested, aside=10, pad=5, room=NARROW - taken, **options)
 
 
 def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers: bool = True, narrow: bool = False,
@@ -964,6 +1168,7 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
     style = Style(numbers=numbers, ends=ends)
     series = diagram.structure(part, zoom)
     title = f"{diagram.title}, {found.label} ({found.name})" if found.name else diagram.title
+    stacked = False
     cells = cells_of(diagram, series, style) if zoom == "network" else None
     ladder = ladder_of(diagram) if zoom == "network" and cells is None and found.parent is None else None
     if cells is not None or ladder is not None:
@@ -972,13 +1177,13 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
         placed = Placed(0, width, height, items)
         x, y = MARGIN, MARGIN
     else:
-        style.nested = zoom == "block"
-        inner, widths = None, LABELS[narrow] if style.nested else BOXES[narrow]
-        for style.label_width in widths:  # labels are broken earlier where the drawing would be wider than a page
-            inner = place_series(series, style)
-            if inner.left + inner.right <= WIDE:
+        tried = []
+        for style in styles(narrow, zoom == "block", numbers=numbers, ends=ends):
+            tried.append((place_series(series, style), style.room))
+            if tried[-1][0].left + tried[-1][0].right <= (NARROW if narrow else WIDE):
                 break
-        assert inner is not None
+        inner, room = min(tried, key=lambda one: one[0].left + one[0].right) if narrow else tried[-1]
+        stacked = room < math.inf
         x, y = MARGIN + inner.left, MARGIN
         items = list(inner.items)
         height = inner.height
@@ -1007,7 +1212,7 @@ def scene(diagram: Diagram, part: str = "", zoom: str | None = None, *, numbers:
             width, height = max(width, text_width(text, "small") + 2 * MARGIN), height + LINE["small"]
         height += MARGIN / 2
     marked = _marked(diagram, items, highlight, new)
-    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series, bool(ends)))
+    return Scene(round(width, 1), round(height, 1), marked, title, words(diagram, found, series, bool(ends)), stacked)
 
 
 def idle_text(idle: dict[str, str]) -> str:

@@ -89,12 +89,12 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
     """Everything that the view shows, what looks and counts the same kept once.
 
     `groups`: name -> [number of a template, numbers of fields of its rows, title], and where several maps come in or go
-    out, stand-in -> [where from or to, module]; `templates`: numbers of scenes,
-    rows and edges of a group, ids counted from the group's own, those of maps that come from outside -2, -3, ...;
-    `scenes`: what is drawn. A row is [id, name, colour, label, code, input, output, params, macs, activations, details,
-    repeats, opens].
+    out, stand-in -> [where from or to, module]; `templates`: numbers of scenes, rows and edges of a group, ids counted
+    from the group's own, those of maps that come from outside -2, -3, ...; `scenes`: what is drawn, for wide and narrow
+    pages where they differ, with the number of its pair in `lines`: the lines and the heads of arrows. A row is
+    [id, name, colour, label, code, input, output, params, macs, activations, details, repeats, opens].
     """
-    templates, groups, codes, known_fields, keys, drawings = [], {}, {}, {}, {}, {}
+    templates, groups, codes, known_fields, keys, drawings, wiring = [], {}, {}, {}, {}, {}, {}
     waiting = [drawn.parts[0]]
     structure_of = functools.cache(drawn.structure)
     widest = max([text_width(end.label, "small") for name in _with_ends(drawn) for kind in ENDS
@@ -103,8 +103,9 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
         group = waiting.pop(0)
         if group.name in groups and group.parent is not None:
             continue
-        scenes = [scene(drawn, group.name, narrow=narrow, ends=widest)
-                  for narrow in ((False, True) if group.parent is None else (True,))]
+        scenes = [scene(drawn, group.name, narrow=True, ends=widest)]
+        if group.parent is None or scenes[0].stacked:  # all others are narrow enough for wide pages, too
+            scenes.insert(0, scene(drawn, group.name, ends=widest))
         structure = structure_of(group.name)
         ends = {stand_in(end): [end.label, end.name] for kind in ENDS for end in ends_in(structure, kind)}
         given = {end.id: replace(end, name="", label=stand_in(end), code="", details={})
@@ -116,7 +117,7 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
         repeats = _repeats(structure)
         inside = [given.get(id, drawn.parts[id]) for id in ids]
         rows = [[numbers[part.id], *_row(group, part, codes, repeats.get(part.id))] for part in inside]
-        plain = [json.dumps(_plain(one, numbers)) for one in scenes]
+        plain = [json.dumps(_plain(one, numbers, wiring)) for one in scenes]
         template = {"scenes": [drawings.setdefault(text, len(drawings)) for text in plain], "rows": rows,
                     "edges": _edges(drawn, inside, numbers)}
         key = json.dumps(template)
@@ -134,7 +135,8 @@ def _packed(drawn: Diagram, fields: dict) -> dict:
     whole = drawn.parts[0]
     return {"title": drawn.title, "input": list(drawn.input_shape),
             "totals": [whole.params, whole.macs, whole.activations],
-            "scenes": [json.loads(text) for text in drawings], "templates": templates, "groups": groups,
+            "scenes": [json.loads(text) for text in drawings], "lines": [list(pair) for pair in wiring],
+            "templates": templates, "groups": groups,
             "codes": list(codes), "fields": list(map(list, known_fields))}
 
 
@@ -195,14 +197,20 @@ def _edges(drawn: Diagram, inside: list[Part], numbers: dict[int, int]) -> list[
     return sorted([a, b] for a, b in pairs if a != b)
 
 
-def _plain(one: Scene, numbers: dict[int, int]) -> dict:
-    """A scene with parts by their numbers and lengths to a tenth of a pixel."""
+def _plain(one: Scene, numbers: dict[int, int], wiring: dict) -> dict:
+    """A scene with parts by their numbers, and its lines by theirs in `wiring`.
+
+    Boxes and texts stand at whole pixels, all else to a tenth of one.
+    """
     def short(value):
         if isinstance(value, list) and value and value[0] == "t":
             name, x, y, anchor, text = value[1:]
-            return [{"middle": "t", "start": "u", "end": "v"}[anchor], name, short(x), short(y), text]
+            return [{"middle": "t", "start": "u", "end": "v"}[anchor], name, round(x), round(y), text]
+        if isinstance(value, list) and value and value[0] in ("r", "b"):
+            kind, name, x, y, width, height, *more = value
+            return [kind, name, round(x), round(y), round(x + width) - round(x), round(y + height) - round(y), *more]
         if isinstance(value, list) and value and isinstance(value[0], list):
-            return list(map(short, _joined(value)))
+            return list(map(short, _boxed(_joined(value))))
         if isinstance(value, list):
             return [short(inner) for inner in value]
         if isinstance(value, float):
@@ -212,8 +220,8 @@ def _plain(one: Scene, numbers: dict[int, int]) -> dict:
 
     items = [[-1 if item.part is None else numbers[item.part], COLOUR_OF.get(item.kind, item.kind), short(item.shapes)]
              for item in one.items if item.kind != "line"]
-    return {"size": short([one.width, one.height]), "lines": list(map(_shorter, strokes(one.items))), "items": items,
-            "words": one.words[:300]}
+    lines = wiring.setdefault(tuple(map(_shorter, strokes(one.items))), len(wiring))
+    return {"size": short([one.width, one.height]), "lines": lines, "items": items, "words": one.words[:300]}
 
 
 def _joined(shapes: list[list]) -> list[list]:
@@ -227,6 +235,16 @@ def _joined(shapes: list[list]) -> list[list]:
         else:
             out.append(shape)
     return out
+
+
+def _boxed(shapes: list[list]) -> list[list]:
+    """A box with a text in its middle as one shape: "b", style of the text, the box, the text."""
+    if [shape[0] for shape in shapes] != ["r", "t"] or shapes[0][1] != "box" or shapes[1][4] != "middle":
+        return shapes
+    (x, y, width, height, radius), (style, text_x, text_y, _, text) = shapes[0][2:], shapes[1][1:]
+    text_y += LINE[style] * text.count("\n") / 2
+    centred = abs(x + width / 2 - text_x) < 0.06 and abs(y + height / 2 - text_y) < 0.06
+    return [["b", style, x, y, width, height, radius, text]] if centred else shapes
 
 
 def _shorter(path: str) -> str:

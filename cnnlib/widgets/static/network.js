@@ -21,7 +21,7 @@ export function openGroup(data, name) {
   return { name, title, rows, edges: template.edges, scenes: template.scenes.map((number) => {
     const scene = data.scenes[number];
     const items = scene.items.map(([id, colour, shapes]) => [id, colour, shapes.map((shape) => [...shape.slice(0, -1), put(shape[shape.length - 1])])]);
-    return { ...scene, words: put(scene.words).replace("From from ", "From "), items };
+    return { ...scene, lines: data.lines[scene.lines], words: put(scene.words).replace("From from ", "From "), items };
   }) };
 }
 
@@ -135,6 +135,11 @@ function render({ model, el }) {
   };
   const lines = (kind, name, [x, y, text]) => text.split("\n").map((line, i) => MAKE[kind]([x, y + i * LINE[name], line]));
   const make = ([kind, name, ...rest]) => {
+    if (kind === "b") { // a box with text in its middle
+      const [x, y, width, height, radius, text] = rest;
+      const first = y + height / 2 - (LINE[name] * text.split("\n").slice(1).length) / 2;
+      return [...make(["r", "box", x, y, width, height, radius]), ...make(["t", name, x + width / 2, first, text])];
+    }
     const nodes = "tuv".includes(kind) ? lines(kind, name, rest) : [MAKE[kind](rest)];
     if (name !== "main") nodes.forEach((node) => node.setAttribute("class", name));
     return nodes;
@@ -169,7 +174,7 @@ function render({ model, el }) {
     const stops = new Set();
     for (const [id, colour, shapes] of scene.items) {
       const row = rows.get(id);
-      const frame = colour === "group" && shapes[0][1] !== "box";
+      const frame = colour === "group" && shapes[0][0] === "r" && shapes[0][1] !== "box";
       const item = svg("g", { class: `k-${colour}` }, row && shapes[0][0] === "p" && ground(shapes), shapes.flatMap(make));
       node.append(item);
       if (!row || frame) continue;
