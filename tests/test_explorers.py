@@ -227,7 +227,7 @@ def live(browser, serve, tmp_path):
 
 def start(page):
     page.get_by_role("button", name="Fetch and run").click()
-    page.locator(".cx-answers button").first.wait_for()
+    page.locator(".cx-sum p").first.wait_for()  # what follows the answer, too
 
 
 def shares(page):

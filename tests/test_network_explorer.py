@@ -187,6 +187,17 @@ def test_by_mouse_colour_path_and_link(show):  # noqa: F811
     assert page.locator(".cx-facts h4").inner_text().startswith("3\u00d73 conv, 128")
 
 
+def test_what_is_open_tells_its_own_numbers(show):  # noqa: F811
+    page = show(NetworkExplorer("resnet50", part="stages.1"))
+    own = sum(parameter.numel() for parameter in on_meta("resnet50").stages[1].parameters())
+    assert page.locator(".cx-facts h4").inner_text() == "stage 2"
+    assert fact(page, "parameters").startswith(f"{own:,} (") and fact(page, "shape") == "256 \u00d7 56 \u00d7 56 \u2192 512 \u00d7 28 \u00d7 28"
+    page.keyboard.press("Tab")
+    page.locator(".cx-part").first.focus()
+    page.keyboard.press("Escape")
+    assert page.locator(".cx-facts h4").inner_text() == "stage 2" and page.get_by_role("button", name="Open stage 2").count() == 1
+
+
 def test_an_input_can_be_chosen_and_followed(show):  # noqa: F811
     page = show(NetworkExplorer("nasnet_mobile", part="stages.0.2"))
     page.locator(".cx-part", has_text="from stages.0.0").click()

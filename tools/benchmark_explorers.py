@@ -5,8 +5,9 @@
     python tools/benchmark_explorers.py --networks --write     only the networks' rows; the others of the record stay
 
 Every explorer gets the same kind of input many times; `first` is the answer to the first one, before anything is warm.
-A network that runs on the page gets two rows: from the click that fetches it (its files lie on this machine) to its first answer, and from the
-choice of another photograph to the answer for it; both come out of a worker, so that their `work` is left out.
+A network that runs on the page gets two rows: from the click that fetches it (its files lie on this machine) to the frame with its first
+answer, each time on a page opened anew, and from the choice of another photograph to the frame with the answer for it; both come out of a
+worker, so that their `work` is left out. Its maps are drawn after that frame.
 
 `work` is the processor time that the page's thread spends on one answer (the median), whoever else is busy. The aim is
 100 ms. `load` is the number of processes that wanted a processor meanwhile: with more than there are processors, the
@@ -35,6 +36,7 @@ from browsing import Watched, bare_page  # noqa: E402
 TARGET = ROOT / "data" / "results" / "benchmark_explorers.json"
 INPUTS = 7  # after which every control stands elsewhere than at the start
 PAUSE = 600  # ms after each, for what an explorer does afterwards
+PAGES, OTHERS = 5, 2  # openings of a page with a network, and further photographs on each
 
 # What is done for the i-th time: a slider moved, one of two buttons pressed, a list's next entry chosen, a column sorted.
 SLIDER = """(i) => { const node = document.querySelector('.cx input[type=range]'); node.value = +node.min + (i % 2);
@@ -110,14 +112,20 @@ def measure(browser, explorer, action: str) -> tuple[list[float], list[float]]:
             server.close()
 
 
-# Milliseconds from a press of a button to the next change of the answer.
+# Milliseconds from a press of a button to the frame with another answer.
 ANSWER = """async (button) => {
   const root = document.querySelector('.cx');
   const answer = () => root.querySelector('.cx-answers button') && root.querySelector('.cx-answers').innerText;
   const before = answer();
   const start = performance.now();
   const changed = new Promise((done) => new MutationObserver((_, observer) => {
-    if (answer() && answer() !== before) { observer.disconnect(); done(performance.now() - start); }
+    if (!answer() || answer() === before) return;
+    observer.disconnect();
+    requestAnimationFrame(() => {
+      const channel = new MessageChannel();
+      channel.port1.onmessage = () => done(performance.now() - start);
+      channel.port2.postMessage(0);
+    });
   }).observe(root, {childList: true, subtree: true, characterData: true}));
   [...root.querySelectorAll('button')].find((one) => one.textContent.startsWith(button) || one.dataset.photograph === button).click();
   return changed;
@@ -125,7 +133,7 @@ ANSWER = """async (button) => {
 
 
 def measure_live(browser, network: str) -> dict[str, list[float]]:
-    """Milliseconds to the first answer of a network and to those for further photographs."""
+    """Milliseconds to the first answer of a network, on several pages, and to those for further photographs."""
     with tempfile.TemporaryDirectory() as folder:
         bare_page(Path(folder), widgets.FollowPhotograph(network))
         live = Path(folder) / "live"
@@ -133,18 +141,20 @@ def measure_live(browser, network: str) -> dict[str, list[float]]:
         for name in (f"{network}.json", f"{network}.safetensors", *(f"{photograph}.jpg" for photograph in follow.PHOTOGRAPHS)):
             (live / name).write_bytes(follow.file(name))
         server = Server(folder)
-        watched = Watched(browser, server.address)
+        times = {"fetched": [], "another photograph": []}
         try:
-            page = watched.open(f"{server.address}/index.html")
-            page.wait_for_timeout(2 * PAUSE)  # as a reader looks before a press; the engine compiles meanwhile
-            first = page.evaluate(ANSWER, "Fetch and run")
-            others = []
-            for photograph in list(follow.PHOTOGRAPHS)[1:INPUTS + 1]:
-                page.wait_for_timeout(2 * PAUSE)
-                others.append(page.evaluate(ANSWER, photograph))
-            return {"fetched": [first], "another photograph": others}
+            for _ in range(PAGES):
+                watched = Watched(browser, server.address)
+                page = watched.open(f"{server.address}/index.html")
+                page.wait_for_timeout(2 * PAUSE)  # as a reader looks before a press; the engine compiles meanwhile
+                times["fetched"].append(page.evaluate(ANSWER, "Fetch and run"))
+                for photograph in list(follow.PHOTOGRAPHS)[1:1 + OTHERS]:
+                    page.wait_for_timeout(2 * PAUSE)
+                    times["another photograph"].append(page.evaluate(ANSWER, photograph))
+                if problems := watched.close():
+                    raise RuntimeError(f"{network}: {problems}")
+            return times
         finally:
-            watched.close()
             server.close()
 
 

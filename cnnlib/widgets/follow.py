@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -144,7 +145,7 @@ class FollowPhotograph(Explorer):
     Raises `ValueError` for an unknown network or photograph and for a value that a trait does not take.
     """
 
-    _esm = module("engine", "follow")
+    _esm = re.sub(r"(?m)^ *//.*\n", "", module("engine", "follow"))  # its comments would be a tenth of it
     _css = style("follow")
     network = traitlets.Unicode().tag(sync=True)
     photograph = traitlets.Unicode().tag(sync=True)

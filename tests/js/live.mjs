@@ -1,8 +1,9 @@
-// Runs the page's engine: `node live.mjs engine.mjs < calls.json`, where calls is [[name, ...arguments], ...] and {"file": path}
+// Runs the page's engine: `node live.mjs engine.mjs [plain] < calls.json`, "plain" without WebAssembly, where calls is [[name, ...arguments], ...] and {"file": path}
 // stands for a file's bytes, {"floats": path} for a file of 32-bit numbers. Prints the results as JSON.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
+if (process.argv[3] === "plain") delete globalThis.WebAssembly;
 const { engine } = await import(pathToFileURL(process.argv[2]).href);
 const network = engine();
 const bytes = (path) => {

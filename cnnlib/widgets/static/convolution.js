@@ -238,14 +238,13 @@ function render({ model, el }) {
       span = Math.max(1, ...used.map((tap) => Math.max(tap[2] + corner - y, tap[3] + corner - x) + 1));
       for (const [, , i, j] of used) taps.push(`M${corner + j} ${corner + i}h1v1h-1z`);
     } else for (let i = 0; i < F; i++) for (let j = 0; j < F; j++) taps.push(`M${x + j * D} ${y + i * D}h1v1h-1z`);
-    parts.push(
-      svg("path", { class: showValues ? "cx-taps cx-clear" : "cx-taps", d: taps.join("") }),
-      svg("rect", { class: size ? "cx-window" : "cx-window cx-wrong", x, y, width: span, height: span }));
+    parts.push(taps.length && svg("path", { class: showValues ? "cx-taps cx-clear" : "cx-taps", d: taps.join("") }),
+      taps.length && svg("rect", { class: size ? "cx-window" : "cx-window cx-wrong", x, y, width: span, height: span }));
     if (size && showValues) parts.push(bitmap(outputOf(pixels, size), size, left, top));
     if (size) parts.push(
       !showValues && svg("path", { class: "cx-grid", d: gridPath(left, top, size, cells <= 64) }),
       svg("rect", { class: showValues ? "cx-unit cx-clear" : "cx-unit", x: left + column, y: top + row, width: 1, height: 1 }),
-      svg("path", { class: "cx-beam", d: [[0, 0], [0, 1], [1, 0], [1, 1]].map(([i, j]) =>
+      taps.length && svg("path", { class: "cx-beam", d: [[0, 0], [0, 1], [1, 0], [1, 1]].map(([i, j]) =>
         `M${x + j * span} ${y + i * span}L${left + column + j} ${top + row + i}`).join("") }));
     drawing.replaceChildren(...parts.filter(Boolean));
     drawTerms(pixels, size, row, column);
@@ -268,7 +267,7 @@ function render({ model, el }) {
     else if (!size && transposed) say.push(`The padding of ${P} cuts away all of the output.`);
     else if (transposed) {
       say.push(`Input ${W}\u00d7${W}, output ${size}\u00d7${size}: every pixel stamps the kernel, times itself, ${plural(S, "step")} further on; `
-        + `stamps that overlap are added. Unit (${row}, ${column}) gets ${plural(taps.length, "pixel")}.`);
+        + `stamps that overlap are added. Unit (${row}, ${column}) ${taps.length ? `gets ${plural(taps.length, "pixel")}` : "lies between the stamps and gets no pixel"}.`);
     } else if (!size) {
       const fitting = Math.floor((padded - 1) / D) + 1;
       say.push(`The kernel spans ${plural(kernelSpan, "value")}, but the padded input has only ${padded}.`,

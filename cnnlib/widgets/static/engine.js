@@ -25,7 +25,15 @@ export function engine() {
   }
   let halves = null; // made when a file has some
 
-  function readWeights(buffer) {
+  function lookUp(places, table, values) {
+    for (let i = 0; i < places.length; i++) values[i] = table[places[i]];
+  }
+  function multiply(rows, scales, values) {
+    const row = rows.length / scales.length;
+    for (let r = 0, i = 0; r < scales.length; r++) for (const end = i + row; i < end; i++) values[i] = rows[i] * scales[r];
+  }
+
+  function readWeights(buffer, place = (length) => new Float32Array(length)) {
     const length = Number(new DataView(buffer).getBigUint64(0, true));
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
     const raw = ({ dtype, data_offsets: [start, end] }) => {
@@ -36,149 +44,192 @@ export function engine() {
     for (const [name, entry] of Object.entries(header)) {
       if (name === "__metadata__" || name.endsWith(".scale")) continue;
       const stored = raw(entry);
-      const values = (weights[name] = entry.dtype === "F32" ? stored : new Float32Array(stored.length));
-      if (entry.dtype === "F16") {
-        halves ??= everyHalf();
-        for (let i = 0; i < stored.length; i++) values[i] = halves[stored[i]];
-      } else if (entry.dtype === "I8") {
-        const scales = raw(header[`${name}.scale`]);
-        const row = stored.length / scales.length;
-        for (let r = 0, i = 0; r < scales.length; r++) for (const end = i + row; i < end; i++) values[i] = stored[i] * scales[r];
-      }
+      const values = (weights[name] = place(stored.length));
+      if (entry.dtype === "F32") values.set(stored);
+      else if (entry.dtype === "F16") lookUp(stored, (halves ??= everyHalf()), values);
+      else multiply(stored, raw(header[`${name}.scale`]), values);
     }
     return weights;
   }
 
-  // --- products of matrices, where nearly all of the work is ---
+  // --- the room that holds all values and weights, and the four functions that do nearly all of the work in it ---
 
-  const sums = new Float64Array(16);
+  // Their program in WebAssembly, which takes four numbers at once and needs no time to become quick. Places, steps and taps are in bytes.
+  // sumsOfFour, sumsOfOne: out[r][q] += sum over k of w[r][k] * x[taps[k] + q] for four rows r or one, and `count` places q, eight at a time;
+  // largest: the same with the maximum for the sum, and without weights; clamp: to[q] = from[q], but within two bounds.
+  function program() {
+    const [i32, f32, v128] = [0x7f, 0x7d, 0x7b];
+    const [add, subtract, isBelow, isAbove] = [0x6a, 0x6b, 0x48, 0x4a];
+    const [get, set, number] = [0x20, 0x21, 0x41].map((code) => (n) => [code, n]);
+    const [load, loadOneFourTimes, store] = [0, 9, 11].map((code) => (ahead = 0) => [0xfd, code, 0, ahead]);
+    const [plus, times, smaller, larger] = [0xe4, 0xe6, 0xe8, 0xe9].map((code) => [0xfd, code, 1]); // of four numbers each
+    const zero = [0xfd, 12, Array(16).fill(0)];
+    const move = (local, by) => [get(local), by, add, set(local)];
+    const loop = (...body) => [0x03, 0x40, body, 0x0d, 0, 0x0b]; // again while the last value is true
+    const fewer = (count, step) => [get(count), number(step), subtract, 0x22, count, number(0), isAbove]; // true while some are left
 
-  // sums[4 r + c] of four rows of `a` with four columns, which lie in `panel` interleaved.
-  function tile(a, r0, r1, r2, r3, panel, at, depth) {
-    let s00 = 0, s01 = 0, s02 = 0, s03 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0;
-    let s20 = 0, s21 = 0, s22 = 0, s23 = 0, s30 = 0, s31 = 0, s32 = 0, s33 = 0;
-    for (let k = 0, p = at; k < depth; k++, p += 4) {
-      const a0 = a[r0 + k], a1 = a[r1 + k], a2 = a[r2 + k], a3 = a[r3 + k];
-      let b = panel[p];
-      s00 += a0 * b; s10 += a1 * b; s20 += a2 * b; s30 += a3 * b;
-      b = panel[p + 1];
-      s01 += a0 * b; s11 += a1 * b; s21 += a2 * b; s31 += a3 * b;
-      b = panel[p + 2];
-      s02 += a0 * b; s12 += a1 * b; s22 += a2 * b; s32 += a3 * b;
-      b = panel[p + 3];
-      s03 += a0 * b; s13 += a1 * b; s23 += a2 * b; s33 += a3 * b;
+    function overTaps(rows, isMax) {
+      const [w, wStep, taps, end, x, out, outStep, count, k, place, weight, left, right] = range(13);
+      const [sums0, sums1, ws, outs] = range(4).map((i) => range(rows).map((r) => 13 + i * rows + r));
+      const halves = [[left, 0, sums0], [right, 16, sums1]]; // of the eight places
+      const begin = (places, first, step) => places.map((one, r) => [r ? [get(one - 1), get(step), add] : get(first), set(one)]);
+      return [Array(8).fill(i32), [[2, i32], [3 + 2 * rows, v128], [2 * rows, i32]], [
+        begin(outs, out, outStep),
+        loop(
+          begin(ws, w, wStep),
+          outs.map((one, r) => halves.map(([, ahead, sums]) => [isMax ? [get(one), load(ahead)] : zero, set(sums[r])])),
+          get(taps), set(k),
+          loop(
+            get(x), get(k), 0x28, 2, 0, add, set(place), // 0x28 loads the tap at k
+            halves.map(([value, ahead]) => [get(place), load(ahead), set(value)]),
+            ws.map((one, r) => [
+              isMax ? [] : [get(one), loadOneFourTimes(), set(weight), move(one, number(4))],
+              halves.map(([value, , sums]) => [get(sums[r]), get(value), isMax ? larger : [get(weight), times, plus], set(sums[r])]),
+            ]),
+            move(k, number(4)), get(k), get(end), isBelow,
+          ),
+          outs.map((one, r) => [halves.map(([, ahead, sums]) => [get(one), get(sums[r]), isMax ? [] : [get(one), load(ahead), plus], store(ahead)]), move(one, number(32))]),
+          move(x, number(32)), fewer(count, 8),
+        )]];
     }
-    sums[0] = s00; sums[1] = s01; sums[2] = s02; sums[3] = s03; sums[4] = s10; sums[5] = s11; sums[6] = s12; sums[7] = s13;
-    sums[8] = s20; sums[9] = s21; sums[10] = s22; sums[11] = s23; sums[12] = s30; sums[13] = s31; sums[14] = s32; sums[15] = s33;
+    function clamp() {
+      const [from, to, count, low, high] = range(5);
+      const bound = (local, which) => [get(local), 0xfd, 0x13, which]; // 0x13: one number four times
+      return [[i32, i32, i32, f32, f32], [], loop(get(to), get(from), load(), bound(low, larger), bound(high, smaller), store(),
+        move(from, number(16)), move(to, number(16)), fewer(count, 4))];
+    }
+    const functions = { sumsOfFour: overTaps(4), sumsOfOne: overTaps(1), largest: overTaps(1, true), clamp: clamp() };
+    const all = Object.values(functions);
+    const bytes = (n) => (n < 128 ? [n] : [(n & 127) | 128, ...bytes(n >> 7)]);
+    const sized = (...parts) => [bytes(parts.flat(Infinity).length), parts];
+    const section = (id, items) => [id, sized(items.length, items)];
+    return Uint8Array.from([
+      [0, 97, 115, 109, 1, 0, 0, 0], // "asm", version 1; then what each takes, the memory that is given, which takes what, names, bodies
+      section(1, all.map(([takes]) => [0x60, takes.length, takes, 0])),
+      section(2, [[0, 0, 2, 0, 0]]),
+      section(3, all.map((_, i) => i)),
+      section(7, Object.keys(functions).map((name, i) => [name.length, [...name].map((letter) => letter.charCodeAt(0)), 0, i])),
+      section(10, all.map(([, locals, body]) => sized(locals.length, locals, body, 0x0b))),
+    ].flat(Infinity));
   }
 
-  let panel = new Float32Array(1 << 16);
-
-  // out[outAt + r rowStep + c columnStep] = bias + row r of `a` times column c, for `rows` x `columns`; `pack(first, count)`
-  // puts the columns from `first` on into `panel`, four by four.
-  function product(a, aAt, rows, depth, columns, pack, out, outAt, rowStep, columnStep, bias, biasAt) {
-    const block = Math.max(4, Math.min(256, 4 * Math.floor(16384 / depth)));
-    if (panel.length < block * depth) panel = new Float32Array(block * depth);
-    for (let first = 0; first < columns; first += block) {
-      const count = Math.min(block, columns - first);
-      pack(first, count);
-      for (let r = 0; r < rows; r += 4) {
-        const r0 = aAt + r * depth, r1 = r + 1 < rows ? r0 + depth : r0;
-        const r2 = r + 2 < rows ? r1 + depth : r0, r3 = r + 3 < rows ? r2 + depth : r0;
-        const high = Math.min(4, rows - r);
-        for (let c = 0; c < count; c += 4) {
-          tile(a, r0, r1, r2, r3, panel, c * depth, depth);
-          const wide = Math.min(4, count - c);
-          for (let i = 0; i < high; i++) {
-            const add = bias ? bias[biasAt + r + i] : 0;
-            for (let j = 0; j < wide; j++) out[outAt + (r + i) * rowStep + (first + c + j) * columnStep] = sums[4 * i + j] + add;
-          }
+  let [memory, room, kernels] = [];
+  try {
+    memory = new WebAssembly.Memory({ initial: 1 });
+    kernels = new WebAssembly.Instance(new WebAssembly.Module(program()), { "": { "": memory } }).exports;
+  } catch { // an older browser, or one that may not: the same in plain JavaScript
+    memory = { buffer: new ArrayBuffer(0), grow(pages) { this.buffer = new ArrayBuffer(this.buffer.byteLength + 65536 * pages); } };
+    const overTaps = (rows, isMax) => (w, wStep, taps, end, x, out, outStep, count) => {
+      const [all, at, line] = [room, new Int32Array(room.buffer, taps, (end - taps) / 4), new Float64Array(count)];
+      for (let r = 0; r < rows; r++) {
+        line.fill(isMax ? -Infinity : 0);
+        for (let k = 0; k < at.length; k++) {
+          const [from, weight] = [(x + at[k]) / 4, all[(w + r * wStep) / 4 + k]];
+          if (isMax) for (let q = 0; q < count; q++) line[q] = Math.max(line[q], all[from + q]);
+          else for (let q = 0; q < count; q++) line[q] += weight * all[from + q];
         }
+        for (let q = 0, to = (out + r * outStep) / 4; q < count; q++, to++) all[to] = isMax ? Math.max(line[q], all[to]) : line[q] + all[to];
       }
+    };
+    kernels = { sumsOfFour: overTaps(4), sumsOfOne: overTaps(1), largest: overTaps(1, true), clamp(from, to, count, low, high) {
+      for (let i = 0; i < count; i++) room[to / 4 + i] = Math.min(high, Math.max(low, room[from / 4 + i]));
+    } };
+  }
+
+  // Parts of the room of these lengths, from place `start` on; behind each are places to spare, since sums come by eights.
+  const spaced = (length) => (length + 11) & ~3;
+  function reserve(lengths, start) {
+    const places = lengths.map((length) => (start += spaced(length)) - spaced(length));
+    const missing = 4 * start - memory.buffer.byteLength;
+    if (missing > 0) memory.grow(Math.ceil(missing / 65536));
+    if (room?.buffer !== memory.buffer) room = new Float32Array(memory.buffer);
+    return lengths.map((length, i) => room.subarray(places[i], places[i] + length));
+  }
+  let scratch = 0; // from here on a layer keeps what it needs on its way
+
+  // to[c][y][x] = from[c][y][x], with a step of its own along each axis.
+  function copy(from, to, [C, Y, X], [fromC, fromY, fromX], [toC, toY, toX], fromAt = 0, toAt = 0) {
+    for (let c = 0; c < C; c++) for (let y = 0; y < Y; y++) {
+      for (let x = 0, p = fromAt + c * fromC + y * fromY, q = toAt + c * toC + y * toY; x < X; x++, p += fromX, q += toX) to[q] = from[p];
     }
   }
 
-  function dots(a, aAt, rows, depth, x, xAt, out, outAt, bias, biasAt) {
-    for (let r = 0, p = aAt; r < rows; r++, p += depth) {
-      let [s0, s1] = [bias ? bias[biasAt + r] : 0, 0];
-      let k = 0;
-      for (; k + 1 < depth; k += 2) {
-        s0 += a[p + k] * x[xAt + k];
-        s1 += a[p + k + 1] * x[xAt + k + 1];
-      }
-      if (k < depth) s0 += a[p + k] * x[xAt + k];
-      out[outAt + r] = s0 + s1;
+  // --- convolutions, matrices, pooling: sums, or maxima, over taps ---
+
+  const MOST = 128; // terms of a sum that are added up before they join the others
+
+  // out[r][q] = bias[r] + sum over maps and taps of weight[r][map][tap] * x[map][tap + q], or, where there is no weight, the largest of them.
+  // Maps of x are `step` apart; every `rows` rows read `inputs` maps of their own. The list of all taps is made in `list`.
+  function product(weight, bias, [rows, inputs], taps, step, list, x, out, columns) {
+    const depth = inputs * taps.length;
+    const count = out.length / columns;
+    const all = new Int32Array(room.buffer, list.byteOffset, depth);
+    for (let k = 0, t = 0; k < inputs; k++) for (const tap of taps) all[t++] = 4 * (k * step + tap);
+    for (let r = 0; r < count; r++) out.fill(weight ? bias?.[r] ?? 0 : -Infinity, r * columns, (r + 1) * columns);
+    for (let k = 0; k < depth; k += MOST) for (let r = 0; r < count;) {
+      const high = weight && rows - (r % rows) > 3 ? 4 : 1;
+      const kernel = !weight ? kernels.largest : high > 1 ? kernels.sumsOfFour : kernels.sumsOfOne;
+      kernel(weight ? weight.byteOffset + 4 * (r * depth + k) : 0, 4 * depth, all.byteOffset + 4 * k, all.byteOffset + 4 * Math.min(depth, k + MOST),
+        x.byteOffset + 4 * step * inputs * Math.floor(r / rows), out.byteOffset + 4 * r * columns, 4 * columns, columns);
+      r += high;
     }
   }
 
-  function conv(node, [x], weights, shapes) {
-    const [, , H, W] = shapes[0];
+  // The taps of a window: each reads one plane, shifted. Under a stride of s a map becomes s x s planes, with its padding around.
+  function planesOf({ kernel: [KH, KW], stride: [SH, SW], padding: [PH, PW], dilation: [DH, DW] = [1, 1], shape: [, C, OH, OW] }, [, D, H, W]) {
+    const [down, across] = [Math.min(SH, (KH - 1) * DH + 1), Math.min(SW, (KW - 1) * DW + 1)]; // planes that are read
+    const [high, wide] = [OH + Math.floor(((KH - 1) * DH) / SH), OW + Math.floor(((KW - 1) * DW) / SW)];
+    const [plane, step] = [high * wide, high * wide * down * across];
+    const isSame = KH * KW * SH * SW === 1 && plane === H * W;
+    const columns = ((OH - 1) * wide + OW + 7) & ~7; // from the first output to the last
+    const taps = [];
+    for (let y = 0; y < KH * DH; y += DH) for (let x = 0; x < KW * DW; x += DW) {
+      taps.push(((y % SH) * across + (x % SW)) * plane + Math.floor(y / SH) * wide + Math.floor(x / SW));
+    }
+    function spread(map, planes, fill) {
+      planes.fill(fill);
+      const inside = (i, pad, step, length, most) => [Math.max(0, Math.ceil((pad - i) / step)), Math.min(most, Math.floor((length - 1 + pad - i) / step) + 1)];
+      for (let i = 0; i < down; i++) for (let j = 0; j < across; j++) {
+        const [[y, yEnd], [x, xEnd]] = [inside(i, PH, SH, H, high), inside(j, PW, SW, W, wide)];
+        copy(map, planes, [D, yEnd - y, xEnd - x], [H * W, SH * W, SW], [step, wide, 1],
+          (y * SH + i - PH) * W + x * SW + j - PW, (i * across + j) * plane + y * wide + x);
+      }
+      return planes;
+    }
+    return { isSame, columns, wide, step, taps, spread, lengths: [2 * D * taps.length, isSame ? 0 : D * step, C * columns] };
+  }
+
+  function windows(node, [x], weights, [shape], out) { // convolution, and pooling of maps one by one
     const [, C, OH, OW] = node.shape;
-    const { groups, kernel: [KH, KW], stride: [SH, SW], padding: [PH, PW], dilation: [DH, DW] } = node;
-    const inputs = shapes[0][1] / groups;
-    const outputs = C / groups;
-    const [weight, bias] = [weights[node.weight], weights[node.bias]];
-    const depth = inputs * KH * KW;
-    const area = OH * OW;
-    const out = new Float32Array(C * area);
-    if (inputs === 1 && outputs === 1) {
-      const line = new Float64Array(OW);
-      for (let c = 0; c < C; c++) for (let row = 0; row < OH; row++) {
-        line.fill(bias ? bias[c] : 0);
-        for (let i = 0; i < KH; i++) {
-          const y = row * SH - PH + i * DH;
-          if (y < 0 || y >= H) continue;
-          for (let j = 0; j < KW; j++) {
-            const w = weight[c * depth + i * KW + j];
-            const shift = j * DW - PW;
-            const last = Math.min(OW - 1, Math.floor((W - 1 - shift) / SW));
-            for (let o = Math.max(0, Math.ceil(-shift / SW)), p = (c * H + y) * W + shift + o * SW; o <= last; o++, p += SW) line[o] += w * x[p];
-          }
-        }
-        out.set(line, c * area + row * OW);
-      }
-      return out;
-    }
-    const plain = KH * KW === 1 && SH === 1 && SW === 1 && !PH && !PW;
-    for (let g = 0; g < groups; g++) {
-      const from = g * inputs * H * W;
-      if (area === 1 && KH === H && KW === W && !PH && !PW) {
-        dots(weight, g * outputs * depth, outputs, depth, x, from, out, g * outputs, bias, g * outputs);
-        continue;
-      }
-      const pack = (first, count) => {
-        for (let c = 0; c < count; c++) {
-          const column = first + c;
-          const at = (c >> 2) * 4 * depth + (c & 3);
-          const top = Math.floor(column / OW) * SH - PH;
-          const left = (column % OW) * SW - PW;
-          if (plain) for (let k = 0, p = from + column; k < depth; k++, p += area) panel[at + 4 * k] = x[p];
-          else for (let k = 0, q = at; k < inputs; k++) for (let i = 0, y = top; i < KH; i++, y += DH) {
-            const base = from + (k * H + y) * W;
-            const outside = y < 0 || y >= H;
-            for (let j = 0, z = left; j < KW; j++, z += DW, q += 4) panel[q] = outside || z < 0 || z >= W ? 0 : x[base + z];
-          }
-        }
-      };
-      product(weight, g * outputs * depth, outputs, depth, area, pack, out, g * outputs * area, area, 1, bias, g * outputs);
-    }
-    return out;
+    const { isSame, columns, wide, step, taps, spread, lengths } = planesOf(node, shape);
+    const [list, planes, sums] = reserve(lengths, scratch);
+    const [isMax, isMean] = ["maxpool", "avgpool"].map((op) => node.op === op);
+    const weight = isMax ? null : isMean ? list.subarray(taps.length).fill(1) : weights[node.weight];
+    const found = isSame && columns === OH * OW ? out : sums;
+    product(weight, weights[node.bias], [C, shape[1]].map((count) => count / (node.groups ?? C)), taps, step, list,
+      isSame ? x : spread(x, planes, isMax ? -Infinity : 0), found, columns);
+    if (found !== out) copy(sums, out, [C, OH, OW], [columns, wide, 1], [OH * OW, OW, 1]);
+    if (!isMean) return;
+    const [high, across] = [0, 1].map((axis) => range(node.shape[2 + axis]).map((i) => window(node, axis, i, shape[2 + axis])[3]));
+    for (let c = 0, at = 0; c < C; c++) for (const down of high) for (const one of across) out[at++] /= node.divisor ?? down * one;
   }
 
-  function linear(node, [x], weights) {
-    const [weight, bias] = [weights[node.weight], weights[node.bias]];
-    const rows = node.shape.at(-1);
-    const columns = size(node.shape) / rows;
-    const depth = weight.length / rows;
-    const out = new Float32Array(rows * columns);
-    if (columns === 1) dots(weight, 0, rows, depth, x, 0, out, 0, bias, 0);
-    else product(weight, 0, rows, depth, columns, (first, count) => {
-      for (let c = 0; c < count; c++) {
-        const at = (c >> 2) * 4 * depth + (c & 3);
-        for (let k = 0, p = (first + c) * depth; k < depth; k++) panel[at + 4 * k] = x[p + k];
-      }
-    }, out, 0, 1, rows, bias, 0);
-    return out;
+  // What it reads lies row by row, and is turned: a column for each row.
+  function linear(node, [x], weights, [shape], out) {
+    const [rows, depth] = [node.shape.at(-1), shape.at(-1)];
+    const columns = x.length / depth;
+    const [list, turned, sums] = reserve(lengthsOf(node), scratch);
+    copy(x, turned, [1, depth, columns], [0, 1, depth], [0, columns, 1]);
+    product(weights[node.weight], weights[node.bias], [rows, depth], [0], columns, list, turned, sums, sums.length / rows);
+    copy(sums, out, [1, rows, columns], [0, sums.length / rows, 1], [0, 1, rows]);
+  }
+
+  // How much of the scratch a node takes.
+  function lengthsOf(node) {
+    if (OPERATIONS[node.op] === windows) return planesOf(node, shapeOf(node.from[0])).lengths;
+    if (node.op !== "linear") return [2, 2];
+    const [shape, rows] = [shapeOf(node.from[0]), node.shape.at(-1)];
+    return [shape.at(-1), size(shape), rows * ((size(shape) / shape.at(-1) + 7) & ~7)];
   }
 
   // --- windows, values one by one, and places ---
@@ -199,26 +250,14 @@ export function engine() {
     return [first, last, step, node.pad ? counted : last - first + 1];
   }
 
-  function pool(node, [x], weights, [[, C, H, W]]) {
+  function adaptive(node, [x], weights, [[, C, H, W]], out) {
     const [, , OH, OW] = node.shape;
-    const out = new Float32Array(C * OH * OW);
-    const isMax = node.op === "maxpool";
-    const across = range(OW).map((i) => window(node, 1, i, W));
-    for (let row = 0; row < OH; row++) {
-      const [y0, y1, yStep, high] = window(node, 0, row, H);
-      for (let column = 0; column < OW; column++) {
-        const [x0, x1, xStep, wide] = across[column];
-        for (let c = 0; c < C; c++) {
-          let value = isMax ? -Infinity : 0;
-          for (let y = y0; y <= y1; y += yStep) for (let p = (c * H + y) * W + x0, end = p + x1 - x0; p <= end; p += xStep) {
-            if (!isMax) value += x[p];
-            else if (x[p] > value) value = x[p];
-          }
-          out[(c * OH + row) * OW + column] = isMax ? value : value / (node.divisor ?? high * wide);
-        }
-      }
+    for (let c = 0, at = 0; c < C; c++) for (let row = 0; row < OH; row++) for (let column = 0; column < OW; column++) {
+      const [[y0, y1, , high], [x0, x1, , wide]] = [window(node, 0, row, H), window(node, 1, column, W)];
+      let sum = 0;
+      for (let y = y0; y <= y1; y++) for (let p = (c * H + y) * W + x0; p <= (c * H + y) * W + x1; p++) sum += x[p];
+      out[at++] = sum / (high * wide);
     }
-    return out;
   }
 
   function erf(z) { // Abramowitz and Stegun, 7.1.26: error below 1.5e-7
@@ -259,9 +298,8 @@ export function engine() {
     const strides = stridesOf(shape);
     return [places(order.map((axis) => shape[axis]), order.map((axis) => strides[axis])), size(axes.map((axis) => shape[axis]))];
   }
-  function reduce(node, [x], weights, [shape]) { // the mean, or the root of the sum of squares
+  function reduce(node, [x], weights, [shape], out) { // the mean, or the root of the sum of squares
     const [found, count] = reduced(node, shape);
-    const out = new Float32Array(size(node.shape));
     const isNorm = node.op === "norm";
     for (let i = 0; i < out.length; i++) {
       let sum = 0;
@@ -277,7 +315,7 @@ export function engine() {
     const axis = axisOf(node.axis, shape);
     return places(node.shape, strides.map((step, i) => (i === axis ? step * node.step : step)), node.start * strides[axis]);
   }
-  const move = (node, [x], weights, [shape]) => Float32Array.from(moved(node, shape), (place) => x[place]);
+  const move = (node, [x], weights, [shape], out) => moved(node, shape).forEach((place, i) => (out[i] = x[place]));
   const perChannel = (shape) => size(shape.slice(2));
   function lrnScale(node, x, [, C, H, W], c, place) { // k + alpha times the mean of squares over neighbouring channels
     let sum = 0;
@@ -299,37 +337,36 @@ export function engine() {
   }
 
   const OPERATIONS = {
-    conv, linear, maxpool: pool, avgpool: pool, adaptive: pool, reshape: (node, [x]) => x,
-    act(node, [x]) {
+    conv: windows, maxpool: windows, avgpool: windows, adaptive, linear, reshape: (node, [x], weights, shapes, out) => out.set(x),
+    act(node, [x], weights, shapes, out) {
       const f = ACTIVATIONS[node.kind];
       const [a, b] = node.settings ?? [];
-      const out = new Float32Array(x.length);
-      if (node.kind === "relu") for (let i = 0; i < x.length; i++) out[i] = x[i] > 0 ? x[i] : 0;
-      else if (node.kind === "hardtanh") for (let i = 0; i < x.length; i++) out[i] = x[i] < a ? a : x[i] > b ? b : x[i];
+      if (node.kind === "relu") kernels.clamp(x.byteOffset, out.byteOffset, x.length, 0, Infinity);
+      else if (node.kind === "hardtanh") kernels.clamp(x.byteOffset, out.byteOffset, x.length, a, b);
       else for (let i = 0; i < x.length; i++) out[i] = f(x[i], a, b);
-      return out;
     },
-    affine(node, [x], weights, [shape]) {
+    affine(node, [x], weights, [shape], out) {
       const [scale, shift, area] = [weights[node.weight], weights[node.bias], perChannel(shape)];
-      return x.map((value, i) => value * scale[Math.floor(i / area)] + shift[Math.floor(i / area)]);
+      for (let i = 0, c = 0; i < x.length; c++) for (const end = i + area; i < end; i++) out[i] = x[i] * scale[c] + shift[c];
     },
-    binary(node, [x, y], weights, [one, other]) {
+    binary(node, [x, y], weights, [one, other], out) {
       const f = BINARY[node.kind];
       const right = node.constant ? weights[node.constant] : y;
       const alpha = node.alpha ?? 1;
-      if (node.scalar != null) return x.map((value) => f(value, node.scalar * alpha));
       const shape = node.constant ? node.constant_shape : other;
-      if (String(shape) === String(one)) {
-        const out = new Float32Array(x.length);
-        for (let i = 0; i < x.length; i++) out[i] = f(x[i], right[i] * alpha);
-        return out;
+      if (node.scalar != null) for (let i = 0; i < x.length; i++) out[i] = f(x[i], node.scalar * alpha);
+      else if (y && String(shape) === String(one) && (node.kind === "add" || node.kind === "sub")) { // two taps, from the beginning of the room
+        const [list, both] = reserve([2, 2], scratch);
+        both.set([1, node.kind === "add" ? alpha : -alpha]);
+        product(both, null, [1, 1], [x, y].map((part) => part.byteOffset / 4), 0, list, room, out, out.length);
+      } else if (String(shape) === String(one)) for (let i = 0; i < x.length; i++) out[i] = f(x[i], right[i] * alpha);
+      else {
+        const [p, q] = [places(node.shape, broadcast(one, node.shape)), places(node.shape, broadcast(shape, node.shape))];
+        for (let i = 0; i < out.length; i++) out[i] = f(x[p[i]], right[q[i]] * alpha);
       }
-      const [p, q] = [places(node.shape, broadcast(one, node.shape)), places(node.shape, broadcast(shape, node.shape))];
-      return Float32Array.from(p, (place, i) => f(x[place], right[q[i]] * alpha));
     },
-    cat(node, values, weights, shapes) {
+    cat(node, values, weights, shapes, out) {
       const axis = axisOf(node.axis, node.shape);
-      const out = new Float32Array(size(node.shape));
       const row = size(node.shape.slice(axis));
       let at = 0;
       values.forEach((x, i) => {
@@ -337,84 +374,86 @@ export function engine() {
         for (let p = 0, q = at; p < x.length; p += length, q += row) out.set(x.subarray(p, p + length), q);
         at += length;
       });
-      return out;
     },
-    permute: move, slice: move, gather: move,
-    pad(node, [x], weights, [shape]) {
-      const out = new Float32Array(size(node.shape)).fill(node.fill);
-      const strides = stridesOf(node.shape);
-      const start = strides.reduce((sum, step, axis) => sum + step * node.before[axis], 0);
-      places(shape, strides, start).forEach((place, i) => (out[place] = x[i]));
-      return out;
+    permute: move, gather: move,
+    slice(node, [x], weights, [shape], out) {
+      const axis = axisOf(node.axis, shape);
+      const [before, inner] = [size(shape.slice(0, axis)), size(shape.slice(axis + 1))];
+      copy(x, out, [before, node.shape[axis], inner], [shape[axis] * inner, node.step * inner, 1], [node.shape[axis] * inner, inner, 1], node.start * inner);
+    },
+    pad(node, [x], weights, [shape], out) {
+      const [counts, from, to] = [shape, stridesOf(shape), stridesOf(node.shape)].map((all) => [1, 1, ...all].slice(-3));
+      out.fill(node.fill);
+      copy(x, out, counts, from, to, 0, node.before.reduce((sum, count, axis) => sum + count * stridesOf(node.shape)[axis], 0));
     },
     mean: reduce, norm: reduce,
-    layer_norm(node, [x], weights, [shape]) {
+    layer_norm(node, [x], weights, [shape], out) {
       const [scale, shift, length] = [weights[node.weight], weights[node.bias], shape.at(-1)];
-      const out = new Float32Array(x.length);
       for (let at = 0; at < x.length; at += length) {
         const [mean, deviation] = statistics(x, at, length, node.eps);
         for (let i = 0; i < length; i++) out[at + i] = ((x[at + i] - mean) / deviation) * (scale?.[i] ?? 1) + (shift?.[i] ?? 0);
       }
-      return out;
     },
-    lrn(node, [x], weights, [shape]) {
+    lrn(node, [x], weights, [shape], out) {
       const area = perChannel(shape);
-      return x.map((value, i) => value / lrnScale(node, x, shape, Math.floor(i / area), i % area) ** node.beta);
+      for (let i = 0; i < x.length; i++) out[i] = x[i] / lrnScale(node, x, shape, Math.floor(i / area), i % area) ** node.beta;
     },
-    softmax(node, [x]) {
-      const [length, out] = [node.shape.at(-1), new Float32Array(x.length)];
+    softmax(node, [x], weights, shapes, out) {
+      const length = node.shape.at(-1);
       for (let at = 0; at < x.length; at += length) out.set(softmax(x.subarray(at, at + length)), at);
-      return out;
     },
   };
 
   // An image of any size as `height` x `width`: each value is a mean weighted by a triangle as wide as what it stands for, as PyTorch's
   // interpolate(mode="bilinear", antialias=True) has it. `data` and the result are colour by colour.
   function resize(data, channels, fromHeight, fromWidth, height, width) {
-    const line = (from, to) => range(to).map((i) => {
-      const scale = from / to;
-      const support = Math.max(scale, 1);
+    return resizeAlong(resizeAlong(data, channels, fromHeight, fromWidth, height), channels * height, fromWidth, 1, width);
+  }
+  function resizeAlong(data, outer, from, inner, to) { // the middle one of three axes
+    const out = new Float32Array(outer * to * inner);
+    const scale = from / to;
+    const support = Math.max(scale, 1);
+    for (let i = 0; i < to; i++) {
       const centre = scale * (i + 0.5);
       const first = Math.max(0, Math.floor(centre - support + 0.5));
-      const last = Math.min(from, Math.floor(centre + support + 0.5));
-      const parts = range(Math.max(1, last - first)).map((k) => Math.max(0, 1 - Math.abs((first + k - centre + 0.5) / support)));
+      const last = Math.max(first + 1, Math.min(from, Math.floor(centre + support + 0.5)));
+      const parts = range(last - first).map((k) => Math.max(0, 1 - Math.abs((first + k - centre + 0.5) / support)));
       const total = parts.reduce((a, b) => a + b, 0);
-      return [first, parts.map((part) => part / total)];
-    });
-    const [rows, columns] = [line(fromHeight, height), line(fromWidth, width)];
-    const middle = new Float32Array(channels * fromHeight * width);
-    const out = new Float32Array(channels * height * width);
-    for (let y = 0; y < channels * fromHeight; y++) columns.forEach(([first, parts], x) => {
-      let sum = 0;
-      for (let k = 0; k < parts.length; k++) sum += parts[k] * data[y * fromWidth + first + k];
-      middle[y * width + x] = sum;
-    });
-    for (let c = 0; c < channels; c++) rows.forEach(([first, parts], y) => {
-      for (let x = 0; x < width; x++) {
-        let sum = 0;
-        for (let k = 0; k < parts.length; k++) sum += parts[k] * middle[(c * fromHeight + first + k) * width + x];
-        out[(c * height + y) * width + x] = sum;
-      }
-    });
+      for (let o = 0; o < outer; o++) for (let k = 0; k < parts.length; k++) addScaled(out, (o * to + i) * inner, data, (o * from + first + k) * inner, inner, parts[k] / total);
+    }
     return out;
+  }
+  function addScaled(out, at, data, from, count, weight) {
+    for (let i = 0; i < count; i++) out[at + i] += weight * data[from + i];
   }
 
   // The same of a square of bytes as a canvas gives them, red, green, blue and opacity of one place after another.
   function resizeBytes(bytes, side, channels, height, width) {
-    const data = new Float32Array(channels * side * side);
-    for (let c = 0, q = 0; c < channels; c++) for (let p = c; p < bytes.length; p += 4) data[q++] = bytes[p] / 255;
-    return resize(data, channels, side, side, height, width);
+    const small = resizeAlong(resizeAlong(bytes, 1, side, 4 * side, height), height, side, 4, width);
+    return Float32Array.from({ length: channels * height * width }, (_, i) => small[4 * (i % (height * width)) + Math.floor(i / (height * width))] / 255);
   }
 
   // --- one network ---
 
-  let [graph, weights, values] = [null, null, []];
+  let [graph, weights, values, zeros, spare, seen] = [null, {}, [], null, null, null];
   const shapeOf = (id) => graph.nodes[id].shape;
   const inputsOf = (node) => node.from.map((id) => values[id]);
 
   function load(newGraph, buffer) {
     for (const { op, layer } of newGraph.nodes.slice(1)) if (!OPERATIONS[op]) throw new Error(`${layer}: this page's engine lacks ${op}`);
-    [graph, weights, values] = [newGraph, readWeights(buffer), []];
+    [graph, seen] = [newGraph, null];
+    const lengths = graph.nodes.map(({ shape }) => size(shape));
+    const largest = Math.max(...lengths);
+    const most = Math.max(...graph.nodes.map((node) => lengthsOf(node).reduce((sum, length) => sum + spaced(length), 0)));
+    let held, last; // a file has no more numbers than bytes
+    [zeros, spare, held, last, ...values] = reserve([largest, largest, buffer.byteLength, most, ...lengths], 0);
+    scratch = last.byteOffset / 4;
+    zeros.fill(0);
+    weights = readWeights(buffer, (length) => {
+      const part = held.subarray(0, length);
+      held = held.subarray(length);
+      return part;
+    });
   }
 
   // All values for the pixels (colour by colour, 0 to 1). `off` lists what is switched off: "7:3", channel 3 of node 7, or "7<1", the
@@ -422,27 +461,21 @@ export function engine() {
   function forward(pixels, off = []) {
     const { mean, std, nodes } = graph;
     const area = pixels.length / mean.length;
-    const all = [Float32Array.from(pixels, (value, i) => (value - mean[Math.floor(i / area)]) / std[Math.floor(i / area)])];
+    for (let i = 0; i < pixels.length; i++) values[0][i] = (pixels[i] - mean[Math.floor(i / area)]) / std[Math.floor(i / area)];
     const cut = new Set(off);
     const silent = {};
     for (const [, id, channel] of off.map((one) => /^(\d+):(\d+)$/.exec(one) ?? [])) if (id) (silent[id] ??= []).push(Number(channel));
-    nodes.slice(1).forEach((node, i) => {
-      const id = i + 1;
-      const inputs = node.from.map((source, place) => (cut.has(`${id}<${place}`) ? new Float32Array(all[source].length) : all[source]));
-      all[id] = OPERATIONS[node.op](node, inputs, weights, node.from.map(shapeOf));
-      for (const channel of silent[id] ?? []) {
-        const length = perChannel(node.shape);
-        if (all[id] === inputs[0]) all[id] = all[id].slice();
-        all[id].fill(0, channel * length, (channel + 1) * length);
-      }
-    });
-    return all;
+    for (let id = 1; id < nodes.length; id++) {
+      const node = nodes[id];
+      const inputs = node.from.map((source, place) => (cut.has(`${id}<${place}`) ? zeros.subarray(0, values[source].length) : values[source]));
+      OPERATIONS[node.op](node, inputs, weights, node.from.map(shapeOf), values[id]);
+      const length = perChannel(node.shape);
+      for (const channel of silent[id] ?? []) values[id].fill(0, channel * length, (channel + 1) * length);
+    }
+    return softmax(values.at(-1));
   }
-
-  function run(pixels, off) {
-    values = forward(pixels, off);
-    return [...softmax(values.at(-1))];
-  }
+  const see = (bytes, side) => void (seen = resizeBytes(bytes, side, ...shapeOf(0).slice(1))); // a canvas; it is looked at where no pixels are given
+  const run = (pixels, off) => [...forward(pixels ?? seen, off)];
 
   // How element `at` of value `id` was made: result = bias + sum of value times weight over `terms`, or, by `rule`, the "max" of
   // the terms, or an activation of the only one ("act").
@@ -541,8 +574,10 @@ export function engine() {
     const [, C, H, W] = shapeOf(source);
     const [inputs, area] = [C / node.groups, node.kernel[0] * node.kernel[1]];
     const at = (channel * inputs + (k % inputs)) * area;
-    return conv({ ...node, groups: 1, weight: "w", bias: "", shape: [1, 1, ...node.shape.slice(2)] }, [values[source].subarray(k * H * W, (k + 1) * H * W)],
-      { w: weights[node.weight].subarray(at, at + area) }, [[1, 1, H, W]]);
+    const out = spare.subarray(0, perChannel(node.shape));
+    windows({ ...node, groups: 1, weight: "w", bias: "", shape: [1, 1, ...node.shape.slice(2)] }, [values[source].subarray(k * H * W, (k + 1) * H * W)],
+      { w: weights[node.weight].subarray(at, at + area) }, [[1, 1, H, W]], out);
+    return out.slice();
   }
 
   // First and last row and column of the picture from which element `at` of value `id` was made, padding included.
@@ -675,25 +710,34 @@ export function engine() {
   function occlusion(pixels, target, cells, off) {
     const [, C, H, W] = shapeOf(0);
     const map = [];
+    const held = values.map((one) => one.slice());
     for (let i = 0; i < cells; i++) for (let j = 0; j < cells; j++) {
-      const hidden = Float32Array.from(pixels);
+      const hidden = Float32Array.from(pixels ?? seen);
       const [y0, y1] = [i - 0.5, i + 1.5].map((place) => clamp(Math.round((place * H) / cells), 0, H));
       const [x0, x1] = [j - 0.5, j + 1.5].map((place) => clamp(Math.round((place * W) / cells), 0, W));
       for (let c = 0; c < C; c++) for (let y = y0; y < y1; y++) hidden.fill(graph.mean[c], (c * H + y) * W + x0, (c * H + y) * W + x1);
-      map.push(softmax(forward(hidden, off).at(-1))[target]);
+      map.push(forward(hidden, off)[target]);
     }
+    values.forEach((one, i) => one.set(held[i]));
     return { height: cells, width: cells, map };
   }
 
-  // Some products before a network comes: a browser compiles what has run for a while.
+  // A small network before one comes: a browser compiles what has run for a while.
   function warm() {
-    halves ??= everyHalf();
-    const shape = [1, 16, 32, 32];
-    for (const side of [3, 1, 3, 3]) {
-      const node = { op: "conv", shape, weight: "w", bias: "b", kernel: [side, side], stride: [1, 1], padding: [side >> 1, side >> 1], dilation: [1, 1], groups: 1 };
-      for (let i = 0; i < 2; i++) conv(node, [new Float32Array(size(shape))], { w: new Float32Array(256 * side * side), b: new Float32Array(16) }, [shape]);
+    const shape = [1, 8, 24, 24];
+    const like = { shape, kernel: [3, 3], stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1, weight: "w" };
+    const kinds = [{ op: "conv" }, { op: "act", kind: "relu" }, { op: "maxpool" }, { op: "binary", kind: "add" }, { op: "mean", axes: [2, 3], shape: [1, 8] }];
+    const nodes = [{ op: "input", from: [] }, ...kinds.map((one, i) => ({ from: one.kind === "add" ? [1, 3] : [i], ...one }))].map((one) => ({ ...like, ...one }));
+    const header = new TextEncoder().encode(JSON.stringify({ w: { dtype: "F16", data_offsets: [0, 1e5] } }));
+    const file = new Uint8Array(8 + header.length + 1e5);
+    file[0] = header.length;
+    file.set(header, 8);
+    for (let i = 0; i < 20; i++) {
+      load({ nodes, mean: Array(8).fill(0), std: Array(8).fill(1) }, file.buffer);
+      run(new Float32Array(size(shape)), []);
+      resizeBytes(new Uint8ClampedArray(4 * 64 * 64), 64, 3, 16, 16);
     }
   }
 
-  return { warm, readWeights, load, run, resize, resizeBytes, explain, part, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id], shape: shapeOf };
+  return { warm, readWeights, load, see, run, resize, resizeBytes, explain, part, field, gradient, gradCam, occlusion, camNode, value: (id) => values[id].slice(), shape: shapeOf };
 }

@@ -51,13 +51,12 @@ function startEngine() {
     worker = null;
   }
   const own = worker ? null : engine();
-  worker?.postMessage([-1, "warm", []]);
   const ask = (name, ...rest) => (own ? Promise.resolve().then(() => own[name](...rest))
     : new Promise((resolve, reject) => {
       waiting.set(serial, [resolve, reject]);
-      worker.postMessage([serial++, name, rest]);
+      worker.postMessage([serial++, name, rest], rest.filter((one) => one instanceof ArrayBuffer)); // bytes of a file go over, and are not copied
     }));
-  return { ask, end: () => worker?.terminate() };
+  return { ask, warm: () => worker?.postMessage([-1, "warm", []]), end: () => worker?.terminate() };
 }
 
 // A file beside the page, or from the notebook's kernel.
@@ -88,10 +87,14 @@ function render({ model, el }) {
   const data = model.get("data");
   const get = (name) => model.get(name);
   const sizes = Object.fromEntries(data.networks.map(([name, , bytes]) => [name, bytes]));
-  const { ask, end } = startEngine();
+  const { ask, warm, end } = startEngine();
+  const near = new IntersectionObserver((found) => {
+    if (!found.some((one) => one.isIntersecting)) return;
+    near.disconnect(); // the engine gets ready while the reader comes to it
+    warm();
+  }, { rootMargin: "100%" });
   let graph = null; // of the network that is loaded
   let picture = null; // a square canvas of the photograph
-  let pixels = null;
   let answer = []; // probabilities
   let scores = [];
   let whole_ = null; // those of the whole network, while something is switched off
@@ -244,71 +247,75 @@ function render({ model, el }) {
     status.classList.remove("cx-wrong");
     status.textContent = `Fetching ${name} \u2026`;
     try {
-      const ahead = readPhotograph().catch(() => null); // what is wrong with it is said below
       const weights = fetchFile(model, `${name}.safetensors`);
       weights.catch(() => null); // where both files are missing, always the first is named
+      const photograph = fetchBitmap(get("photograph")).catch(() => null); // what is wrong with it is said below
       const next = JSON.parse(new TextDecoder().decode(await fetchFile(model, `${name}.json`)));
-      const loading = ask("load", next, await weights);
-      graph = next; // while the worker reads the weights, the page lays out the layers
-      buildLayers();
-      await Promise.all([loading, ahead]);
+      const bytes = await weights;
+      await photograph;
+      const loading = ask("load", next, bytes);
+      graph = next;
+      const answering = choosePhotograph();
+      buildLayers(); // while the worker is busy
       start.sync();
       detail.sync(); // there are units now
-      await choosePhotograph(true);
+      await loading;
+      await answering;
     } catch (error) {
       if (graph !== before) {
-        graph = before;
-        if (graph) buildLayers();
+        graph = null; // nor does the worker have one
+        detail.hidden = true;
+        layers.replaceChildren();
+        start.sync();
       }
       fail(error);
     }
   }
 
-  const holding = {};
-  async function readPhotograph() {
-    const name = get("photograph");
-    if (name === "own" ? !holding.own : holding.name !== name) holding.bitmap = await createImageBitmap(new Blob([await fetchFile(model, `${name}.jpg`)]));
-    if (name === "own") holding.bitmap = holding.own;
-    holding.name = name;
-  }
-  async function choosePhotograph(force) {
-    const name = get("photograph");
-    if (!graph || (!force && holding.name === name && name !== "own")) return;
+  const bitmaps = {}; // of the photographs that were looked at, and of the reader's own
+  let owned = 0; // pictures of the reader's own so far
+  let picked = ""; // which photograph, for which network, the worker has or will have
+  const wanted = () => `${graph?.name} ${get("photograph")} ${owned}`;
+  const fetchBitmap = async (name) => (bitmaps[name] ??= await createImageBitmap(new Blob([await fetchFile(model, `${name}.jpg`)])));
+
+  // The middle of the photograph goes to the worker, which does one thing after another. If another was chosen meanwhile, that one counts.
+  async function choosePhotograph() {
+    const mine = (picked = wanted());
     try {
-      await readPhotograph();
-      const { width, height } = holding.bitmap;
+      const bitmap = bitmaps[get("photograph")] ?? (await fetchBitmap(get("photograph")));
+      if (mine !== picked) return;
+      const { width, height } = bitmap;
       const square = Math.min(width, height);
-      const scale = Math.min(1, 1024 / square);
-      const wide = Math.round(square * scale);
+      const wide = Math.min(square, 1024);
       picture = html("canvas", { width: wide, height: wide });
       const pen = picture.getContext("2d", { willReadFrequently: true });
-      pen.drawImage(holding.bitmap, (width - square) / 2, (height - square) / 2, square, square, 0, 0, wide, wide);
-      const { data: bytes } = pen.getImageData(0, 0, wide, wide);
-      const [, channels, H, W] = graph.nodes[0].shape;
-      pixels = await ask("resizeBytes", bytes, wide, channels, H, W);
-      await compute();
+      pen.drawImage(bitmap, (width - square) / 2, (height - square) / 2, square, square, 0, 0, wide, wide);
+      await Promise.all([ask("see", pen.getImageData(0, 0, wide, wide).data, wide), compute()]);
     } catch (error) {
+      picked = ""; // to be tried again
       fail(error);
     }
   }
 
   let computed = "";
   async function compute() {
-    const begin = performance.now();
+    const [mine, off, begin] = [key(), get("off"), performance.now()];
     const slow = setTimeout(() => (status.textContent = "Computing \u2026"), 250);
-    const off = get("off");
-    if (off.length) whole_ = await ask("run", pixels, []);
-    answer = await ask("run", pixels, off);
-    if (!off.length) whole_ = null;
-    scores = await ask("value", graph.nodes.length - 1);
-    answers.dataset.milliseconds = Math.round(performance.now() - begin);
-    computed = key();
-    await explainOverlay();
-    clearTimeout(slow);
+    try {
+      [whole_, answer, scores] = await Promise.all([off.length ? ask("run", null, []) : null, ask("run", null, off), ask("value", graph.nodes.length - 1)]);
+      answers.dataset.milliseconds = Math.round(performance.now() - begin);
+      computed = mine;
+      drawAnswer();
+      await painted(); // the answer first, and the maps after it
+      await explainOverlay();
+    } finally {
+      clearTimeout(slow);
+    }
     await showLayer();
     thumbnails();
   }
-  const key = () => `${graph?.name} ${get("photograph")} ${holding.serial ?? 0} ${get("off").join()}`;
+  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const key = () => `${wanted()} ${get("off").join()}`;
   const target = () => (get("target") >= 0 && get("target") < answer.length ? get("target") : answer.indexOf(Math.max(...answer)));
 
   async function explainOverlay() {
@@ -316,7 +323,7 @@ function render({ model, el }) {
     if (overlay?.key === now) return;
     overlay = null;
     if (get("overlay") === "Grad-CAM") overlay = await ask("gradCam", target()).catch((error) => void fail(error));
-    if (get("overlay") === "occlusion") overlay = await ask("occlusion", pixels, target(), CELLS, get("off"));
+    if (get("overlay") === "occlusion") overlay = await ask("occlusion", null, target(), CELLS, get("off"));
     if (overlay) overlay.key = now;
   }
 
@@ -403,6 +410,13 @@ function render({ model, el }) {
     return i === shortcut ? "the shortcut x" : "the branch F(x)";
   }
 
+  // New contents, with the focus where it was: what is pressed by keys stays under them.
+  function refill(place, ...children) {
+    const at = [...place.children].indexOf(place.getRootNode().activeElement);
+    place.replaceChildren(...children);
+    place.children[at]?.focus();
+  }
+
   function draw() {
     const { id, values, told } = shown;
     const one = graph.nodes[id];
@@ -418,7 +432,7 @@ function render({ model, el }) {
     range.textContent = own.length === 1 ? `This map is one unit: ${text(own[0])}` : `This map, from ${text(own.reduce((a, b) => Math.min(a, b)))} to ${text(own.reduce((a, b) => Math.max(a, b)))}: press a unit`;
     paintMarked(map, own, H, W, 256, [...unit(), 1, 1]);
     map.setAttribute("aria-label", `Channel ${channel()} of ${nameOf(one)}, ${H} by ${W} units`);
-    sources.replaceChildren(...(one.from.length ? [html("span", {}, "Reads")] : []), ...one.from.map((from, i) =>
+    refill(sources, ...(one.from.length ? [html("span", {}, "Reads")] : []), ...one.from.map((from, i) =>
       button(`${one.from.length > 1 ? `${pathName(one, i)}: ` : ""}${nameOf(graph.nodes[from])} ${graph.nodes[from].layer}`, () => choose(from))));
     // F(x) beside x: the inputs of the same shape, for the same channel.
     inputs.replaceChildren(...(one.from.length < 2 ? [] : one.from.map((from, i) => {
@@ -431,23 +445,26 @@ function render({ model, el }) {
 
     const silent = get("off");
     const choices = [...(one.op === "conv" ? [`${id}:${channel()}`] : []), ...(one.from.length > 1 ? one.from.map((_, i) => `${id}<${i}`) : [])];
-    switches.replaceChildren(...[...new Set([...choices, ...silent])].map((what) =>
+    refill(switches, ...[...new Set([...choices, ...silent])].map((what) =>
       button(`${silent.includes(what) ? "Switch on again" : "Switch off"}: ${describe(what)}`, () => toggle(what), { "aria-pressed": String(silent.includes(what)) })));
 
-    const order = answer.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
-    if (!order.some(([, i]) => i === target())) order[4] = [answer[target()], target()];
-    answers.replaceChildren(html("strong", {}, "The answer"), ...order.map(([share, i]) => html("button", { type: "button",
-      "aria-pressed": String(i === target()), click: () => put(model, { target: i }) },
-    html("span", {}, graph.classes[i]), html("span", {}, percent(share), whole_ && html("small", {}, ` was ${percent(whole_[i])}`)),
-    html("span", { class: "cx-bar cx-bar-macs", style: `width: ${percent(share)}` }))), html("p", { class: "cx-softmax" }, softmaxText()), html("p", { class: "cx-soft" },
-      "Press a class: the picture is explained for it. Probabilities add up to 1 whatever the picture shows; what is none of the classes gets one, too."));
-
+    drawAnswer();
     sum.replaceChildren(...drawSum(one, told));
     const [[top, bottom], [left, right]] = shown.field;
     status.classList.remove("cx-wrong");
     status.textContent = `${graph.classes[target()]} ${percent(answer[target()])}${whole_ ? ` instead of ${percent(whole_[target()])}, with ${plural(silent.length, "part")} switched off` : ""}. `
       + `${nameOf(one)}, ${channelName()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}.`;
     drawScene();
+  }
+
+  function drawAnswer() {
+    const order = answer.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
+    if (!order.some(([, i]) => i === target())) order[4] = [answer[target()], target()];
+    refill(answers, html("strong", {}, "The answer"), ...order.map(([share, i]) => html("button", { type: "button",
+      "aria-pressed": String(i === target()), click: () => put(model, { target: i }) },
+    html("span", {}, graph.classes[i]), html("span", {}, percent(share), whole_ && html("small", {}, ` was ${percent(whole_[i])}`)),
+    html("span", { class: "cx-bar cx-bar-macs", style: `width: ${percent(share)}` }))), html("p", { class: "cx-softmax" }, softmaxText()), html("p", { class: "cx-soft" },
+      "Press a class: the picture is explained for it. Probabilities add up to 1 whatever the picture shows; what is none of the classes gets one, too."));
   }
 
   // How softmax makes a share of the chosen class's score.
@@ -512,11 +529,11 @@ function render({ model, el }) {
 
   async function own(blob) {
     try {
-      holding.own = await createImageBitmap(blob);
-      holding.serial = (holding.serial ?? 0) + 1;
-      put(model, { photograph: "own" });
+      bitmaps.own = await createImageBitmap(blob);
+      owned++;
       if (!graph) status.textContent = "Your picture is ready; it stays in this page. Now fetch the network.";
-      else await choosePhotograph(true);
+      if (get("photograph") === "own") update();
+      else put(model, { photograph: "own" });
     } catch {
       fail(new Error("That file is no picture that this browser can read."));
     }
@@ -551,18 +568,23 @@ function render({ model, el }) {
       return;
     }
     detail.hidden = false;
-    if (get("photograph") !== holding.name) choosePhotograph();
-    else if (computed && computed !== key() && pixels) compute().catch(fail);
+    if (picked !== wanted()) choosePhotograph();
+    else if (computed && computed !== key()) compute().catch(fail);
     else if (computed) explainOverlay().then(showLayer).catch(fail);
   }
 
-  const unmount = mount({ model, el }, { name: "follow", title: "Follow one photograph", controls, update, end,
+  const unmount = mount({ model, el }, { name: "follow", title: "Follow one photograph", controls, update,
+    end() {
+      near.disconnect();
+      end();
+    },
     stop() {
       stopCamera();
       halt();
     },
     body: [video, private_, status, layers, detail] });
   const root = el.querySelector(".cx");
+  near.observe(root);
   root.addEventListener("dragover", (event) => event.preventDefault());
   root.addEventListener("drop", (event) => {
     event.preventDefault();

@@ -156,7 +156,7 @@ function render({ model, el }) {
     total.textContent = `Unit (${row}, ${column}) of channel ${channel}: ${values.length > 1 ? `${values.map(long).join(" + ").replaceAll("+ \u2212", "\u2212 ")} = ` : ""}${long(sum)}, and ReLU makes it ${long(Math.max(0, sum))}.`;
     const taps = (kernels) => kernels.reduce((all, { kernel }) => all + (kernel?.[channel].flat().length ?? 0), 0);
     status.textContent = (step === 0 ? "The output is computed anew at every step."
-      : `No value of the output has moved by ${moved < 1e-12 ? "10\u207b\u00b9\u00b2" : moved.toExponential(0)}.`)
+      : `No value of the output has moved by as much as ${moved < 1e-12 ? "10\u207b\u00b9\u00b2" : moved.toExponential(0)}.`)
       + (step === steps ? ` A unit costs ${taps(now)} multiply-adds instead of ${taps(branches)} and three normalizations.` : "");
   }
 

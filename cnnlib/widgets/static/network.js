@@ -161,14 +161,15 @@ function render({ model, el }) {
   function draw(open) {
     const scene = open.scenes[narrow ? open.scenes.length - 1 : 0];
     const [width, height] = scene.size;
-    body.classList.toggle("cx-wide", width > 640 && open.name !== ""); // facts stand below a wide block
+    const least = Math.min(width, Math.ceil((width * LETTERS) / 10.5));
+    body.classList.toggle("cx-wide", (width > 640 && open.name !== "") || least > 0.6 * (el.clientWidth || 900)); // facts stand below
     const selected = chosen(open);
     const kept = model.get("follow") && selected ? onPaths(open.edges, selected.id) : null;
     const measure = MEASURED[model.get("colour")] && model.get("colour");
     const most = measure ? Math.max(1, ...open.rows.map((row) => row[measure])) : 1;
     const rows = new Map(open.rows.map((row) => [row.id, row]));
     const first = selected?.id ?? scene.items.find(([id]) => rows.has(id))?.[0];
-    const node = svg("svg", { class: "nd cx-net", viewBox: `0 0 ${width} ${height}`, style: `max-width: ${1.15 * width}px; min-width: ${Math.min(width, Math.ceil((width * LETTERS) / 10.5))}px`,
+    const node = svg("svg", { class: "nd cx-net", viewBox: `0 0 ${width} ${height}`, style: `max-width: ${1.15 * width}px; min-width: ${least}px`,
       role: "group", "aria-label": `${open.title}. ${scene.words}` },
       scene.lines[0] && svg("path", { class: "line", d: scene.lines[0] }), scene.lines[1] && svg("path", { class: "tip", d: scene.lines[1] }));
     const stops = new Set();
@@ -246,12 +247,14 @@ function render({ model, el }) {
   }
 
   function tell(open) {
-    const row = chosen(open);
+    const inner = chosen(open);
+    const parent = trail(data, open.name).at(-2);
+    const row = inner ?? (parent === undefined ? null : openGroup(data, parent).rows.find((one) => one.name === open.name)); // or what is open
+    const hint = html("p", { class: "cx-soft" }, "Choose a part by click, tap or arrow keys; a second press opens it, Escape goes back.");
     if (!row) {
       const rows = [["Input", shape(data.input)], ["Parameters", whole(totals[0])], ["Multiply-adds", whole(totals[1])]];
       facts.replaceChildren(html("h4", {}, open.name || data.title), html("dl", {}, rows.map(([name, text]) =>
-        html("div", {}, html("dt", {}, name), html("dd", {}, text)))),
-        html("p", { class: "cx-soft" }, "Choose a part by click, tap or arrow keys; a second press opens it, Escape goes back."));
+        html("div", {}, html("dt", {}, name), html("dd", {}, text)))), hint);
       return;
     }
     const part = (value, total) => `${whole(value)}${total && value ? ` (${(100 * value / total).toPrecision(2)}% of the network)` : ""}`;
@@ -268,11 +271,11 @@ function render({ model, el }) {
     ].filter(Boolean);
     facts.replaceChildren(
       html("h4", {}, row.label),
-      row.opens ? button(`Open ${row.label}`, () => go(row.name)) : "",
+      inner && row.opens ? button(`Open ${row.label}`, () => go(row.name)) : "",
       html("dl", {}, rows.map(([name, text]) => html("div", { "data-fact": name.toLowerCase() }, html("dt", {}, name), html("dd", {}, text)))),
       row.code ? html("code", { class: "cx-code" }, row.code) : "",
       worked ? html("ul", { class: "cx-worked" }, worked.text.filter(Boolean).map((text) => html("li", {}, text))) : "",
-      picture || "");
+      picture || "", inner ? "" : hint);
   }
 
   function update() {

@@ -167,7 +167,8 @@ function render({ model, el }) {
     figures.replaceChildren(...Object.entries(facts).map(([key, [term, fact]]) =>
       html("div", { class: ["span", "listens"].includes(key) && "cx-tall" }, html("dt", {}, term), html("dd", { "data-fact": key }, fact))));
 
-    const say = [`${now.name}, ${now.kind}: unit (${row}, ${column}) sees ${area[0]}\u00d7${area[1]} pixels of ${height}\u00d7${width}.`];
+    const say = [`${now.name}, ${now.kind}: unit (${row}, ${column}) ` + (outside ? `has a field of ${area.join("\u00d7")} pixels; of the image's ${height}\u00d7${width} it sees ${inside.join("\u00d7")}.`
+      : `sees ${area.join("\u00d7")} pixels of ${height}\u00d7${width}.`)];
     if (now.global) say.push("Some path sees the whole image (a fully connected layer, or global pooling).");
     if (now.unaligned) say.push("Paths with differently placed fields meet on the way here.");
     if (heard) {
