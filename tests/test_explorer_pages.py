@@ -124,7 +124,8 @@ def test_receptive_field_walks_by_keyboard_and_mouse(show):
     page.get_by_role("slider", name="Unit column").focus()
     page.keyboard.press("End")
     assert fact("span") == "rows \u221264 to 130, columns 96 to 290"
-    assert "has a field of 195\u00d7195 pixels; of the image's 227\u00d7227 it sees 131\u00d7131." in page.get_by_role("status").inner_text()
+    said = "has a field of 195\u00d7195 pixels; of the image's 227\u00d7227 it sees 131\u00d7131."
+    assert said in page.get_by_role("status").inner_text()
     page.get_by_role("button", name="Back to the example").click()
     assert "unit (3, 3)" in page.get_by_role("status").inner_text()
 

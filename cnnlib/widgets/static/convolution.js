@@ -231,21 +231,24 @@ function render({ model, el }) {
     if (showValues) parts.push(bitmap(pixels, W, corner + edgeOf(), corner + edgeOf()));
     let [y, x] = size ? [corner + row * S, corner + column * S] : [corner, corner];
     const taps = [];
-    let span = kernelSpan;
+    let [high, wide] = [kernelSpan, kernelSpan];
     if (mode() === "transposed") { // the pixels whose stamps cover the unit
       const used = size ? tapsOf("transposed", read(), row, column) : [];
       [y, x] = [2, 3].map((i) => corner + Math.min(...used.map((tap) => tap[i]), W - 1));
-      span = Math.max(1, ...used.map((tap) => Math.max(tap[2] + corner - y, tap[3] + corner - x) + 1));
+      [high, wide] = [y, x].map((first, i) => Math.max(1, ...used.map((tap) => tap[2 + i] + corner - first + 1)));
       for (const [, , i, j] of used) taps.push(`M${corner + j} ${corner + i}h1v1h-1z`);
     } else for (let i = 0; i < F; i++) for (let j = 0; j < F; j++) taps.push(`M${x + j * D} ${y + i * D}h1v1h-1z`);
-    parts.push(taps.length && svg("path", { class: showValues ? "cx-taps cx-clear" : "cx-taps", d: taps.join("") }),
-      taps.length && svg("rect", { class: size ? "cx-window" : "cx-window cx-wrong", x, y, width: span, height: span }));
+    const halo = (place) => showValues && svg("rect", { class: "cx-halo", ...place }); // an orange line over a brown cat is hard to see
+    const windowAt = { x, y, width: wide, height: high };
+    parts.push(taps.length && halo(windowAt), taps.length && svg("path", { class: showValues ? "cx-taps cx-clear" : "cx-taps", d: taps.join("") }),
+      taps.length && svg("rect", { class: size ? "cx-window" : "cx-window cx-wrong", ...windowAt }));
     if (size && showValues) parts.push(bitmap(outputOf(pixels, size), size, left, top));
+    const unitAt = { x: left + column, y: top + row, width: 1, height: 1 };
     if (size) parts.push(
       !showValues && svg("path", { class: "cx-grid", d: gridPath(left, top, size, cells <= 64) }),
-      svg("rect", { class: showValues ? "cx-unit cx-clear" : "cx-unit", x: left + column, y: top + row, width: 1, height: 1 }),
+      halo(unitAt), svg("rect", { class: showValues ? "cx-unit cx-clear" : "cx-unit", ...unitAt }),
       taps.length && svg("path", { class: "cx-beam", d: [[0, 0], [0, 1], [1, 0], [1, 1]].map(([i, j]) =>
-        `M${x + j * span} ${y + i * span}L${left + column + j} ${top + row + i}`).join("") }));
+        `M${x + j * wide} ${y + i * high}L${left + column + j} ${top + row + i}`).join("") }));
     drawing.replaceChildren(...parts.filter(Boolean));
     drawTerms(pixels, size, row, column);
 
