@@ -25,10 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import notebooks  # noqa: E402
-from lint_chapters import Chapter  # noqa: E402
-from segmentation import measure  # noqa: E402  (the experiment beside this file)
 from cnnlib import create_model  # noqa: E402
-from cnnlib.data import shape_scenes  # noqa: E402
 from cnnlib.train.experiments import hardware, read_record, write_record  # noqa: E402
 
 TARGET = ROOT / "data" / "results" / "exercises.json"
@@ -153,21 +150,12 @@ def nothing(shortcut: bool, seed: int) -> dict:
 
 
 def efficient(kind: str, width: int, seed: int) -> dict:
-    """10, the training of the page, and exercise 6, which makes two of its networks wider."""
+    """10, the training of the page, and exercise 6, which makes one of its networks wider."""
     page = Page("10_efficient_networks", seed)
     network = page.run("def layer(kind")["network"]
     names = page.run("training_set, test_set = load", found=lambda: {"mix": 0, "look": 0})  # one network is trained here, not all
     names["network"] = lambda kind: network(kind, width)
     return {"right": names["accuracy"](kind)}
-
-
-def modern(name: str, adamw: bool, seed: int) -> dict:
-    """12, exercise 6: the loop of 07, as it is or with AdamW."""
-    torch.manual_seed(seed)
-    model = create_model(name, num_classes=10, **{"convnext_cifar": {"layer_scale": 1e-6}, "resnet20": {"depths": (1, 1, 1)}}[name])
-    change = {"optimizer": lambda: torch.optim.AdamW(model.parameters(), 1e-3)} if adamw else {}
-    train = Page("07_resnet", seed).run("training_set, test_set = load", **change)["train"]
-    return {"right": 100 * train(model, **({"lr": 1e-3} if adamw else {}))}
 
 
 def unfair(seed: int) -> dict:
@@ -176,18 +164,6 @@ def unfair(seed: int) -> dict:
     page.run("def accuracy(width")
     found = page.run("center, spread = train_set")["found"]
     return {f"{name}, step size {lr}": 100 * right for lr, both in found.items() for name, right in zip(("narrow", "wide"), both)}
-
-
-def hundred_steps(skips: bool, seed: int) -> dict:
-    """16, exercise 6, whose loop stands in its solution: a U-Net after five passes over 500 scenes, on 200 others."""
-    names = Page("16_dense_prediction", seed).names  # its first cell makes the U-Net, too
-    exec(Chapter(ROOT / "chapters/16_dense_prediction.ipynb").solutions()[-1].rpartition("\nassert")[0], names)
-    torch.manual_seed(seed)
-    model = names["unet"](skips)
-    names["train"](model)
-    images, masks = shape_scenes(200, seed=1)
-    found = measure(model, images, masks)
-    return {"right": found["pixels"], "right at edges": found["pixels_at_edges"], "background": 100 * (masks == 0).double().mean().item()}
 
 
 def runs() -> Iterator[tuple[str, Callable[[int], dict], int]]:
@@ -214,12 +190,7 @@ def runs() -> Iterator[tuple[str, Callable[[int], dict], int]]:
     for kind in ("mix", "look", "both", "dense"):
         yield f"10 {kind}", lambda seed, kind=kind: efficient(kind, 32, seed), 4
     yield "10 both, 90 channels", lambda seed: efficient("both", 90, seed), 3
-    for name in ("convnext_cifar", "resnet20"):
-        for optimizer in ("SGD", "AdamW"):
-            yield f"12 {name}, {optimizer}", lambda seed, name=name, optimizer=optimizer: modern(name, optimizer == "AdamW", seed), 3
     yield "13 two step sizes", unfair, 5
-    for skips in (True, False):
-        yield f"16 {'with' if skips else 'without'} bridges", lambda seed, skips=skips: hundred_steps(skips, seed), 3
 
 
 def main() -> None:
