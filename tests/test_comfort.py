@@ -103,7 +103,7 @@ VANISHED = """() => {
     if (/^(rect|path|polygon|circle|line)$/.test(node.tagName) && !node.closest("defs, clipPath, symbol, button")) {
       const [fill, stroke] = ["fill", "stroke"].map((name) => style[name] !== "none" && +style[name + "Opacity"] > 0.2 ? paint(style[name]) : null);
       if ((fill || stroke) && ![fill, stroke].some((one) => one && one[3] > 50 && ratio(one, ground(node)) >= 1.25)
-          && !node.matches(".cx-ground, .cx-unseen, .cx-sheet, .cx-shade")) gone.push(node.tagName + "." + node.className.baseVal);
+          && !node.matches(".cx-ground, .cx-unseen, .cx-sheet, .cx-shade, .cx-halo")) gone.push(node.tagName + "." + node.className.baseVal);
     }
     if (node.matches("button, select, input[type=number], input[type=text]") && parseFloat(style.borderTopWidth) < 0.5
         && style.textDecorationLine === "none" && style.outlineStyle === "none") gone.push("edge of " + node.textContent.slice(0, 30));
