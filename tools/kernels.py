@@ -21,7 +21,7 @@ import subprocess
 import sys
 
 LIBRARIES = (
-    "ipykernel.ipkernel", "ipykernel.kernelapp", "ipykernel.zmqshell", "torch", "matplotlib.pyplot", "pandas",
+    "ipykernel.ipkernel", "ipykernel.kernelapp", "ipykernel.zmqshell", "torch", "torch._dynamo", "matplotlib.pyplot", "pandas",
     "ipywidgets", "anywidget", "cnnlib.analysis.diagram", "cnnlib.data", "cnnlib.notebook", "cnnlib.train",
     "cnnlib.train.statistics", "cnnlib.widgets",
 )
@@ -166,6 +166,8 @@ def serve() -> None:
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as ipykernel sets it
     for name in LIBRARIES:
         importlib.import_module(name)
+    if data := sys.modules.get("cnnlib.data"):
+        data.shapes()  # which are kept, and most chapters train on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel that ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import gc
