@@ -306,6 +306,10 @@ def test_a_unit_its_field_and_its_sum(live):
     page.get_by_role("slider", name="Channel").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('channel 1,')")
+    cards = page.locator(".cx-strip [data-node]")
+    assert cards.evaluate_all("all => all.filter((one) => one.querySelector('small').scrollWidth > one.clientWidth).length") == 0
+    cards.last.click()
+    page.wait_for_function("() => document.querySelector('[role=status]').innerText.includes('it sees the whole picture.')")
 
 
 def test_what_a_layer_reads_and_what_each_channel_adds(live):

@@ -450,10 +450,12 @@ function render({ model, el }) {
 
     drawAnswer();
     sum.replaceChildren(...drawSum(one, told));
-    const [[top, bottom], [left, right]] = shown.field;
+    const [[top, bottom], [left, right]] = shown.field, [height, width] = graph.nodes[0].shape.slice(2);
+    const seen = top <= 0 && left <= 0 && bottom >= height - 1 && right >= width - 1 ? "the whole picture"
+      : `rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}`;
     status.classList.remove("cx-wrong");
     status.textContent = `${graph.classes[target()]} ${percent(answer[target()])}${whole_ ? ` instead of ${percent(whole_[target()])}, with ${plural(silent.length, "part")} switched off` : ""}. `
-      + `${nameOf(one)}, ${channelName()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees rows ${signed(top)} to ${signed(bottom)}, columns ${signed(left)} to ${signed(right)}.`;
+      + `${nameOf(one)}, ${channelName()}, unit (${unit().join(", ")}) is ${text(told.result)}; it sees ${seen}.`;
     drawScene();
   }
 
