@@ -6,7 +6,7 @@
 A page seeds its trainings with 0. Here a cell is carried out with other seeds, and where an exercise changes the network, with that one
 in its place (`Page.run`); the code is read from the chapter and written nowhere twice. A run records what the text speaks of, in percent
 of right answers unless its name says otherwise. Writes `data/results/exercises.json`. (The trainings of 05, exercise 7, take minutes
-each, and are not among them; those of 07 but the two tables of its beginning are listed here and not yet recorded.)
+each, and are not among them.)
 """
 
 import argparse
