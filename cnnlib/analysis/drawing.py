@@ -57,7 +57,7 @@ def wrap(text: str, width: float, style: str = "main") -> list[str]:
     A number stays with the word before it, but in "32 groups" with what it counts.
     """
     lines, line = [], ""
-    for word in re.split(r" (?![/\d])|(?<=,) (?=\d+\xa0)", re.sub(r"(?<=, )(\d+) (?=[a-z])", "\\1\xa0", text)):
+    for word in re.split(r" (?![/\d])|(?<=,) (?=[\d,]+\xa0)", re.sub(r"(?<=, )([\d,]+) (?=[a-z])", "\\1\xa0", text)):
         word = word.replace("\xa0", " ")
         longer = f"{line} {word}" if line else word
         if line and text_width(longer, style) > width:
@@ -148,11 +148,12 @@ class Style:
     room: float = math.inf  # pixels that branches may take beside each other; wider ones stand below each other
     aside: float = ASIDE
     pad: float = PAD
+    placed: dict = field(default_factory=dict)  # what was placed: branches are tried beside and below each other
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
         return text if self.numbers else ", ".join(word for word in text.split(", ")
-                                                   if not re.fullmatch(r"[\d,]+", word))
+                                                   if not re.fullmatch(r"[\d,]+( to [\d,]+)?", word))
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -302,7 +303,7 @@ def place_box(box: Box, style: Style) -> Placed:
     """A group in a frame with its inside, or, where there is no room for that, in a few words."""
     part = box.part
     if box.inner is not None and style.nested:
-        inner = place_series(box.inner, style, ends=True)
+        inner = place_series(box.inner, style)
         title = title_of(part)
         wide = text_width(title, "title") + 2 * PAD
         left = inner.left + 10
@@ -339,7 +340,7 @@ def title_of(part: Part) -> str:
 
 
 def place_repeat(repeat: Repeat, style: Style) -> Placed:
-    inner = place_series(repeat.body, style, ends=True)
+    inner = place_series(repeat.body, style)
     text = f"\u00d7 {repeat.times}"
     wide = text_width(text, "title") + 4
     top = 10
@@ -357,8 +358,14 @@ def starts_with_box(series: Series) -> bool:
     return bool(series.items) and isinstance(series.items[0], (Unit, Box))
 
 
-def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
+def place_series(series: Series, style: Style) -> Placed:
     """One thing below the other on one axis, with arrows between them; branches run into the join that follows them."""
+    if id(series) not in style.placed:
+        style.placed[id(series)] = series, _place_series(series, style)  # held, so that its id stays its own
+    return style.placed[id(series)][1]
+
+
+def _place_series(series: Series, style: Style) -> Placed:
     left = right = 6.0
     y, items = 0.0, []
     things = list(series.items)
@@ -875,7 +882,9 @@ def in_lanes(wires: list[Wire]) -> int:
 
 @dataclass
 class Cell:
-    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it."""
+    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it.
+
+    `widths` are the channels behind each copy, where they grow."""
 
     part: int | None
     kind: str
@@ -884,6 +893,7 @@ class Cell:
     lines: list[tuple[str, str]]
     mark: str = ""
     others: Sequence[tuple[int, ...]] = ()
+    widths: Sequence[int] = ()
 
 
 def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | None:
@@ -918,16 +928,18 @@ def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
     """A group as the map that it gives out, with its blocks in words."""
     lines = [("title", part.label if times == 1 else f"{times} \u00d7 {part.label}")]
     lines += [("small", style.label(text)) for text in contents(diagram, part)]
-    count = len(blocks_in(diagram, part))
-    last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
-    kind = "fc" if last and last[-1] == "fc" and len(part.output_shape) == 1 else "conv"
-    return Cell(part.id, kind, part.output_shape, max(times, count), lines)
+    if len(part.output_shape) == 1:  # the answer, however many blocks lead to it
+        last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
+        return Cell(part.id, "fc" if last and last[-1] == "fc" else "conv", part.output_shape, times, lines)
+    maps = [shape for shapes in blocks_in(diagram, part).values() for shape in shapes]
+    widths = [shape[0] for shape in maps if shape] if times == 1 else []
+    return Cell(part.id, "conv", part.output_shape, max(times, len(maps)), lines, widths=widths)
 
 
 def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
     """The cells with their shapes as a last line, where the words have not said them."""
     for cell in cells:
-        said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
+        said = any(text.rstrip(")").endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
             cell.lines += [("small", shape_text(shape)) for shape in (cell.shape, *cell.others)]
     return cells
@@ -953,16 +965,20 @@ def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float
     copies = min(cell.copies, 4)
     if copies > 1:
         thick = max(1.2 * least, thick / copies**0.5)
+    thicks = [thick] * copies
+    if copies > 1 and len(cell.widths) == cell.copies and cell.widths == sorted(cell.widths):
+        shown = [cell.widths[round(i * (cell.copies - 1) / (copies - 1))] for i in range(copies)]
+        thicks = [max(1.2 * least, thick * (wide / shown[-1]) ** 0.4) for wide in shown]
     dx, dy = 0.72 * depth, 0.72 * depth
-    step = thick + 1.2 * least
-    width = (copies - 1) * step + thick + dx
+    width = sum(thicks) + (copies - 1) * 1.2 * least + dx
     shapes = []
-    for copy in range(copies):
-        x = copy * step
+    x = 0.0
+    for thick in thicks:
         if depth:
             shapes.append(["p", "side", [x + thick, dy, x + thick + dx, 0, x + thick + dx, tall, x + thick, tall + dy]])
             shapes.append(["p", "top", [x, dy, x + dx, 0, x + thick + dx, 0, x + thick, dy]])
         shapes.append(["p", "face", [x, dy, x + thick, dy, x + thick, tall + dy, x, tall + dy]])
+        x += thick + 1.2 * least
     return width, tall + dy, Item(cell.part, cell.kind, shapes, cell.mark)
 
 
@@ -1341,7 +1357,7 @@ def style_sheet() -> str:
         paint(".nd .box,.nd .face,.nd .side,.nd .top", "stroke", LINES),
         ".nd .frame,.nd .repeat{fill:none;stroke-width:1}", paint(".nd .frame,.nd .repeat", "stroke", LINES),
         ".nd .repeat{stroke-dasharray:5 4}.nd .side{filter:brightness(.86)}.nd .top{filter:brightness(.94)}",
-        ".nd .off{opacity:.32}.nd .on .box,.nd .on .face{stroke-width:2.4}",
+        ".nd .off{opacity:.66;filter:saturate(.25)}.nd .on .box,.nd .on .face{stroke-width:2.4}",
         paint(".nd .on .box,.nd .on .face,.nd .new .box,.nd .new .face,.nd .new .frame", "stroke", ACCENT),
         ".nd .new .box,.nd .new .face,.nd .new .frame{stroke-width:2.2;stroke-dasharray:6 3}",
     ]
@@ -1374,6 +1390,11 @@ def path_of(kind: str, points: Sequence[float]) -> str:
     return text + f"L{number(pairs[-1][0])} {number(pairs[-1][1])}"
 
 
+def escaped(text: str) -> str:
+    """The text for XML, which has no place for control characters."""
+    return html.escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text), quote=False)
+
+
 def element(shape: list) -> str:
     kind, name = shape[:2]
     if kind == "r":
@@ -1386,7 +1407,7 @@ def element(shape: list) -> str:
         x, y, anchor, text = shape[2:]
         name = "" if name == "main" else f' class="{name}"'
         where = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        return f'<text{name} x="{number(x)}" y="{number(y)}"{where}>{html.escape(text, quote=False)}</text>'
+        return f'<text{name} x="{number(x)}" y="{number(y)}"{where}>{escaped(text)}</text>'
     if kind == "p":
         return f'<polygon class="{name}" points="{" ".join(map(number, shape[2]))}"/>'
     return f'<path class="{name}" d="{path_of(kind, shape[2])}"/>'
@@ -1420,8 +1441,8 @@ def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
     width, height = number(scene.width), number(scene.height)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" role="{role}" aria-labelledby="t{key} d{key}">'
-            f'<title id="t{key}">{html.escape(scene.title, quote=False)}</title>'
-            f'<desc id="d{key}">{html.escape(scene.words, quote=False)}</desc>{style}{text}</svg>')
+            f'<title id="t{key}">{escaped(scene.title)}</title>'
+            f'<desc id="d{key}">{escaped(scene.words)}</desc>{style}{text}</svg>')
 
 
 def fit_rules(name: str) -> str:
@@ -1520,7 +1541,7 @@ def small_picture(diagram: Diagram) -> str:
     body = "".join(f'<g class="k-{kind}">{inner}</g>' for kind, inner in groups)
     size = f"{number(max(width, SMALL[0]))} {SMALL[1]}"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {size}" width="{SMALL[0]}" '
-            f'height="{SMALL[1]}"><title>{html.escape(diagram.title)}</title><style>{sheet}</style>{body}</svg>')
+            f'height="{SMALL[1]}"><title>{escaped(diagram.title)}</title><style>{sheet}</style>{body}</svg>')
 
 
 def _outline(points: Sequence[float]) -> str:
