@@ -297,6 +297,34 @@ def test_height_shows_rows_depth_columns_and_thickness_channels():
                                                                                                         rel=0.05)
 
 
+def test_few_groups_are_drawn_as_towers():
+    """Two towers where convolutions have two groups; each is read by itself, and both by a convolution in one group."""
+    class Towers(nn.Module):
+        def __init__(self, *groups):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), *(
+                nn.Conv2d(8, 8, 3, padding=1, groups=number) for number in groups))
+
+        def forward(self, x):
+            return self.layers(x)
+
+    def faces(*groups, narrow=False):
+        one = scene(diagram(Towers(*groups), (3, 32, 32)), narrow=narrow)
+        assert faults_of(one) == []
+        lines = sum(shape[:2] == ["l", "line"] for item in one.items for shape in item.shapes)
+        return [sum(shape[1] == "face" for shape in item.shapes) for item in one.items
+                if any(shape[1] == "face" for shape in item.shapes)], lines
+
+    for narrow in (False, True):
+        assert faces(1, narrow=narrow) == ([1, 1, 1, 1], 3)
+        assert faces(2, narrow=narrow) == ([1, 2, 2, 2], 2 + 2 + 2), "what a grouped convolution reads is in two parts, too"
+        assert faces(2, 1, narrow=narrow) == ([1, 2, 2, 2, 1], 2 + 2 + 2 + 2)
+        assert faces(2, 1, 2, narrow=narrow) == ([1, 2, 2, 2, 2, 2], 2 + 2 + 2 + 4 + 2), "from each to each"
+        assert faces(8, narrow=narrow) == ([1, 1, 1, 1], 3), "depthwise: no towers"
+    for narrow in (False, True):
+        assert faults_of(scene(drawn("alexnet_two_tower"), narrow=narrow)) == []
+
+
 def test_numbers_can_be_left_out():
     with_numbers, without = (draw(drawn("googlenet"), "stages.0.0", numbers=numbers).svg for numbers in (True, False))
     texts = [[text.text for text in tree_of(svg).iter(SPACE + "text")] for svg in (with_numbers, without)]

@@ -130,7 +130,11 @@ def line(points: Sequence[float], arrow: bool = False) -> Item:
     if arrow:
         x, y = points[-2:]
         dx, dy = x - points[-4], y - points[-3]
-        if abs(dx) > abs(dy):
+        if dx and dy:
+            along, across = 6 / math.hypot(dx, dy), 3.5 / math.hypot(dx, dy)
+            a, b, c, d = x - along * dx, y - along * dy, across * dy, across * dx
+            shapes.append(["p", "tip", [x, y, a + c, b - d, a - c, b + d]])
+        elif dx:
             s = 1 if dx > 0 else -1
             shapes.append(["p", "tip", [x, y, x - 6 * s, y - 3.5, x - 6 * s, y + 3.5]])
         else:
@@ -884,7 +888,9 @@ def in_lanes(wires: list[Wire]) -> int:
 class Cell:
     """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it.
 
-    `widths` are the channels behind each copy, where they grow."""
+    `widths` are the channels behind each copy, where they grow. `towers` are the parts into which grouped convolutions
+    divide the channels, and `mixes` says that what makes this map reads all of those before it.
+    """
 
     part: int | None
     kind: str
@@ -894,6 +900,8 @@ class Cell:
     mark: str = ""
     others: Sequence[tuple[int, ...]] = ()
     widths: Sequence[int] = ()
+    towers: int = 1
+    mixes: bool = True
 
 
 def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | None:
@@ -921,7 +929,25 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             continue
         else:
             return None
+    divide(diagram, cells)
     return with_shapes(cells, style)
+
+
+def divide(diagram: Diagram, cells: list[Cell]) -> None:
+    """Find the towers: a convolution in a few groups reads its map in as many parts, and makes one, as AlexNet's on two
+    processors; pooling works on each channel alone and keeps them; a convolution in one group makes any."""
+    layers = [Part(-1, "", cell.kind, "") if cell.part is None else diagram.parts[cell.part] for cell in cells]
+    for i, layer in enumerate(layers):
+        groups = layer.details.get("groups", 1)
+        cells[i].mixes = layer.kind != "pool" and groups == 1
+        if 1 < groups <= 4 and not layer.details["depthwise"]:
+            first, last = i - 1, i + 1
+            while layers[first].kind == "pool":
+                first -= 1
+            while last < len(layers) and layers[last].kind == "pool":
+                last += 1
+            for cell in cells[first + (layers[first].kind != "conv"):last]:
+                cell.towers = groups
 
 
 def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
@@ -982,10 +1008,45 @@ def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float
     return width, tall + dy, Item(cell.part, cell.kind, shapes, cell.mark)
 
 
+TOWERS = 7  # pixels between towers
+
+
+def as_towers(drawn: tuple[float, float, Item], towers: int, beside: bool) -> tuple[float, float, Item]:
+    """A solid so many times, below or beside each other."""
+    width, height, item = drawn
+    dx, dy = (width + TOWERS, 0.0) if beside else (0.0, height + TOWERS)
+    shapes = [shape for k in range(towers) for shape in moved([item], k * dx, k * dy)[0].shapes]
+    return width + (towers - 1) * dx, height + (towers - 1) * dy, dataclasses.replace(item, shapes=shapes)
+
+
+def between(before: Cell, after: Cell, sizes: tuple[float, float], ends: tuple[float, float],
+            middles: tuple[float, float], down: bool) -> list[Item]:
+    """Arrows from each tower to the one behind it, or, where what is behind reads them all, from each to each.
+
+    `sizes` of both across the arrows, `ends` and `middles` of the arrows along and across them.
+    """
+    places = [[middle + size * ((k + 0.5) / cell.towers - 0.5) for k in range(cell.towers)]
+              for cell, size, middle in zip((before, after), sizes, middles)]
+    pairs = product(*places) if after.mixes or before.towers != after.towers else zip(*places)
+    return [line([a, ends[0], b, ends[1]] if down else [ends[0], a, ends[1], b], arrow=True) for a, b in pairs]
+
+
+def apart(cells: list[Cell], solids: list, at: int, reader: int, ends: tuple[float, float],
+          middle: float) -> list[Item]:
+    """Arrows at a cell as far as they go within a row: one, or one for each tower that is read by itself."""
+    alone = not cells[reader].mixes and cells[reader - 1].towers == cells[reader].towers
+    cell = dataclasses.replace(cells[at], mixes=False, towers=cells[at].towers if alone else 1)
+    return between(cell, cell, (solids[at][1],) * 2, ends, (middle, middle), down=False)
+
+
 def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, list[Item]]:
     """The cells in rows of at most `width`; on a narrow page one below the other, with text on the right."""
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
-    solids = [solid(cell, 72 if narrow else 104, largest) for cell in cells]
+    solids = []
+    for cell in cells:
+        channels, *space = cell.shape or (1,)
+        part = dataclasses.replace(cell, shape=(max(1, channels // cell.towers), *space))
+        solids.append(as_towers(solid(part, 72 if narrow else 104, largest), cell.towers, beside=narrow))
     if narrow:
         return column(cells, solids, width)
     arrow = 16
@@ -1000,10 +1061,14 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
         tall = max(solids[i][1] for i in row)
         x = 0.0 if number == 0 else arrow + 4
         for place_in_row, i in enumerate(row):
-            if place_in_row or number:
-                middle = y + tall / 2
-                items.append(line([x - arrow + 1 if place_in_row else 2, middle, x - 1, middle], arrow=True))
             wide, high, item = solids[i]
+            middle = y + tall / 2
+            if place_in_row and cells[i - 1].towers + cells[i].towers > 2:
+                start, end = x - arrow - (widths[i - 1] - solids[i - 1][0]) / 2 + 3, x + (widths[i] - wide) / 2 - 3
+                items += between(cells[i - 1], cells[i], (solids[i - 1][1], high), (start, end), (middle, middle),
+                                 down=False)
+            elif place_in_row or number:
+                items += apart(cells, solids, i, i, (x - arrow + 1 if place_in_row else 2, x - 1), middle)
             cell = Item(item.part, item.kind, [], item.mark)
             cell.shapes += moved([item], x + (widths[i] - wide) / 2, y + (tall - high) / 2)[0].shapes
             text_y = y + tall + 8
@@ -1015,8 +1080,7 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
             right = max(right, x - arrow)
         bottom = y + tall + 8 + max(sum(LINE[kind] for kind, _ in texts[i]) for i in row)
         if number < len(rows) - 1:
-            middle = y + tall / 2
-            items.append(line([x - arrow + 1, middle, x - 1, middle], arrow=True))
+            items += apart(cells, solids, row[-1], row[-1] + 1, (x - arrow + 1, x - 1), y + tall / 2)
             right = max(right, x)
         y = bottom + 18
     return right, y - 18, items
@@ -1045,13 +1109,18 @@ def column(cells: list[Cell], solids, width: float) -> tuple[float, float, list[
     room = max(wide for wide, _, _ in solids)
     texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)]
              for cell in cells]
-    items, y, right = [], 0.0, 0.0
+    items, y, right, spare = [], 0.0, 0.0, 0.0
     for i, ((wide, high, item), lines) in enumerate(zip(solids, texts)):
         words = sum(LINE[kind] for kind, _ in lines)
         tall = max(high, words)
         if i:
-            items.append(line([room / 2, y + 2, room / 2, y + 14], arrow=True))
-            y += 16
+            plain = cells[i - 1].towers + cells[i].towers == 2
+            gap = 16 if plain or not cells[i].mixes else 26
+            over, under = (0, 0) if plain else (spare, (tall - high) / 2)
+            items += between(cells[i - 1], cells[i], (solids[i - 1][0], wide), (y + 2 - over, y + gap - 2 + under),
+                             (room / 2, room / 2), down=True)
+            y += gap
+        spare = (tall - high) / 2
         one = Item(item.part, item.kind, [], item.mark)
         one.shapes += moved([item], (room - wide) / 2, y + (tall - high) / 2)[0].shapes
         text_y = y + (tall - words) / 2
