@@ -126,7 +126,7 @@ def test_pictures_of_networks_have_their_size_and_keep_their_letters(page):
 def test_pictures_that_scroll_are_reached_by_keys():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert not re.search('<(figure class="network"|div class="nd-fit")>', text), page.stem
+        assert not re.search('<div class="(network-picture|nd-fit)">', text), page.stem
 
 
 def test_words_in_code_without_a_colour_have_no_element(tmp_path):
