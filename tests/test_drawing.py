@@ -444,6 +444,12 @@ def test_inputs_and_outputs_of_a_graph():
     assert all(any(a == x and abs(y - top) <= 1 for a, y in ends) for x, top, _ in results)
 
 
+def test_outputs_stand_in_their_order():
+    boxes = input_boxes(scene(drawn("hrnet_w18"), "stages.2"))
+    outs = sorted((x, text) for text, (x, _, _) in boxes.items() if text.startswith("to"))
+    assert [text.split()[-1] for _, text in outs] == ["18\u00d756\u00d756", "36\u00d728\u00d728", "72\u00d714\u00d714"]
+
+
 def test_inputs_stand_at_the_top_and_outputs_at_the_bottom_wherever_they_are_used():
     from cnnlib.segmentation import FPN
 

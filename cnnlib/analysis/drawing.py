@@ -415,8 +415,8 @@ def place_abreast(parallel: Parallel, join: Unit | None, style: Style) -> Placed
     inputs, which begin beside each other without a fork.
     """
     fed, gives = (bool(end_of(parallel, kind)) for kind in ENDS)
-    if fed:
-        parallel = Parallel(sorted(parallel.branches, key=lambda branch: end_of(branch, "input")))
+    if fed or gives:  # in the order of the inputs, or of the outputs
+        parallel = Parallel(sorted(parallel.branches, key=lambda branch: end_of(branch, "input" if fed else "output")))
     full = [branch for branch in parallel.branches if branch.items]
     count = len(parallel.branches) - len(full)
     columns = [place_series(branch, style) for branch in full]
