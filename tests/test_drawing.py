@@ -719,7 +719,14 @@ def test_blocks_grow_thicker_where_channels_grow():
 
 
 def test_a_strip_says_every_map_that_a_stage_gives_out():
-    item = next(text[5] for text in texts_of(scene(drawn("hrnet_w18_small_v2"))) if text[4] == "stage 3")
+    one = scene(drawn("hrnet_w18_small_v2"))
+    item = next(text[5] for text in texts_of(one) if text[4] == "stage 3")
+    faces = [shape[2] for shape in item.shapes if shape[:2] == ["p", "face"]]
+    heights = [round(points[7] - points[1], 1) for points in faces]
+    assert sorted(set(heights), reverse=True) == list(dict.fromkeys(heights)) and len(set(heights)) == 3, "each is drawn"
+    assert faults_of(one) == [] == faults_of(scene(drawn("hrnet_w18_small_v2"), narrow=True))
+    cells = next(text[5] for text in texts_of(scene(drawn("nasnet_cifar"))) if text[4] == "stage 1")
+    assert sum(shape[:2] == ["p", "face"] for shape in cells.shapes) == 2, "two cells give out a map each"
     assert [shape[5] for shape in item.shapes if shape[0] == "t"][-3:] == ["18\u00d756\u00d756", "36\u00d728\u00d728", "72\u00d714\u00d714"]
 
 

@@ -889,7 +889,8 @@ class Cell:
     """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it.
 
     `widths` are the channels behind each copy, where they grow. `towers` are the parts into which grouped convolutions
-    divide the channels, and `mixes` says that what makes this map reads all of those before it.
+    divide the channels, and `mixes` says that what makes this map reads all of those before it; with `streams` one
+    block gives out all of the maps, and all are drawn.
     """
 
     part: int | None
@@ -902,6 +903,7 @@ class Cell:
     widths: Sequence[int] = ()
     towers: int = 1
     mixes: bool = True
+    streams: bool = False
 
 
 def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | None:
@@ -924,6 +926,7 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
         elif isinstance(item, Box):
             cell = cell_of(diagram, item.part, style, times)
             cell.shape, *cell.others = dict.fromkeys(item.results or [cell.shape])
+            cell.streams = len(ending(diagram, item.part)) == 1
             cells.append(cell)
         elif isinstance(item, Parallel) and not any(branch.items for branch in item.branches):
             continue
@@ -931,6 +934,16 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
             return None
     divide(diagram, cells)
     return with_shapes(cells, style)
+
+
+def ending(diagram: Diagram, part: Part) -> set[int]:
+    """The children of a part whose maps are read outside it, or are the answer."""
+    inside, found = {layer.id for layer in diagram.layers(part)}, set()
+    for layer in {source for source, target in diagram.edges if source in inside and target not in inside}:
+        while (parent := diagram.parts[layer].parent) not in (part.id, None):
+            layer = parent
+        found.add(layer)
+    return found
 
 
 def divide(diagram: Diagram, cells: list[Cell]) -> None:
@@ -1008,15 +1021,19 @@ def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float
     return width, tall + dy, Item(cell.part, cell.kind, shapes, cell.mark)
 
 
-TOWERS = 7  # pixels between towers
+TOWERS = 7  # pixels between solids of one cell
 
 
-def as_towers(drawn: tuple[float, float, Item], towers: int, beside: bool) -> tuple[float, float, Item]:
-    """A solid so many times, below or beside each other."""
-    width, height, item = drawn
-    dx, dy = (width + TOWERS, 0.0) if beside else (0.0, height + TOWERS)
-    shapes = [shape for k in range(towers) for shape in moved([item], k * dx, k * dy)[0].shapes]
-    return width + (towers - 1) * dx, height + (towers - 1) * dy, dataclasses.replace(item, shapes=shapes)
+def together(drawn: Sequence[tuple[float, float, Item]], beside: bool) -> tuple[float, float, Item]:
+    """Solids of one cell, below or beside each other: towers, or maps that go out together."""
+    width, height = max(wide for wide, _, _ in drawn), max(high for _, high, _ in drawn)
+    at, shapes = 0.0, []
+    for wide, high, item in drawn:
+        dx, dy = (at, (height - high) / 2) if beside else ((width - wide) / 2, at)
+        shapes += moved([item], dx, dy)[0].shapes
+        at += (wide if beside else high) + TOWERS
+    size = (at - TOWERS, height) if beside else (width, at - TOWERS)
+    return *size, dataclasses.replace(drawn[0][2], shapes=shapes)
 
 
 def between(before: Cell, after: Cell, sizes: tuple[float, float], ends: tuple[float, float],
@@ -1042,11 +1059,12 @@ def apart(cells: list[Cell], solids: list, at: int, reader: int, ends: tuple[flo
 def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, list[Item]]:
     """The cells in rows of at most `width`; on a narrow page one below the other, with text on the right."""
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
-    solids = []
+    most, solids = 72 if narrow else 104, []
     for cell in cells:
         channels, *space = cell.shape or (1,)
-        part = dataclasses.replace(cell, shape=(max(1, channels // cell.towers), *space))
-        solids.append(as_towers(solid(part, 72 if narrow else 104, largest), cell.towers, beside=narrow))
+        shapes = [(max(1, channels // cell.towers), *space)] * cell.towers + list(cell.others if cell.streams else ())
+        solids.append(together([solid(dataclasses.replace(cell, shape=shape), most, largest) for shape in shapes],
+                               beside=narrow and cell.towers > 1))
     if narrow:
         return column(cells, solids, width)
     arrow = 16
