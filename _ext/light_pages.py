@@ -107,7 +107,7 @@ def _legible(page: str, folder: Path) -> str:
         width, height = (float(one) for one in SIZE.search((folder / found[1]).read_text(encoding="utf-8")[:1000]).groups())
         return (f'<img width="{width:.0f}" height="{height:.0f}" style="min-width: {math.ceil(width * LEAST / DRAWING_LETTERS[True])}px" ')
 
-    for frame in ('<figure class="network"', '<div class="nd-fit"'):  # they scroll, so keys must reach them
+    for frame in ('<div class="network-picture"', '<div class="nd-fit"'):  # they scroll, so keys must reach them
         page = page.replace(f"{frame}>", f'{frame} tabindex="0">')
     return NETWORK.sub(sized, DRAWING.sub(drawn, page))
 

@@ -7,7 +7,7 @@ as high as the capitals and descenders of its size.
 
 from itertools import combinations
 
-from cnnlib.analysis.diagram import INPUT, OUTPUT, Box, Graph, Parallel, Repeat
+from cnnlib.analysis.diagram import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit
 from cnnlib.analysis.drawing import SIZES, Scene, text_width
 
 SLACK = 0.6  # pixels by which things may touch
@@ -226,11 +226,15 @@ def connections(scene: Scene) -> set:
 
 
 def first_copies(diagram, series) -> dict:
-    """Part -> what is drawn in its place, where it is one of several that are drawn once."""
+    """Part -> what is drawn in its place, where it is one of several that are drawn once, or a half of a separable
+    convolution."""
     found = {}
     for item in series.items:
-        if isinstance(item, Repeat):
-            for copy in item.copies:
+        if isinstance(item, Unit):
+            found |= {one.id: other.id for one, other in zip(item.layers, item.layers[1:])
+                      if one.details.get("depthwise") and other.kind == "conv"}
+        elif isinstance(item, Repeat):
+            for copy in item.copies[1:]:
                 for part, first in zip(copy, item.copies[0]):
                     found |= {one.id: other.id for one, other in zip(diagram.layers(part), diagram.layers(first))}
                     found[part.id] = first.id
@@ -239,7 +243,7 @@ def first_copies(diagram, series) -> dict:
             for branch in item.branches:
                 found |= first_copies(diagram, branch)
         elif isinstance(item, Graph):
-            for _, _, branch in item.edges:
+            for branch in (Series(item.nodes), *(branch for _, _, branch in item.edges)):
                 found |= first_copies(diagram, branch)
         elif isinstance(item, Box) and item.inner is not None:
             found |= first_copies(diagram, item.inner)

@@ -15,6 +15,7 @@ from cnnlib.analysis import AnalysisError, Input, cost_table, ops, receptive_fie
 from cnnlib.analysis.closed import RULES
 from cnnlib.analysis.fields.rules import RULES as FIELD_RULES
 from cnnlib.analysis.trace import trace
+from cnnlib.models.nfnet import ScaledConv2d
 
 
 @pytest.mark.parametrize("function", RULES, ids=lambda function: getattr(function, "__qualname__", str(function)))
@@ -79,7 +80,7 @@ def shuffled(x):
 
 @pytest.mark.parametrize("model", [
     Wrapped(shuffled), nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.PReLU()),
-    nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(81, 3)),
+    nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(81, 3)), ScaledConv2d(4, 8, 3),
     Wrapped(lambda x: x.clone().mul_(2)[:, 1:].add_(1).sum((2, 3), keepdim=True).expand_as(x[:, 1:]))])
 def test_what_is_remembered_is_what_was_recorded(model):
     size = (4, 9, 9)
@@ -92,7 +93,7 @@ def test_what_is_remembered_is_what_was_recorded(model):
             for a, b in zip(ours, theirs):
                 assert (a.op.strip("_"), a.is_view, a.names) == (b.op.strip("_"), b.is_view, b.names)
                 for value, twin in zip((*a.inputs, *a.outputs), (*b.inputs, *b.outputs)):
-                    assert value.shape == twin.shape and value.dtype == twin.dtype
+                    assert (value.shape, value.dtype, value.parameters) == (twin.shape, twin.dtype, twin.parameters)
                     assert numbers[0].setdefault(value.storage, len(numbers[0])) == numbers[1].setdefault(twin.storage, len(numbers[1]))
     assert [(n.op, [v.shape for v in n.outputs]) for n in first.nodes()] == [(n.op, [v.shape for v in n.outputs]) for n in again.nodes()]
 

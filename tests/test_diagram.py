@@ -309,6 +309,10 @@ def test_words_of_papers():
         (nn.GELU(), (8,), "GELU"), (nn.LayerNorm(8), (8,), "LN"), (nn.GroupNorm(2, 8), (8, 4, 4), "GN"),
         (nn.LocalResponseNorm(5), (8, 4, 4), "LRN"), (nn.Upsample(scale_factor=2), (8, 4, 4), "upsample x2"),
         (nn.Hardswish(), (8,), "hard swish"), (nn.ChannelShuffle(2), (8, 4, 4), "channel shuffle"),
+        (nn.Conv2d(8, 16, 3, dilation=(1, 2)), (8, 32, 32), "3x3 conv, 16, dilated 1x2"),
+        (nn.Conv1d(8, 16, 5, 2), (8, 32), "1D conv of size 5, 16, /2"), (nn.Conv3d(8, 16, 3), (8, 9, 9, 9), "3x3x3 conv, 16"),
+        (nn.MaxPool1d(2), (8, 32), "1D max pool of size 2, /2"), (nn.AvgPool1d(3, 2), (8, 32), "1D average pool of size 3, /2"),
+        (nn.AdaptiveAvgPool3d(1), (8, 9, 9, 9), "global average pool"),
     ]
     for module, size, label in cases:
         part, = diagram(nn.Sequential(module), size).layers()
@@ -344,6 +348,48 @@ class BlurPool2d(Filtered):
 def test_filters_that_are_not_learned_are_told_from_those_that_are(module, label, kind):
     found = diagram(nn.Sequential(nn.Conv2d(3, 4, 1), module), (3, 8, 8)).layers()[-1]
     assert (found.label.replace("\u00d7", "x"), found.kind, found.params) == (label, kind, 0)
+
+
+class Standardized(nn.Conv2d):
+    """A convolution by weights that are made of parameters, in several steps."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
+
+    def forward(self, x):
+        weight = self.gain * nn.functional.layer_norm(self.weight, self.weight.shape[1:])
+        weight += self.gain
+        return nn.functional.conv2d(x, weight.mul_(0.5) / 2, self.bias)
+
+
+def test_weights_that_are_made_of_parameters_are_learned():
+    convolution, = diagram(nn.Sequential(Standardized(4, 8, 3)), (4, 8, 8)).layers()
+    assert (convolution.label.replace("\u00d7", "x"), convolution.kind, convolution.params) == ("3x3 conv, 8", "conv", 304)
+    assert not any("fixed" in layer.label for layer in drawn("nfnet_f0").layers())
+
+
+def test_a_long_row_of_blocks_has_stages():
+    class Block(nn.Module):
+        def __init__(self, width, out, stride):
+            super().__init__()
+            self.a, self.b = ConvNormAct(width, out, 3, stride), ConvNormAct(out, out, 3)
+            self.shortcut = nn.Conv2d(width, out, 1, stride) if stride > 1 else None
+
+        def forward(self, x):
+            return self.b(self.a(x)) + (x if self.shortcut is None else self.shortcut(x))
+
+    class Ending(Block):
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    Ending.__name__ = "Block"
+    rows = [Block(8, 8, 2), *(Block(8, 8, 1) for _ in range(15)), Block(8, 16, 2), Ending(16, 16, 1)]
+    network = nn.Sequential(nn.Sequential(ConvNormAct(3, 8, 3), ConvNormAct(8, 8, 3)), *rows,
+                            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)))
+    found = diagram(network, (3, 32, 32))
+    parts = [found.parts[child] for child in found.parts[0].children]
+    assert [len(part.children) for part in parts[1:-1]] == [16, 2] and all("stage" in part.label for part in parts[1:-1])
 
 
 def test_anti_aliased_pooling_is_drawn_as_what_it_is():
@@ -640,6 +686,14 @@ def test_the_model_is_left_as_it_was():
     diagram(network, (3, 32, 32))
     assert before == {name: module.training for name, module in network.named_modules()}
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("forward", [lambda x: x, lambda x: torch.zeros(1, 5), lambda x: None, lambda x: x.view(1, -1)])
+def test_what_computes_nothing_is_refused(forward):
+    network = nn.Sequential(nn.Identity())
+    network.forward = forward
+    with pytest.raises(ValueError, match="Sequential: no layer leads from its input to its output"):
+        diagram(network, (3, 8, 8))
 
 
 def test_wrong_names_are_named():

@@ -18,6 +18,7 @@ from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw
 from cnnlib.models.googlenet import TABLE, Inception, NaiveInception
 from cnnlib.registry import find_variant
 from drawing_geometry import connections, faults_of, texts_of, wrong_connections
+from libraries import timm_or_skip
 from test_diagram import FEW, Residual, SmallUNet, drawn, others, with_two
 from zoo import on_meta
 
@@ -83,7 +84,7 @@ def test_nothing_overlaps_in_those_of_torchvision(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_nothing_overlaps_in_those_of_timm(name):
-    timm = pytest.importorskip("timm")
+    timm = timm_or_skip()
     with torch.device("meta"):
         network = timm.create_model(name)
     assert all_faults(diagram(network, network.default_cfg["input_size"], title=name), 60) == {}
@@ -163,7 +164,51 @@ def test_the_largest_is_quick():
     assert seconds_of(lambda: draw(diagram(network, (3, 32, 32)))) < 150 * yardstick
 
 
+class Nested(nn.Module):
+    """Blocks in blocks, each with a shortcut."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.inner = Nested(depth - 1) if depth else nn.Conv2d(4, 4, 3, padding=1)
+        self.outer = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.outer(self.inner(x))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_branches_in_branches_are_placed_once(narrow, monkeypatch):
+    """Beside each other and below each other are tried at every depth: not for each of these what is inside anew."""
+    found, placed = diagram(Nested(20), (4, 8, 8)), []
+    monkeypatch.setattr(drawing, "place_unit", lambda *args, place=drawing.place_unit, **options: placed.append(1) or place(*args, **options))
+    one = scene(found, zoom="block", narrow=narrow)
+    assert len(placed) < 4000 and sum(item.kind == "conv" for item in one.items) == 21, "the innermost two as a repeat"
+
+
 # --- SVG ---
+
+
+def test_names_are_written_as_text():
+    """Names with characters of markup, from all alphabets, and control characters, for which XML has no place."""
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for i, name in enumerate(("<script>alert(1)</script>&\"'", "\u5c42 \u4e00", "a\x01\x0b")):
+                self.add_module(name, nn.Conv2d(4, 4, 1))
+
+        def forward(self, x):
+            first, second, third = self.children()
+            return first(x) + second(third(x))
+
+    Odd.__name__ = "</text><script>\x02 & \u0421\u0435\u0442\u044c"
+    found = diagram(nn.Sequential(nn.Conv2d(3, 4, 1), Odd(), Odd(), nn.Conv2d(4, 4, 3)), (3, 8, 8), title="<b>\x03&")
+    for picture in (draw(found), draw(found, zoom="block"), draw(found, zoom="stage")):
+        tree = tree_of(picture.svg)
+        assert {element.tag.removeprefix(SPACE) for element in tree.iter()} <= {
+            "svg", "title", "desc", "style", "g", "path", "rect", "circle", "polygon", "text"}
+        assert "<script" not in picture._repr_html_() and tree.find(SPACE + "title").text == "<b>\ufffd&"
+    assert tree_of(drawing.small_picture(found)).find(SPACE + "title").text == "<b>\ufffd&"
+    assert any("\u0421\u0435\u0442\u044c" in text[4] for text in texts_of(scene(found, zoom="stage")))
 
 
 def tree_of(text):
@@ -250,6 +295,34 @@ def test_height_shows_rows_depth_columns_and_thickness_channels():
     assert thick[0] == pytest.approx(thick[2]) and thick[3] > 1.5 * thick[2]
     assert heights[1] / heights[0] == pytest.approx(0.5**0.55) and thick[3] / thick[2] == pytest.approx(16**0.4,
                                                                                                         rel=0.05)
+
+
+def test_few_groups_are_drawn_as_towers():
+    """Two towers where convolutions have two groups; each is read by itself, and both by a convolution in one group."""
+    class Towers(nn.Module):
+        def __init__(self, *groups):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), *(
+                nn.Conv2d(8, 8, 3, padding=1, groups=number) for number in groups))
+
+        def forward(self, x):
+            return self.layers(x)
+
+    def faces(*groups, narrow=False):
+        one = scene(diagram(Towers(*groups), (3, 32, 32)), narrow=narrow)
+        assert faults_of(one) == []
+        lines = sum(shape[:2] == ["l", "line"] for item in one.items for shape in item.shapes)
+        return [sum(shape[1] == "face" for shape in item.shapes) for item in one.items
+                if any(shape[1] == "face" for shape in item.shapes)], lines
+
+    for narrow in (False, True):
+        assert faces(1, narrow=narrow) == ([1, 1, 1, 1], 3)
+        assert faces(2, narrow=narrow) == ([1, 2, 2, 2], 2 + 2 + 2), "what a grouped convolution reads is in two parts, too"
+        assert faces(2, 1, narrow=narrow) == ([1, 2, 2, 2, 1], 2 + 2 + 2 + 2)
+        assert faces(2, 1, 2, narrow=narrow) == ([1, 2, 2, 2, 2, 2], 2 + 2 + 2 + 4 + 2), "from each to each"
+        assert faces(8, narrow=narrow) == ([1, 1, 1, 1], 3), "depthwise: no towers"
+    for narrow in (False, True):
+        assert faults_of(scene(drawn("alexnet_two_tower"), narrow=narrow)) == []
 
 
 def test_numbers_can_be_left_out():
@@ -369,6 +442,12 @@ def test_inputs_and_outputs_of_a_graph():
     ends = ends_of(one)
     assert all((x, bottom) in ends and not any(y < bottom - 1 for a, y in ends if a == x) for x, _, bottom in given)
     assert all(any(a == x and abs(y - top) <= 1 for a, y in ends) for x, top, _ in results)
+
+
+def test_outputs_stand_in_their_order():
+    boxes = input_boxes(scene(drawn("hrnet_w18"), "stages.2"))
+    outs = sorted((x, text) for text, (x, _, _) in boxes.items() if text.startswith("to"))
+    assert [text.split()[-1] for _, text in outs] == ["18\u00d756\u00d756", "36\u00d728\u00d728", "72\u00d714\u00d714"]
 
 
 def test_inputs_stand_at_the_top_and_outputs_at_the_bottom_wherever_they_are_used():
@@ -613,18 +692,41 @@ def test_repeats_say_how_often():
 
 
 @pytest.mark.parametrize("name, stage, lines", [
-    ("googlenet", "stage 1", ["2 \u00d7 Inception", "3\u00d73 max pool, /2"]), ("googlenet", "stage 3", ["2 \u00d7 Inception"]),
+    ("googlenet", "stage 1", ["2 \u00d7 Inception, 256 to 480", "3\u00d73 max pool, /2"]),
+    ("googlenet", "stage 3", ["2 \u00d7 Inception, 832 to 1,024"]), ("hrnet_w18", "head", ["4 \u00d7 Residual", "global average pool", "fully connected, 1,000"]),
+    ("densenet40_k12", "stage 2", ["Transition", "12 \u00d7 (3\u00d73 conv, 12), 172 to 304"]), ("repvgg_a0", "stem", ["3\u00d73 conv, 48, /2"]),
+    ("fasternet_t1", "stage 2", ["2\u00d72 conv, 128, /2", "2 \u00d7 FasterBlock"]), ("fasternet_t1", "stage 1", ["FasterBlock"]),
     ("convnext_tiny", "stage 2", ["2\u00d72 conv, 192, /2", "3 \u00d7 ConvNeXtBlock"]),
     ("mobilenet_v2", "stage 7", ["InvertedResidual"]), ("efficientnet_b0", "stage 7", ["MBConv"]),
-    ("nasnet_mobile", "stem", ["3\u00d73 conv, 32, /2", "2 \u00d7 Cell"])])
+    ("nasnet_mobile", "stem", ["3\u00d73 conv, 32, /2", "2 \u00d7 Cell, 44 to 88"])])
 def test_a_strip_says_what_stands_between_the_blocks(name, stage, lines):
     item = next(text[5] for text in texts_of(scene(drawn(name))) if text[4] == stage)
-    told = [shape[5] for shape in item.shapes if shape[0] == "t"]
-    assert told[1:len(lines) + 1] == lines and all(re.fullmatch(r"[\d,]+(\u00d7\d+){0,2}", text) for text in told[len(lines) + 1:])
+    told = " ".join(shape[5] for shape in item.shapes if shape[0] == "t")
+    words = " ".join([stage, *lines])
+    assert told.startswith(words) and re.fullmatch(r"( [\d,]+(\u00d7\d+){0,2})*", told.removeprefix(words))
+
+
+def test_blocks_grow_thicker_where_channels_grow():
+    def thicknesses(name, stage):
+        item = next(text[5] for text in texts_of(scene(drawn(name))) if text[4] == stage)
+        return [round(shape[2][2] - shape[2][0], 2) for shape in item.shapes if shape[:2] == ["p", "face"]]
+
+    grows = thicknesses("densenet121", "stage 2")
+    assert len(grows) == 4 and grows == sorted(grows) and grows[0] < 0.8 * grows[-1]
+    assert len(set(thicknesses("googlenet", "stage 1"))) == 2 and len(set(thicknesses("resnet50", "stage 3"))) == 1
+    assert len(thicknesses("hrnet_w18", "head")) == 1, "the answer is one vector, however many blocks lead to it"
+    assert not any("256" in text[4] for text in texts_of(scene(drawn("googlenet"), numbers=False)))
 
 
 def test_a_strip_says_every_map_that_a_stage_gives_out():
-    item = next(text[5] for text in texts_of(scene(drawn("hrnet_w18_small_v2"))) if text[4] == "stage 3")
+    one = scene(drawn("hrnet_w18_small_v2"))
+    item = next(text[5] for text in texts_of(one) if text[4] == "stage 3")
+    faces = [shape[2] for shape in item.shapes if shape[:2] == ["p", "face"]]
+    heights = [round(points[7] - points[1], 1) for points in faces]
+    assert sorted(set(heights), reverse=True) == list(dict.fromkeys(heights)) and len(set(heights)) == 3, "each is drawn"
+    assert faults_of(one) == [] == faults_of(scene(drawn("hrnet_w18_small_v2"), narrow=True))
+    cells = next(text[5] for text in texts_of(scene(drawn("nasnet_cifar"))) if text[4] == "stage 1")
+    assert sum(shape[:2] == ["p", "face"] for shape in cells.shapes) == 2, "two cells give out a map each"
     assert [shape[5] for shape in item.shapes if shape[0] == "t"][-3:] == ["18\u00d756\u00d756", "36\u00d728\u00d728", "72\u00d714\u00d714"]
 
 
@@ -744,12 +846,28 @@ def added_not_concatenated(network):
     fire.forward = lambda x: sum(getattr(fire, name)(fire.squeeze(x)) for name in ("expand1x1", "expand3x3"))
 
 
+def lost_groups(network):
+    conv = network.layer2[1].conv2
+    conv.groups, conv.weight = 1, nn.Parameter(torch.empty(256, 256, 3, 3, device="meta"))
+
+
+def lost_activation(network):
+    network.features[3].conv[0][2] = nn.Identity()
+
+
+def another_activation(network):
+    network.features[1][1].block[4] = nn.ReLU()
+
+
 @pytest.mark.parametrize("name, change, block, lost, gained, same", [
     ("resnet18", lost_shortcut, "layer2.1", {"+": 1}, {}, "layer3.1"),
     ("mobilenet_v2", lost_stride, "features.7", {"/2": 1}, {}, "features.5"),
     ("efficientnet_b0", lost_gate, "features.3.1", {"sigmoid": 1, "\u00d7": 1}, {}, "features.2.1"),
     ("densenet121", gained_holes, "features.denseblock1.denselayer3", {}, {"dilated 2": 1}, "features.denseblock2.denselayer3"),
-    ("squeezenet1_1", added_not_concatenated, "features.3", {"concatenate": 1}, {"+": 1}, "features.6"),
+    ("squeezenet1_1", added_not_concatenated, "features.3", {"concatenate": 1, "ReLU": 3}, {"+": 1}, "features.6"),
+    ("resnext50_32x4d", lost_groups, "layer2.1", {"groups": 1}, {}, "layer3.1"),
+    ("mobilenet_v2", lost_activation, "features.3", {"ReLU6": 1}, {}, "features.5"),
+    ("convnext_tiny", another_activation, "features.1.1", {"GELU": 1}, {"ReLU": 1}, "features.3.1"),
 ])
 def test_a_change_in_a_network_of_torchvision_changes_its_drawing(name, change, block, lost, gained, same):
     network = others(name).eval()
@@ -760,8 +878,10 @@ def test_a_change_in_a_network_of_torchvision_changes_its_drawing(name, change, 
     def signs(one):
         kinds = Counter()
         for layer in one.layers(one.find(block)):
-            for key in ("/2", "dilated 2", "sigmoid", "concatenate"):
+            for key in ("/2", "dilated 2", "sigmoid", "concatenate", "groups"):
                 kinds[key] += key in layer.label
+            for key in ("ReLU", "ReLU6", "GELU"):
+                kinds[key] += key == layer.label
             kinds["+"] += layer.kind == "add"
             kinds["\u00d7"] += layer.kind == "multiply"
         return +kinds

@@ -9,7 +9,7 @@ from pathlib import Path
 import notebooks
 import pytest
 
-from cnnlib.analysis.drawing import INK
+from cnnlib.analysis.drawing import INK, style_sheet
 
 sys.path.insert(0, str(notebooks.ROOT / "_ext"))
 import light_pages
@@ -126,7 +126,7 @@ def test_pictures_of_networks_have_their_size_and_keep_their_letters(page):
 def test_pictures_that_scroll_are_reached_by_keys():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert not re.search('<(figure class="network"|div class="nd-fit")>', text), page.stem
+        assert not re.search('<div class="(network-picture|nd-fit)">', text), page.stem
 
 
 def test_words_in_code_without_a_colour_have_no_element(tmp_path):
@@ -281,8 +281,7 @@ def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browse
 @pytest.mark.parametrize("theme, ground", enumerate(((255, 255, 255), (18, 18, 18))))
 def test_what_a_drawing_shows_dimly_can_be_read(theme, ground):
     """Its labels have a contrast of 4.5 to the ground of the page, light and dark, and of a slide."""
-    styles = [(notebooks.ROOT / name).read_text(encoding="utf-8") for name in ("_static/book.css", "tools/slides.html")]
-    share = min(float(re.search(r"svg\.nd \.off \{\s*opacity: ([\d.]+)", style)[1]) for style in styles)
+    share = float(re.search(r"\.nd \.off\{opacity:([\d.]+)", style_sheet())[1])
     ink = [int(INK[theme][i:i + 2], 16) for i in (1, 3, 5)]
 
     def light(colour):

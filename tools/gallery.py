@@ -74,8 +74,9 @@ def as_page() -> str:
             size = "×".join(map(str, variant.input_size[1:]))
             picture = f'<img src="../_static/pictures/{variant.name}.svg" class="dark-light" loading="lazy"'
             words = f'alt="{variant.name}: its feature maps from the image to the answer">'
-            sections.append(f'<figure class="network">{picture} {words}<figcaption><code>{variant.name}</code> '
-                            f"at {size}: {variant.summary}</figcaption></figure>")
+            caption = f"<figcaption><code>{variant.name}</code> at {size}: {variant.summary}</figcaption>"
+            picture = f'<div class="network-picture">{picture} {words}</div>'
+            sections.append(f'<figure class="network">{picture}{caption}</figure>')
     return "\n\n".join(sections) + "\n"
 
 

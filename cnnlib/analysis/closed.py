@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .record import Value
+from .record import Value, made_of
 
 
 def _is_plain(tensor) -> bool:
@@ -24,14 +24,14 @@ def _is_plain(tensor) -> bool:
 def _computed(tracer, op, args, inputs, shape):
     """The result of an operation in new memory, recorded."""
     out = torch.empty(shape, dtype=inputs[0].dtype, device="meta")
-    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, inputs[0].dtype)),))
+    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, inputs[0].dtype, parameters=made_of(inputs))),))
     return out
 
 
 def _written(tracer, op, args, inputs, x):
     """The tensor `x`, into which an operation wrote, recorded."""
     node = tracer.record(op, args, inputs, ())
-    node.outputs = (tracer.overwrite(x),)
+    node.outputs = (tracer.overwrite(x, made_of(inputs)),)
     return x
 
 

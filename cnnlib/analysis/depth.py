@@ -19,11 +19,8 @@ def depth(model: nn.Module, input_size: InputSize) -> int:
 def depth_of(record: Trace) -> int:
     """The same of a forward pass that was recorded already."""
     length = {}  # of the longest path to a value
-    weights = set()  # values made of parameters alone: standardized weights, say
     for node in record.nodes():
-        if node.inputs and all(value.parameters or value in weights for value in node.inputs):
-            weights.update(node.outputs)
-        has_weights = macs(node) > 0 and any(value.parameters or value in weights for value in node.inputs)
+        has_weights = macs(node) > 0 and any(value.parameters for value in node.inputs)
         sources = node.inputs
         if node.op.startswith("mul"):
             most = max(value.numel for value in sources)

@@ -148,7 +148,8 @@ class Diagram:
 def diagram(model: nn.Module, input_size: Sequence[int], *, title: str = "") -> Diagram:
     """What is to be drawn of `model` for inputs of `input_size`, (C, H, W) for images, in evaluation mode.
 
-    Nothing is computed and the model is left as it was. Raises what `cnnlib.analysis.trace.trace` raises.
+    Nothing is computed and the model is left as it was. Raises what `cnnlib.analysis.trace.trace` raises, and
+    `ValueError` for a model that computes nothing of its input.
     """
     modules = modules_of(model)
     with unchanged(modules):
@@ -228,6 +229,8 @@ class _Builder:
         for owner, name, module, steps in units:
             self._read(owner, name, module, steps)
         self._drop_dead()
+        if not self.layers:
+            raise ValueError(f"{self.title}: no layer leads from its input to its output, so there is nothing to draw")
         self._merge_means()
         self._merge_sums()
         self._chain_concatenations()
@@ -443,7 +446,7 @@ class _Builder:
     def _assemble(self) -> Diagram:
         self.aliases = {}
         self.sizes = {name: tensor.numel() for name, tensor in self.record.parameters.values()}
-        _simplify(self.root, self.aliases)
+        _simplify(self.root, self.aliases, _rows(self.root))
         for layer in self.layers:
             layer.consumers = []
         for layer in self.layers:
@@ -532,6 +535,11 @@ def by(lengths: Sequence[int]) -> str:
     return "\u00d7".join(map(str, lengths))
 
 
+def sized(kernel: Sequence[int], what: str) -> str:
+    """ "3x3 conv", of one dimension "1D conv of size 5"."""
+    return f"1D {what} of size {kernel[0]}" if len(kernel) == 1 else f"{by(kernel)} {what}"
+
+
 SIGNS = {"mul": "\u00d7", "add": "+", "div": "/", "sub": "\u2212", "rsub": "\u2212"}
 
 
@@ -592,6 +600,8 @@ def describe(layer: _Layer) -> None:
     elif module is not None and (type(module).__module__.startswith("torch.nn.modules.activation")
                                  or _is_scaled_activation(computing, nodes)):
         layer.kind, layer.label = "act", name
+    elif re.search(r"Norm(\dd)?$", name) and not heavy:
+        layer.kind, layer.label = "norm", name
     else:
         layer.kind, layer.label = "other", name or layer.step.replace("_", " ")
 
@@ -607,19 +617,19 @@ def _describe_convolution(layer, node):
     given = not weight.parameters and weight not in layer.flowing
     if given and 1 < groups == x.shape[1] == channels:  # such as the binomial filter of anti-aliased pooling
         word = "blur pool" if "blur" in type(layer.module).__name__.lower() else "fixed filter"
-        layer.kind, layer.label = "pool", f"{by(kernel)} {word}{_stride(stride)}"
+        layer.kind, layer.label = "pool", f"{sized(kernel, word)}{_stride(stride)}"
         layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding)}
         return
     if not weight.parameters:
         word = ("fixed " if given else "dynamic ") + word
     if transposed:
         word = "transposed " + word
-    label = f"{by(kernel)} {word}, {channels:,}"
+    label = f"{sized(kernel, word)}, {channels:,}"
     if groups > 1 and groups != x.shape[1]:
         label += f", {groups} groups"
     label += _stride(stride).replace("/", "\u00d7" if transposed else "/")
     if any(length != 1 for length in dilation):
-        label += f", dilated {dilation[0]}"
+        label += f", dilated {dilation[0] if len(set(dilation)) == 1 else by(dilation)}"
     layer.kind, layer.label = "conv", label
     layer.details = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding),
                      "dilation": list(dilation),
@@ -659,6 +669,11 @@ def _is_scaled_activation(computing: Sequence[str], nodes: Iterable) -> bool:
             and not any(value.parameters for node in nodes for value in node.inputs))
 
 
+def _over_space(value, shape) -> bool:
+    """Whether a map, flat or of a volume, becomes one number for each channel."""
+    return len(value.shape) in (4, 5) and math.prod(shape) == math.prod(value.shape[:2])
+
+
 def _describe_single(layer, op, node, name):
     inputs = [value for value in node.inputs if not value.parameters and value.role in ("result", "input")]
     shape = node.outputs[0].shape if node.outputs else ()
@@ -685,17 +700,19 @@ def _describe_single(layer, op, node, name):
         word = "max" if op.startswith("max") else "average"
         kernel = lengths(node.arg("kernel_size", 1), len(shape) - 2)
         stride = lengths(node.arg("stride") or kernel, len(shape) - 2)
-        layer.kind, layer.label = "pool", f"{by(kernel)} {word} pool{_stride(stride)}"
-        layer.details = {"kernel": list(kernel), "stride": list(stride),
-                         "padding": list(lengths(node.arg("padding", 0), len(shape) - 2))}
+        padding = lengths(node.arg("padding", 0), len(shape) - 2)
+        axes = len(layer.nodes[0].inputs[0].shape) - 2  # of one dimension, PyTorch pools as of two
+        kernel, stride, padding = (list(one)[-axes:] for one in (kernel, stride, padding))
+        layer.kind, layer.label = "pool", f"{sized(kernel, f'{word} pool')}{_stride(stride)}"
+        layer.details = {"kernel": kernel, "stride": stride, "padding": padding}
     elif "adaptive" in op:
         word = "max" if "max" in op else "average"
         space = shape[2:]
         layer.kind = "pool" if space != inputs[0].shape[2:] else "pass"  # a pixel is its own mean
         layer.label = f"global {word} pool" if math.prod(space) == 1 else f"{word} pool to {by(space)}"
-    elif op in ("mean", "amax", "sum", "max") and inputs and len(inputs[0].shape) == 4:
-        before, after = inputs[0].shape, [length for length in shape]
-        spatial = math.prod(after) == before[0] * before[1]
+    elif op in ("mean", "amax", "sum", "max") and inputs and (
+            len(inputs[0].shape) == 4 or _over_space(inputs[0], shape)):
+        before, spatial = inputs[0].shape, _over_space(inputs[0], shape)
         layer.kind = "other" if not spatial else "pool" if math.prod(before[2:]) > 1 else "pass"
         layer.label = f"global {'max' if 'max' in op else 'average'} pool" if spatial else f"{op} over channels"
     elif op in ("mean", "sum") and inputs and len(inputs[0].shape) == 3:
@@ -734,18 +751,34 @@ def _adopt(group: _Group, children: list) -> None:
             child.group = group
 
 
-def _simplify(group: _Group, aliases: dict) -> None:
+def _rows(group: _Group) -> set[tuple[str, str]]:
+    """(class, class of what it holds several of) for this group and all inside: a stage and its blocks, say."""
+    found, held, left = set(), Counter(), group.children[:]
+    while left:
+        child = left.pop()
+        if isinstance(child, _Group) and child.label in CONTAINERS:
+            left += child.children
+        elif isinstance(child, _Group):
+            held[child.label] += 1
+    found = {(group.label, label) for label, count in held.items() if count > 1}
+    return found.union(*(_rows(child) for child in group.children if isinstance(child, _Group)))
+
+
+def _simplify(group: _Group, aliases: dict, rows: set[tuple[str, str]]) -> None:
     """Leave out groups that show nothing: empty ones, those of one child, those of one convolution with norm and
-    activation."""
+    activation.
+
+    Of a group and its only child the outer class is told, unless it is one that holds several elsewhere, see `_rows`.
+    """
     children = []
     for child in group.children:
         if isinstance(child, _Group):
-            _simplify(child, aliases)
+            _simplify(child, aliases, rows)
             if len(child.children) == 1 and isinstance(child.children[0], _Group):
                 inner = child.children[0]
                 aliases[inner.name] = inner
                 inner.name = child.name
-                if child.label not in CONTAINERS:
+                if child.label not in CONTAINERS and (child.label, inner.label) not in rows:
                     inner.label, inner.code = child.label, child.code
                 child = inner
             layers = child.layers()
@@ -861,8 +894,10 @@ def _has_blocks_in_a_row(group: _Group) -> bool:
 
 
 def _is_stage(group: _Group) -> bool:
-    """Whether the group is a row of blocks, with or without something that passes by; what adds that is a block."""
-    adds = any(isinstance(child, _Layer) and child.kind == "add" for child in group.children)
+    """Whether the group is a row of blocks, with or without something that passes by; what adds that is a block, and so
+    is a chain of a class whose others add."""
+    adds = group.is_block and group.is_chain or any(
+        isinstance(child, _Layer) and child.kind == "add" for child in group.children)
     return _chain_height(group) >= 1 or _has_blocks_in_a_row(group) and not adds or (
         group.label in ("stage", "stem", "head") and any(isinstance(child, _Group) for child in group.children))
 
@@ -932,6 +967,8 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
         return
     _open_ends(root, aliases)
     if all(isinstance(child, _Group) for child in root.children):
+        if len(root.children) > MOST_LAYERS:
+            _bundle_alike(root)
         return
     runs, run = [], []
 
@@ -1009,6 +1046,19 @@ def _cut_stages(root: _Group, aliases: dict) -> None:
 
 def _alike(thing, other) -> bool:
     return isinstance(thing, _Group) and thing.label == other.label and _side(thing) == _side(other)
+
+
+def _bundle_alike(root: _Group) -> None:
+    """Blocks of one class and size in a row as a stage, in a network that is a long row of blocks."""
+    children = []
+    for _, run in groupby(root.children, key=lambda child: (child.label, _side(child), child.is_block or id(child))):
+        run = list(run)
+        if len(run) > 1:
+            group = _Group(_run_name(run, root), "stage", "", root)
+            _adopt(group, run)
+            group.is_chain, run = True, [group]
+        children += run
+    _adopt(root, children)
 
 
 def _open_ends(root: _Group, aliases: dict) -> None:
@@ -1657,7 +1707,7 @@ def rows_of(unit: Unit) -> list[tuple[Part, str]]:
     for part in unit.layers:
         if rows and rows[-1][0].details.get("depthwise") and part.kind == "conv":
             kernel, stride = rows[-1][0].details["kernel"], rows[-1][0].details["stride"]
-            rows[-1] = (part, f"{by(kernel)} separable conv, {part.details['out']:,}{_stride(stride)}")
+            rows[-1] = (part, f"{sized(kernel, 'separable conv')}, {part.details['out']:,}{_stride(stride)}")
         else:
             rows.append((part, part.label))
     return rows
@@ -1672,11 +1722,12 @@ def summary(series: Series) -> tuple[str, ...]:
                 if layer.kind not in (*STRIPS, *JOINS, *ENDS, "split"):
                     lines.append(label)
         elif isinstance(item, Parallel):
-            inside = sorted((summary(branch) for branch in item.branches if branch.items), key=len)
+            inside = [branch for branch in item.branches if branch.items]
             if len(inside) > 2:
                 lines.append(f"{len(item.branches)} branches")
-            elif inside:
-                lines += inside[-1]  # the longer one
+            elif inside:  # the longer one; of two as long, the one that works more
+                told = [(summary(branch), sum(part.macs for part in branch.parts())) for branch in inside]
+                lines += max(told, key=lambda one: (len(one[0]), one[1]))[0]
         elif isinstance(item, Repeat):
             inner = summary(item.body)
             what = f"({inner[0]})" if len(inner) == 1 else f"{len(inner)} layers"
@@ -1696,17 +1747,27 @@ def summary(series: Series) -> tuple[str, ...]:
 
 
 def contents(diagram: Diagram, part: Part) -> list[str]:
-    """What a stage consists of: "6 x Bottleneck" for its blocks, and the convolutions and poolings between them; its
-    layers where it has no blocks."""
+    """What a stage consists of: "6 x Bottleneck" for its blocks, with their channels where these grow, and the
+    convolutions and poolings between them; its layers where it has no blocks."""
+    row, blocks = in_a_row(diagram, part), blocks_in(diagram, part)
     is_block = part.details.get("block") and part.label.startswith("stage ")
-    if is_block and part.code.isidentifier() and part.code not in CONTAINERS:
+    if is_block and part.code.isidentifier() and part.code not in CONTAINERS and not row:
         return [part.code]
-    blocks = blocks_in(diagram, part)
     if blocks:
         children = [diagram.parts[child] for child in part.children]
-        told = [child for child in children if child.kind in ("conv", "pool", "group")]
-        layers = [child.label for child in told if child.is_layer]
-        lines = [f"{count} \u00d7 {kind}" if count > 1 else kind for kind, count in list(Counter(blocks).items())[:3]]
+        answers = len(part.output_shape) == 1
+        told = [] if row else [child for child in children if child.kind in ("conv", "pool", "group")]
+        layers, lines = [child.label for child in told if child.is_layer], []
+        for kind, shapes in list(blocks.items())[:3]:
+            line = f"({kind})" if ", " in kind and len(shapes) > 1 else kind
+            line = f"{len(shapes)} \u00d7 {line}" if len(shapes) > 1 else line
+            first, last = shapes[0][:1], shapes[-1][:1]
+            lines.append(f"{line}, {first[0]:,} to {last[0]:,}" if first < last and not answers else line)
+        if answers:
+            behind = children[1 + max(i for i, child in enumerate(children) if not child.is_layer and (
+                child.label not in CONTAINERS or in_a_row(diagram, child))) if not row else len(children):]
+            return [*lines, *[layer.label for child in behind for layer in diagram.layers(child)
+                              if layer.kind in HEAVY][-2:]]
         if len(layers) > 2:
             return lines
         return layers + lines if told and told[0].is_layer else lines + layers
@@ -1714,15 +1775,30 @@ def contents(diagram: Diagram, part: Part) -> list[str]:
     return lines if len(lines) <= 5 else [*lines[:4], f"\u2026 {len(lines) - 4} more"]
 
 
-def blocks_in(diagram: Diagram, part: Part) -> list[str]:
-    """Classes of the blocks in a stage; of a dense block, those of its layers."""
-    found = []
+def blocks_in(diagram: Diagram, part: Part) -> dict[str, list[tuple[int, ...]]]:
+    """Classes of the blocks in a stage, and the map behind each block; of a dense block, and of a row of blocks in a
+    module of its own, those of its layers."""
+    if row := in_a_row(diagram, part):
+        return row
+    found = {}
     for child in (diagram.parts[child] for child in part.children):
-        inside = [diagram.parts[one] for one in child.children]
-        inner = [one.label for one in inside if not one.is_layer]
-        if len(inner) > 1 and len(set(inner)) == 1 and inner[0] not in CONTAINERS and all(
-                one.kind == "concatenate" for one in inside if one.is_layer):
-            found += inner
-        elif not child.is_layer and child.label not in CONTAINERS:
-            found.append(child.label)
-    return [label.strip("_") for label in found]
+        row = in_a_row(diagram, child)
+        if not row and not child.is_layer and child.label not in CONTAINERS:
+            row = {child.label.strip("_"): [child.output_shape]}
+        for label, shapes in row.items():
+            found.setdefault(label, []).extend(shapes)
+    return found
+
+
+def in_a_row(diagram: Diagram, part: Part) -> dict[str, list[tuple[int, ...]]]:
+    """What a group consists of if that is blocks of one class alone, or layers of a dense block in the same words, what
+    each makes being concatenated with all before it: words -> the map behind each; {} for other groups."""
+    inside = [diagram.parts[child] for child in part.children]
+    joins = [one.output_shape for one in inside if one.kind == "concatenate"]
+    works = [one for one in inside if not one.is_layer or one.kind in HEAVY]
+    label = works[0].label.strip("_") if works else ""
+    alike = len(works) > 1 and len({one.label for one in works}) == 1 and label not in CONTAINERS
+    others = {one.kind for one in inside if one.is_layer} - {"concatenate"}
+    if not alike or others and len(joins) != len(works) or others - {*STRIPS, *HEAVY}:
+        return {}
+    return {label: joins if len(joins) == len(works) else [one.output_shape for one in works]}

@@ -57,7 +57,7 @@ def wrap(text: str, width: float, style: str = "main") -> list[str]:
     A number stays with the word before it, but in "32 groups" with what it counts.
     """
     lines, line = [], ""
-    for word in re.split(r" (?![/\d])|(?<=,) (?=\d+\xa0)", re.sub(r"(?<=, )(\d+) (?=[a-z])", "\\1\xa0", text)):
+    for word in re.split(r" (?![/\d])|(?<=,) (?=[\d,]+\xa0)", re.sub(r"(?<=, )([\d,]+) (?=[a-z])", "\\1\xa0", text)):
         word = word.replace("\xa0", " ")
         longer = f"{line} {word}" if line else word
         if line and text_width(longer, style) > width:
@@ -130,7 +130,11 @@ def line(points: Sequence[float], arrow: bool = False) -> Item:
     if arrow:
         x, y = points[-2:]
         dx, dy = x - points[-4], y - points[-3]
-        if abs(dx) > abs(dy):
+        if dx and dy:
+            along, across = 6 / math.hypot(dx, dy), 3.5 / math.hypot(dx, dy)
+            a, b, c, d = x - along * dx, y - along * dy, across * dy, across * dx
+            shapes.append(["p", "tip", [x, y, a + c, b - d, a - c, b + d]])
+        elif dx:
             s = 1 if dx > 0 else -1
             shapes.append(["p", "tip", [x, y, x - 6 * s, y - 3.5, x - 6 * s, y + 3.5]])
         else:
@@ -148,11 +152,12 @@ class Style:
     room: float = math.inf  # pixels that branches may take beside each other; wider ones stand below each other
     aside: float = ASIDE
     pad: float = PAD
+    placed: dict = field(default_factory=dict)  # what was placed: branches are tried beside and below each other
 
     def label(self, text: str) -> str:
         """The label, without channels where numbers are off."""
         return text if self.numbers else ", ".join(word for word in text.split(", ")
-                                                   if not re.fullmatch(r"[\d,]+", word))
+                                                   if not re.fullmatch(r"[\d,]+( to [\d,]+)?", word))
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -302,7 +307,7 @@ def place_box(box: Box, style: Style) -> Placed:
     """A group in a frame with its inside, or, where there is no room for that, in a few words."""
     part = box.part
     if box.inner is not None and style.nested:
-        inner = place_series(box.inner, style, ends=True)
+        inner = place_series(box.inner, style)
         title = title_of(part)
         wide = text_width(title, "title") + 2 * PAD
         left = inner.left + 10
@@ -339,7 +344,7 @@ def title_of(part: Part) -> str:
 
 
 def place_repeat(repeat: Repeat, style: Style) -> Placed:
-    inner = place_series(repeat.body, style, ends=True)
+    inner = place_series(repeat.body, style)
     text = f"\u00d7 {repeat.times}"
     wide = text_width(text, "title") + 4
     top = 10
@@ -357,8 +362,14 @@ def starts_with_box(series: Series) -> bool:
     return bool(series.items) and isinstance(series.items[0], (Unit, Box))
 
 
-def place_series(series: Series, style: Style, ends: bool = False) -> Placed:
+def place_series(series: Series, style: Style) -> Placed:
     """One thing below the other on one axis, with arrows between them; branches run into the join that follows them."""
+    if id(series) not in style.placed:
+        style.placed[id(series)] = series, _place_series(series, style)  # held, so that its id stays its own
+    return style.placed[id(series)][1]
+
+
+def _place_series(series: Series, style: Style) -> Placed:
     left = right = 6.0
     y, items = 0.0, []
     things = list(series.items)
@@ -404,8 +415,8 @@ def place_abreast(parallel: Parallel, join: Unit | None, style: Style) -> Placed
     inputs, which begin beside each other without a fork.
     """
     fed, gives = (bool(end_of(parallel, kind)) for kind in ENDS)
-    if fed:
-        parallel = Parallel(sorted(parallel.branches, key=lambda branch: end_of(branch, "input")))
+    if fed or gives:  # in the order of the inputs, or of the outputs
+        parallel = Parallel(sorted(parallel.branches, key=lambda branch: end_of(branch, "input" if fed else "output")))
     full = [branch for branch in parallel.branches if branch.items]
     count = len(parallel.branches) - len(full)
     columns = [place_series(branch, style) for branch in full]
@@ -875,7 +886,12 @@ def in_lanes(wires: list[Wire]) -> int:
 
 @dataclass
 class Cell:
-    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it."""
+    """One place of a strip: a map drawn as a solid, `copies` of it, lines of text; `others` go out beside it.
+
+    `widths` are the channels behind each copy, where they grow. `towers` are the parts into which grouped convolutions
+    divide the channels, and `mixes` says that what makes this map reads all of those before it; with `streams` one
+    block gives out all of the maps, and all are drawn.
+    """
 
     part: int | None
     kind: str
@@ -884,6 +900,10 @@ class Cell:
     lines: list[tuple[str, str]]
     mark: str = ""
     others: Sequence[tuple[int, ...]] = ()
+    widths: Sequence[int] = ()
+    towers: int = 1
+    mixes: bool = True
+    streams: bool = False
 
 
 def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | None:
@@ -906,28 +926,59 @@ def cells_of(diagram: Diagram, series: Series, style: Style) -> list[Cell] | Non
         elif isinstance(item, Box):
             cell = cell_of(diagram, item.part, style, times)
             cell.shape, *cell.others = dict.fromkeys(item.results or [cell.shape])
+            cell.streams = len(ending(diagram, item.part)) == 1
             cells.append(cell)
         elif isinstance(item, Parallel) and not any(branch.items for branch in item.branches):
             continue
         else:
             return None
+    divide(diagram, cells)
     return with_shapes(cells, style)
+
+
+def ending(diagram: Diagram, part: Part) -> set[int]:
+    """The children of a part whose maps are read outside it, or are the answer."""
+    inside, found = {layer.id for layer in diagram.layers(part)}, set()
+    for layer in {source for source, target in diagram.edges if source in inside and target not in inside}:
+        while (parent := diagram.parts[layer].parent) not in (part.id, None):
+            layer = parent
+        found.add(layer)
+    return found
+
+
+def divide(diagram: Diagram, cells: list[Cell]) -> None:
+    """Find the towers: a convolution in a few groups reads its map in as many parts, and makes one, as AlexNet's on two
+    processors; pooling works on each channel alone and keeps them; a convolution in one group makes any."""
+    layers = [Part(-1, "", cell.kind, "") if cell.part is None else diagram.parts[cell.part] for cell in cells]
+    for i, layer in enumerate(layers):
+        groups = layer.details.get("groups", 1)
+        cells[i].mixes = layer.kind != "pool" and groups == 1
+        if 1 < groups <= 4 and not layer.details["depthwise"]:
+            first, last = i - 1, i + 1
+            while layers[first].kind == "pool":
+                first -= 1
+            while last < len(layers) and layers[last].kind == "pool":
+                last += 1
+            for cell in cells[first + (layers[first].kind != "conv"):last]:
+                cell.towers = groups
 
 
 def cell_of(diagram: Diagram, part: Part, style: Style, times: int = 1) -> Cell:
     """A group as the map that it gives out, with its blocks in words."""
     lines = [("title", part.label if times == 1 else f"{times} \u00d7 {part.label}")]
     lines += [("small", style.label(text)) for text in contents(diagram, part)]
-    count = len(blocks_in(diagram, part))
-    last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
-    kind = "fc" if last and last[-1] == "fc" and len(part.output_shape) == 1 else "conv"
-    return Cell(part.id, kind, part.output_shape, max(times, count), lines)
+    if len(part.output_shape) == 1:  # the answer, however many blocks lead to it
+        last = [layer.kind for layer in diagram.layers(part) if layer.kind in HEAVY]
+        return Cell(part.id, "fc" if last and last[-1] == "fc" else "conv", part.output_shape, times, lines)
+    maps = [shape for shapes in blocks_in(diagram, part).values() for shape in shapes]
+    widths = [shape[0] for shape in maps if shape] if times == 1 else []
+    return Cell(part.id, "conv", part.output_shape, max(times, len(maps)), lines, widths=widths)
 
 
 def with_shapes(cells: list[Cell], style: Style) -> list[Cell]:
     """The cells with their shapes as a last line, where the words have not said them."""
     for cell in cells:
-        said = any(text.endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
+        said = any(text.rstrip(")").endswith(f", {shape_text(cell.shape)}") for _, text in cell.lines)
         if style.numbers and cell.shape and not (said and len(cell.shape) == 1):
             cell.lines += [("small", shape_text(shape)) for shape in (cell.shape, *cell.others)]
     return cells
@@ -953,23 +1004,67 @@ def solid(cell: Cell, most: float, largest: int, thin: float = 1.0, least: float
     copies = min(cell.copies, 4)
     if copies > 1:
         thick = max(1.2 * least, thick / copies**0.5)
+    thicks = [thick] * copies
+    if copies > 1 and len(cell.widths) == cell.copies and cell.widths == sorted(cell.widths):
+        shown = [cell.widths[round(i * (cell.copies - 1) / (copies - 1))] for i in range(copies)]
+        thicks = [max(1.2 * least, thick * (wide / shown[-1]) ** 0.4) for wide in shown]
     dx, dy = 0.72 * depth, 0.72 * depth
-    step = thick + 1.2 * least
-    width = (copies - 1) * step + thick + dx
+    width = sum(thicks) + (copies - 1) * 1.2 * least + dx
     shapes = []
-    for copy in range(copies):
-        x = copy * step
+    x = 0.0
+    for thick in thicks:
         if depth:
             shapes.append(["p", "side", [x + thick, dy, x + thick + dx, 0, x + thick + dx, tall, x + thick, tall + dy]])
             shapes.append(["p", "top", [x, dy, x + dx, 0, x + thick + dx, 0, x + thick, dy]])
         shapes.append(["p", "face", [x, dy, x + thick, dy, x + thick, tall + dy, x, tall + dy]])
+        x += thick + 1.2 * least
     return width, tall + dy, Item(cell.part, cell.kind, shapes, cell.mark)
+
+
+TOWERS = 7  # pixels between solids of one cell
+
+
+def together(drawn: Sequence[tuple[float, float, Item]], beside: bool) -> tuple[float, float, Item]:
+    """Solids of one cell, below or beside each other: towers, or maps that go out together."""
+    width, height = max(wide for wide, _, _ in drawn), max(high for _, high, _ in drawn)
+    at, shapes = 0.0, []
+    for wide, high, item in drawn:
+        dx, dy = (at, (height - high) / 2) if beside else ((width - wide) / 2, at)
+        shapes += moved([item], dx, dy)[0].shapes
+        at += (wide if beside else high) + TOWERS
+    size = (at - TOWERS, height) if beside else (width, at - TOWERS)
+    return *size, dataclasses.replace(drawn[0][2], shapes=shapes)
+
+
+def between(before: Cell, after: Cell, sizes: tuple[float, float], ends: tuple[float, float],
+            middles: tuple[float, float], down: bool) -> list[Item]:
+    """Arrows from each tower to the one behind it, or, where what is behind reads them all, from each to each.
+
+    `sizes` of both across the arrows, `ends` and `middles` of the arrows along and across them.
+    """
+    places = [[middle + size * ((k + 0.5) / cell.towers - 0.5) for k in range(cell.towers)]
+              for cell, size, middle in zip((before, after), sizes, middles)]
+    pairs = product(*places) if after.mixes or before.towers != after.towers else zip(*places)
+    return [line([a, ends[0], b, ends[1]] if down else [ends[0], a, ends[1], b], arrow=True) for a, b in pairs]
+
+
+def apart(cells: list[Cell], solids: list, at: int, reader: int, ends: tuple[float, float],
+          middle: float) -> list[Item]:
+    """Arrows at a cell as far as they go within a row: one, or one for each tower that is read by itself."""
+    alone = not cells[reader].mixes and cells[reader - 1].towers == cells[reader].towers
+    cell = dataclasses.replace(cells[at], mixes=False, towers=cells[at].towers if alone else 1)
+    return between(cell, cell, (solids[at][1],) * 2, ends, (middle, middle), down=False)
 
 
 def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, list[Item]]:
     """The cells in rows of at most `width`; on a narrow page one below the other, with text on the right."""
     largest = max([max(cell.shape[1:]) for cell in cells if len(cell.shape) == 3] or [1])
-    solids = [solid(cell, 72 if narrow else 104, largest) for cell in cells]
+    most, solids = 72 if narrow else 104, []
+    for cell in cells:
+        channels, *space = cell.shape or (1,)
+        shapes = [(max(1, channels // cell.towers), *space)] * cell.towers + list(cell.others if cell.streams else ())
+        solids.append(together([solid(dataclasses.replace(cell, shape=shape), most, largest) for shape in shapes],
+                               beside=narrow and cell.towers > 1))
     if narrow:
         return column(cells, solids, width)
     arrow = 16
@@ -984,10 +1079,14 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
         tall = max(solids[i][1] for i in row)
         x = 0.0 if number == 0 else arrow + 4
         for place_in_row, i in enumerate(row):
-            if place_in_row or number:
-                middle = y + tall / 2
-                items.append(line([x - arrow + 1 if place_in_row else 2, middle, x - 1, middle], arrow=True))
             wide, high, item = solids[i]
+            middle = y + tall / 2
+            if place_in_row and cells[i - 1].towers + cells[i].towers > 2:
+                start, end = x - arrow - (widths[i - 1] - solids[i - 1][0]) / 2 + 3, x + (widths[i] - wide) / 2 - 3
+                items += between(cells[i - 1], cells[i], (solids[i - 1][1], high), (start, end), (middle, middle),
+                                 down=False)
+            elif place_in_row or number:
+                items += apart(cells, solids, i, i, (x - arrow + 1 if place_in_row else 2, x - 1), middle)
             cell = Item(item.part, item.kind, [], item.mark)
             cell.shapes += moved([item], x + (widths[i] - wide) / 2, y + (tall - high) / 2)[0].shapes
             text_y = y + tall + 8
@@ -999,8 +1098,7 @@ def strip(cells: list[Cell], width: float, narrow: bool) -> tuple[float, float, 
             right = max(right, x - arrow)
         bottom = y + tall + 8 + max(sum(LINE[kind] for kind, _ in texts[i]) for i in row)
         if number < len(rows) - 1:
-            middle = y + tall / 2
-            items.append(line([x - arrow + 1, middle, x - 1, middle], arrow=True))
+            items += apart(cells, solids, row[-1], row[-1] + 1, (x - arrow + 1, x - 1), y + tall / 2)
             right = max(right, x)
         y = bottom + 18
     return right, y - 18, items
@@ -1029,13 +1127,18 @@ def column(cells: list[Cell], solids, width: float) -> tuple[float, float, list[
     room = max(wide for wide, _, _ in solids)
     texts = [[(kind, piece) for kind, text in cell.lines for piece in wrap(text, width - room - 12, kind)]
              for cell in cells]
-    items, y, right = [], 0.0, 0.0
+    items, y, right, spare = [], 0.0, 0.0, 0.0
     for i, ((wide, high, item), lines) in enumerate(zip(solids, texts)):
         words = sum(LINE[kind] for kind, _ in lines)
         tall = max(high, words)
         if i:
-            items.append(line([room / 2, y + 2, room / 2, y + 14], arrow=True))
-            y += 16
+            plain = cells[i - 1].towers + cells[i].towers == 2
+            gap = 16 if plain or not cells[i].mixes else 26
+            over, under = (0, 0) if plain else (spare, (tall - high) / 2)
+            items += between(cells[i - 1], cells[i], (solids[i - 1][0], wide), (y + 2 - over, y + gap - 2 + under),
+                             (room / 2, room / 2), down=True)
+            y += gap
+        spare = (tall - high) / 2
         one = Item(item.part, item.kind, [], item.mark)
         one.shapes += moved([item], (room - wide) / 2, y + (tall - high) / 2)[0].shapes
         text_y = y + (tall - words) / 2
@@ -1341,7 +1444,7 @@ def style_sheet() -> str:
         paint(".nd .box,.nd .face,.nd .side,.nd .top", "stroke", LINES),
         ".nd .frame,.nd .repeat{fill:none;stroke-width:1}", paint(".nd .frame,.nd .repeat", "stroke", LINES),
         ".nd .repeat{stroke-dasharray:5 4}.nd .side{filter:brightness(.86)}.nd .top{filter:brightness(.94)}",
-        ".nd .off{opacity:.32}.nd .on .box,.nd .on .face{stroke-width:2.4}",
+        ".nd .off{opacity:.66;filter:saturate(.25)}.nd .on .box,.nd .on .face{stroke-width:2.4}",
         paint(".nd .on .box,.nd .on .face,.nd .new .box,.nd .new .face,.nd .new .frame", "stroke", ACCENT),
         ".nd .new .box,.nd .new .face,.nd .new .frame{stroke-width:2.2;stroke-dasharray:6 3}",
     ]
@@ -1374,6 +1477,11 @@ def path_of(kind: str, points: Sequence[float]) -> str:
     return text + f"L{number(pairs[-1][0])} {number(pairs[-1][1])}"
 
 
+def escaped(text: str) -> str:
+    """The text for XML, which has no place for control characters."""
+    return html.escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text), quote=False)
+
+
 def element(shape: list) -> str:
     kind, name = shape[:2]
     if kind == "r":
@@ -1386,7 +1494,7 @@ def element(shape: list) -> str:
         x, y, anchor, text = shape[2:]
         name = "" if name == "main" else f' class="{name}"'
         where = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        return f'<text{name} x="{number(x)}" y="{number(y)}"{where}>{html.escape(text, quote=False)}</text>'
+        return f'<text{name} x="{number(x)}" y="{number(y)}"{where}>{escaped(text)}</text>'
     if kind == "p":
         return f'<polygon class="{name}" points="{" ".join(map(number, shape[2]))}"/>'
     return f'<path class="{name}" d="{path_of(kind, shape[2])}"/>'
@@ -1420,8 +1528,8 @@ def svg_of(scene: Scene, sheet: bool = True, role: str = "img") -> str:
     width, height = number(scene.width), number(scene.height)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" role="{role}" aria-labelledby="t{key} d{key}">'
-            f'<title id="t{key}">{html.escape(scene.title, quote=False)}</title>'
-            f'<desc id="d{key}">{html.escape(scene.words, quote=False)}</desc>{style}{text}</svg>')
+            f'<title id="t{key}">{escaped(scene.title)}</title>'
+            f'<desc id="d{key}">{escaped(scene.words)}</desc>{style}{text}</svg>')
 
 
 def fit_rules(name: str) -> str:
@@ -1520,7 +1628,7 @@ def small_picture(diagram: Diagram) -> str:
     body = "".join(f'<g class="k-{kind}">{inner}</g>' for kind, inner in groups)
     size = f"{number(max(width, SMALL[0]))} {SMALL[1]}"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nd" viewBox="0 0 {size}" width="{SMALL[0]}" '
-            f'height="{SMALL[1]}"><title>{html.escape(diagram.title)}</title><style>{sheet}</style>{body}</svg>')
+            f'height="{SMALL[1]}"><title>{escaped(diagram.title)}</title><style>{sheet}</style>{body}</svg>')
 
 
 def _outline(points: Sequence[float]) -> str:

@@ -274,11 +274,12 @@ class _Tracer(TorchFunctionMode):
         storage.handles.append(weakref.ref(handle))
         return value
 
-    def overwrite(self, tensor: Tensor) -> Value:
-        """A new value in the storage of `tensor`, which was written in place; what shares its memory changes with it."""
+    def overwrite(self, tensor: Tensor, parameters: tuple[str, ...]) -> Value:
+        """A new value, made of these parameters, in the storage of `tensor`, which was written in place; what shares its memory changes
+        with it."""
         old = self.value(tensor)
         handle, storage = tensor._cnnlib_handle, old.storage
-        handle.value = Value(tuple(tensor.shape), old.dtype, storage, "result")
+        handle.value = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)
         for other in [reference() for reference in storage.handles] if len(storage.handles) > 1 else ():
             if other is not None and other is not handle:
                 before = other.value
@@ -412,7 +413,7 @@ class _Recorder(TorchDispatchMode):
             if self.of_constants:
                 outputs.append(tracer.value(tensor))
             elif alias == "write":
-                outputs.append(tracer.overwrite(tensor))
+                outputs.append(tracer.overwrite(tensor, parameters))
             else:
                 storage = inputs[0].storage if alias == "view" else None
                 outputs.append(tracer.attach(tensor, Value(tuple(tensor.shape), tensor.dtype, storage, "result", parameters)))
