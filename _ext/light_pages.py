@@ -1,8 +1,9 @@
 """Makes built pages light: icons drawn into the page, formulas' script only where there are formulas, images read as they come near.
 
 What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from
-it and put into the pages. MathJax is left out of pages without formulas, and elsewhere it is fetched when the explorers are ready
-(formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
+it and put into the pages. The index of words goes to the page of search alone: the theme ships it with every page, before its first words, for
+a search while one types that the book does not have. The theme's own look for what scrolls goes too (tab_stops.js does it in little time). MathJax
+is left out of pages without formulas, and elsewhere it is fetched when the first explorers are ready (formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
 theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
 are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
 and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; so is what cells print in
@@ -23,6 +24,9 @@ from sphinx.util import logging
 
 ICON = re.compile(r"<(i|span)\b([^>]*\bclass=\"([^\"]*\bfa-[^\"]*)\"[^>]*)>\s*</\1>")
 ICON_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"?]*scripts/fontawesome\.js)[^\"]*\"[^>]*></script>\s*")
+SEARCH_SCRIPT = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>\s*')
+NO_SEARCH = "search_as_you_type = false"  # so the theme says on a page where these scripts have nothing to do
+TAB_STOPS = ',"complete"===document.readyState?I():window.addEventListener("load",I)'  # the theme's own look for what scrolls
 STYLES = {"fab": "brands", "fa-brands": "brands", "far": "regular", "fa-regular": "regular"}  # all others are solid
 GLYPH = r'[{{,]"?{}"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
 MATH_CONFIG = re.compile(r"<script>window\.MathJax = \{.*?\}</script>\s*")
@@ -188,6 +192,8 @@ def lightened(page: str, folder: Path, address: str) -> str:
         drawings = (folder / script[1]).resolve()
         page = ICON.sub(lambda icon: _drawn(drawings, icon[2], icon[3]), ICON_SCRIPT.sub("", page))
     page = page.replace(THEME, KNOWN_THEME)
+    if NO_SEARCH in page and 'id="search-results"' not in page:
+        page = SEARCH_SCRIPT.sub("", page)
     if FORMULA.search(page):
         page = _kept(page)
         later = MATH_SCRIPT.search(page)
@@ -207,6 +213,8 @@ def lightened(page: str, folder: Path, address: str) -> str:
 def _lighten(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
+    script = Path(app.outdir, "_static", "scripts", "pydata-sphinx-theme.js")
+    script.write_text(script.read_text(encoding="utf-8").replace(TAB_STOPS, ""), encoding="utf-8")
     owner, name = app.config.html_theme_options["repository_url"].rstrip("/").split("/")[-2:]
     for path in Path(app.outdir).rglob("*.html"):
         page = path.read_text(encoding="utf-8")

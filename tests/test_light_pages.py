@@ -65,6 +65,45 @@ def test_icons_are_drawn_and_formulas_bring_their_script(page):
         text.count("formulas.js") == text.count("tex-chtml.js") == bool(re.search(r'class="[^"]*\bmath\b', text))
 
 
+def test_the_index_of_words_comes_with_the_page_of_search_alone():
+    """The theme puts its scripts into the head of every page; a page that searches while one types would need them."""
+    words = re.compile(r'src="[^"]*(searchtools|language_data|searchindex)\.js"')
+    pages = [*PAGES, HTML / "genindex.html", HTML / "search.html"]
+    assert [page.stem for page in pages if words.search(page.read_text(encoding="utf-8"))] == ["search"]
+    names = "_static/searchtools", "_static/language_data", "searchindex"
+    scripts = "".join(f'<script src="../{name}.js"></script>\n' for name in names)
+    for typed, rest in (("false", ""), ("true", scripts)):
+        said = f"<script>DOCUMENTATION_OPTIONS.search_as_you_type = {typed};</script>\n"
+        assert light_pages.lightened(said + scripts, HTML, "https://a.b/c") == said + rest
+
+
+FRAMES = """() => [...document.querySelectorAll(
+  "article :is(pre, .cell_output > .output, .pst-scrollable-table-container)")]
+  .map((one) => [Boolean(one.closest("details:not([open])")), one.getAttribute("tabindex"),
+                 one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight])"""
+MARKED = f"() => ({FRAMES})().every(([closed, stop, scrolls]) => !closed && stop === (scrolls ? '0' : '-1'))"
+OPEN = "() => document.querySelectorAll('article details').forEach((one) => { one.open = true; })"
+
+
+def test_what_scrolls_is_reached_by_keys_and_closed_cells_are_not_laid_out(browser):
+    """As the theme does it, whose own way is taken out; a listing in a closed cell is looked at when it is opened."""
+    [path] = [page for page in PAGES if page.stem == "06_googlenet"]
+    script = HTML / "_static" / "scripts" / "pydata-sphinx-theme.js"
+    assert light_pages.TAB_STOPS not in script.read_text(encoding="utf-8")
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto(path.as_uri())
+    frames = page.evaluate(FRAMES)
+    assert {stop for closed, stop, _ in frames if closed} == {None}
+    assert {(stop, scrolls) for closed, stop, scrolls in frames if not closed} == {("0", True), ("-1", False)}
+    page.evaluate(OPEN)
+    page.wait_for_function(MARKED)
+    narrow = page.evaluate(FRAMES)
+    page.set_viewport_size({"width": 1440, "height": 800})
+    page.wait_for_function(MARKED)
+    assert page.evaluate(FRAMES) != narrow
+    page.close()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_images_of_the_article_wait(page):
     images = [image for image in Assets(page).images if "_images/" in image["src"]]
@@ -254,11 +293,15 @@ def test_no_figure_has_smaller_letters_than_it_is_shown_by():
     assert small == []
 
 
-def test_the_themes_line_that_is_replaced_stands_in_the_theme():
-    """Otherwise nothing would be replaced, and a dark page would be light first."""
+def test_the_themes_lines_that_are_replaced_stand_in_the_theme():
+    """Otherwise nothing would be replaced: a dark page would be light first, and every page heavier."""
     folder = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
     layout = (folder / "theme" / "pydata_sphinx_theme" / "layout.html").read_text(encoding="utf-8")
     assert light_pages.THEME.replace('"auto"', '"{{ default_mode }}"') in layout
+    script = folder / "theme" / "pydata_sphinx_theme" / "static" / "scripts" / "pydata-sphinx-theme.js"
+    assert script.read_text(encoding="utf-8").count(light_pages.TAB_STOPS) == 1
+    shipped = re.sub(r"\{\{ pathto\('(.*?)', 1\).*?\}\}", r"\1", layout)
+    assert len(light_pages.SEARCH_SCRIPT.findall(shipped)) == 3
 
 
 def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browser, tmp_path):

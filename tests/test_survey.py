@@ -54,6 +54,13 @@ def test_the_survey_hears_what_the_browser_says_while_a_page_opens_and_sees_the_
     assert found[0]["problems"] == 1 and "Oh" in found[0]["what"] and found[2]["problems"] > 1
 
 
+def test_the_survey_waits_until_colours_have_faded(rows):
+    """From one theme to the other: what axe sees on the way is no page's contrast."""
+    fading = BAD.replace('<p style="color: #ccc; background: #fff">', '<p class="fades">').replace("<input>", "").replace("<script>", """<style>
+      .fades { transition: color 1s; color: #111; background: #fff } [data-theme=dark] .fades { color: #fff; background: #111 }</style><script>""", 1)
+    assert rows(fading)[1]["contrast"] == 0
+
+
 def test_the_survey_sees_what_moves(rows):
     moving = BAD.replace("{width}", "50").replace("<h1>", '<div id="late"></div><h1>').replace(
         "</body>", "<script>requestAnimationFrame(() => setTimeout(() => { late.style.height = '300px'; }, 50));"

@@ -39,23 +39,25 @@ const frame = () => new Promise((done) => requestAnimationFrame(() => {
   channel.port1.onmessage = done;
   channel.port2.postMessage(0);
 }));
-addEventListener("DOMContentLoaded", () => {
+const stands = (place) => place.nextElementSibling?.dataset.ready !== undefined;
+let asked = false;
+const look = async () => {
   const places = [...document.querySelectorAll('script[type$="widget-view+json"]')];
-  const look = async () => {
-    if (visit.ready || !places.every((place) => place.nextElementSibling?.dataset.ready !== undefined)) return;
-    visit.ready = performance.now();
-    const input = document.querySelector(".cx :is(input[type=range], input[type=radio]:not(:checked), select, button)");
-    if (input?.type === "range") { input.value = +input.value === +input.max ? +input.min : +input.max; input.dispatchEvent(new Event("input", {bubbles: true})); }
-    else input?.click();
-    await frame();
-    visit.answered = performance.now();
-    performance.mark("answered");
-  };
-  new MutationObserver(look).observe(document.documentElement, {subtree: true, childList: true, attributes: true, attributeFilter: ["data-ready"]});
-  if (places.length) look();
-  else visit.ready = visit.answered = 0;
-});"""
-DONE = "() => visit.answered !== undefined && visit.paint"
+  if (document.readyState !== "loading" && places.every(stands)) visit.ready ??= places.length && performance.now();
+  if (document.readyState !== "loading" && !places.length) visit.answered = 0;
+  const first = places.find(stands);
+  if (asked || !first) return;
+  asked = true;
+  const input = first.nextElementSibling.querySelector(".cx :is(input[type=range], input[type=radio]:not(:checked), select, button)");
+  if (input?.type === "range") { input.value = +input.value === +input.max ? +input.min : +input.max; input.dispatchEvent(new Event("input", {bubbles: true})); }
+  else input?.click();
+  await frame();
+  visit.answered = performance.now();
+  performance.mark("answered");
+};
+new MutationObserver(look).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ["data-ready"]});
+addEventListener("DOMContentLoaded", look);"""
+DONE = "() => visit.answered !== undefined && visit.ready !== undefined && visit.paint"
 TYPESET = """async () => {
   if (!document.querySelector(".math") || ![...document.scripts].some((one) => one.src.startsWith(location.origin) && /mathjax/i.test(one.src))) return;
   while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 20));
