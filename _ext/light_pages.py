@@ -6,8 +6,8 @@ a search while one types that the book does not have. The theme's own look for w
 is left out of pages without formulas, and elsewhere it is fetched when the first explorers are ready (formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
 theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
 are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
-and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; so is what cells print in
-columns, which must not wrap, and long code, which may be divided on paper. Scripts of sphinx-thebe go: the book does not use it, and
+and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; names in headings may break behind
+their underscores; marked is what cells print in columns, which must not wrap, and long code, which may be divided on paper. Scripts of sphinx-thebe go: the book does not use it, and
 Jupyter Book writes its settings out twice, which is an error.
 """
 
@@ -48,6 +48,8 @@ COLUMNS, SOME, WORDS = 5, 3, 32  # from how many columns a table is wide, or has
 NAME = 12  # from how many letters the first cell of a row is a name of several words
 PRINTED = re.compile(r'<div class="output (stream|text_plain)([^"]*)">(<div class="highlight"><pre>.*?</pre>)', re.S)
 ALIGNED = re.compile(r"\S {2,}\S")  # more than one space within a line keeps something below something
+HEADING = re.compile(r"<(h[1-4])>(.*?)(?=<a class=\"headerlink\")", re.S)
+PART = re.compile(r"(?<=\w_)(?=[a-z])")  # where a name of several words may break
 LEAST = 9  # pixels of the smallest letters as shown
 FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
@@ -157,6 +159,14 @@ def _fewer(page: str, plain: set[str]) -> str:
     return CODE.sub(lambda code: COLOURED.sub(lambda word: word[2] if word[1] in plain else word[0], code[0]), page)
 
 
+def _breakable(page: str) -> str:
+    """Names in headings may break behind an underscore, and so need not within a word."""
+    def broken(found: re.Match) -> str:
+        return f"<{found[1]}>" + re.sub(r"(?:^|>)[^<]+", lambda text: PART.sub("<wbr>", text[0]), found[2])
+
+    return HEADING.sub(broken, page)
+
+
 def _long(page: str) -> str:
     """Code of `LINES` lines and more is called long."""
     return CODE.sub(lambda code: code[0].replace("<pre>", '<pre class="long">', 1) if code[0].count("\n") >= LINES else code[0], page)
@@ -207,7 +217,7 @@ def lightened(page: str, folder: Path, address: str) -> str:
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
     if colours := COLOURS.search(page):
         page = _fewer(page, _uncoloured((folder / colours[1]).resolve()))
-    return _lazy(_long(_printed(_tables(_legible(page, folder)))))
+    return _lazy(_long(_breakable(_printed(_tables(_legible(page, folder))))))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:

@@ -275,6 +275,27 @@ def test_tables_of_many_columns_are_marked():
         assert "<td>few</td>" in found and '<td class="long">many' in found
 
 
+@pytest.mark.parametrize("heading, broken", [
+    ("dense_against_residual", "dense_<wbr>against_<wbr>residual"), ("degradation_30", "degradation_30"),
+    ('<code class="a_b">grad_cam</code> of', '<code class="a_b">grad_<wbr>cam</code> of')])
+def test_names_in_headings_break_behind_underscores(heading, broken):
+    page = '<h3>{}<a class="headerlink" href="#a_b">#</a></h3><p>a_b</p>'
+    assert light_pages._breakable(page.format(heading)) == page.format(broken)
+
+
+def test_a_formula_that_is_too_wide_scrolls_in_the_frame_that_fades(browser):
+    """The frame itself, not the formula within it, whose cut edge would look like its end."""
+    [path] = [page for page in PAGES if page.stem == "05_vgg"]
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto(path.as_uri())
+    page.wait_for_function("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => MathJax.startup.promise")
+    wide = page.evaluate("""() => [...document.querySelectorAll("article div.math")].map((one) =>
+      [one.scrollWidth > one.clientWidth, getComputedStyle(one.firstElementChild).overflowX])""")
+    page.close()
+    assert any(scrolls for scrolls, _ in wide) and {within for _, within in wide} == {"visible"}
+
+
 @pytest.mark.parametrize("text, columns", [
     ("one sentence, in a line. And one.", False), ("a   1\nbc  23", True), ("    indented\nlines", False),
     ("<span>a</span>  <span>b</span>", True)])
