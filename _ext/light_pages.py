@@ -7,7 +7,7 @@ is left out of pages without formulas, and elsewhere it is fetched when the firs
 theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
 are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
 and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; names in headings may break behind
-their underscores; marked is what cells print in columns, which must not wrap, and long code, which may be divided on paper. Scripts of sphinx-thebe go: the book does not use it, and
+their underscores; marked is what cells print in columns, which must not wrap, long code, which may be divided on paper, and its long lines, which go on below their own beginning. Scripts of sphinx-thebe go: the book does not use it, and
 Jupyter Book writes its settings out twice, which is an error.
 """
 
@@ -55,6 +55,7 @@ FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has le
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
 CODE = re.compile(r"<pre>.*?</pre>", re.S)
 LINES = 24  # from how many lines code is long: on paper it may go on over the page
+LINE = 36  # from how many letters a line of code is long: on a phone it goes on in the next
 COLOURED = re.compile(r'<span class="(\w+)">([^<]*)</span>')
 THEME = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'  # of the theme: light or dark only later
 KNOWN_THEME = ('const {dataset} = document.documentElement; dataset.theme = ["light", "dark"].includes(dataset.mode) ? dataset.mode '
@@ -172,6 +173,20 @@ def _long(page: str) -> str:
     return CODE.sub(lambda code: code[0].replace("<pre>", '<pre class="long">', 1) if code[0].count("\n") >= LINES else code[0], page)
 
 
+def _hanging(page: str) -> str:
+    """Lines of code of more than `LINE` letters in elements that know where they begin; others need none. Words are whole within a line."""
+    def line(text: str) -> str:
+        letters = html.unescape(re.sub(r"<[^>]+>", "", text))
+        if len(letters) <= LINE or text.count("<span") != text.count("</span"):
+            return text
+        return f'<span class="hangs" style="--from: {len(letters) - len(letters.lstrip(" "))}ch">{text}</span>'
+
+    def code(found: re.Match) -> str:
+        return f"{found[1]}{''.join(map(line, found[2].splitlines(keepends=True)))}</pre>"
+
+    return re.sub(r"(<pre[^>]*>)(.*?)</pre>", code, page, flags=re.S)
+
+
 def _kept(page: str) -> str:
     """Formulas in a line with their width, so that the line is broken before they are typeset as it will be."""
     return IN_LINE.sub(lambda found: found[0].replace(">", f' style="--width: {width(html.unescape(found[1])):.2f}em">', 1), page)
@@ -217,7 +232,7 @@ def lightened(page: str, folder: Path, address: str) -> str:
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
     if colours := COLOURS.search(page):
         page = _fewer(page, _uncoloured((folder / colours[1]).resolve()))
-    return _lazy(_long(_breakable(_printed(_tables(_legible(page, folder))))))
+    return _lazy(_hanging(_long(_breakable(_printed(_tables(_legible(page, folder)))))))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:

@@ -275,6 +275,45 @@ def test_tables_of_many_columns_are_marked():
         assert "<td>few</td>" in found and '<td class="long">many' in found
 
 
+def test_long_lines_of_code_know_where_they_begin():
+    code = '<span></span>def f(x):\n    <span class="k">return</span> {}\n    x'
+    long = "x" * light_pages.LINE
+    page = "<p>{}</p><pre>{}\n</pre>"
+    assert light_pages._hanging(page.format(long, code.format("x"))) == page.format(long, code.format("x"))
+    line = f'    <span class="k">return</span> {long}\n'
+    before = page.format(long, code.format(long))
+    after = before.replace(line, f'<span class="hangs" style="--from: 4ch">{line}</span>')
+    assert light_pages._hanging(before) == after
+    cut = f'<pre><span class="s">{long}x\n{long}</span>\n</pre>'
+    assert light_pages._hanging(cut) == cut, "an element that goes on over several lines"
+
+
+SHOWN_CODE = """() => [...document.querySelectorAll("article pre:not(.columns *)")].filter(
+  (one) => one.checkVisibility()).map((one) => {
+  getSelection().selectAllChildren(one);
+  const two = (line) => line.offsetHeight > 1.9 * parseFloat(getComputedStyle(line).lineHeight);
+  const further = [...one.querySelectorAll(".hangs")].filter(two).map((line) => {
+    const range = document.createRange();
+    range.selectNodeContents(line);
+    const boxes = [...range.getClientRects()].filter((box) => box.width > 1), first = boxes[0].top;
+    return boxes.every((box) => box.top < first + 5 || box.left > line.getBoundingClientRect().left + 20);
+  });
+  return [one.scrollWidth <= one.clientWidth, getSelection().toString().trim() === one.textContent.trim(), further];
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_code_shows_the_ends_of_its_lines_and_is_copied_as_it_was(browser, width):
+    """A line that is too long goes on below, further in than it begins."""
+    [path] = [page for page in PAGES if page.stem == "17_shipping_and_stress_depth"]
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(path.as_uri())
+    found = page.evaluate(SHOWN_CODE)
+    page.close()
+    assert len(found) > 20 and all(fits and copied for fits, copied, _ in found), [one[:2] for one in found]
+    assert sum(len(further) for *_, further in found) > 10 and all(all(further) for *_, further in found)
+
+
 @pytest.mark.parametrize("heading, broken", [
     ("dense_against_residual", "dense_<wbr>against_<wbr>residual"), ("degradation_30", "degradation_30"),
     ('<code class="a_b">grad_cam</code> of', '<code class="a_b">grad_<wbr>cam</code> of')])
