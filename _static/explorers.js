@@ -110,7 +110,7 @@
   const near = new IntersectionObserver((found) => {
     for (const { isIntersecting, target } of found) if (isIntersecting && waiting.has(target)) start(target);
   }, { rootMargin: "100% 0%" });
-  const idle = window.requestIdleCallback ? (work) => requestIdleCallback(work, { timeout: 1000 }) : (work) => setTimeout(work, 50);
+  const idle = window.requestIdleCallback ? (work) => requestIdleCallback(work, { timeout: 200 }) : (work) => setTimeout(work, 50);
   async function startNext() {
     const [el] = waiting.keys();
     if (el) await start(el);
