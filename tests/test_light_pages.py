@@ -47,7 +47,7 @@ def weight(path: Path) -> int:
     return len(path.read_bytes() if path.suffix in (".png", ".woff2") else gzip.compress(path.read_bytes(), 6))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, HTML / "genindex.html", HTML / "search.html"], ids=lambda page: page.stem)
 def test_first_visit_is_light(page):
     limit = LANDING if page.stem == "index" else CHAPTER
     files = [page, *((page.parent / name).resolve() for name in Assets(page).found)]
