@@ -85,7 +85,8 @@ def _drawn(script: Path, attributes: str, names: str) -> str:
     for word in words:
         if word.startswith("fa-") and (found := re.search(GLYPH.format(re.escape(word[3:])), _sets(script)[style])):
             width, height, path = found.groups()
-            attributes = re.sub(r"class=\"", 'class="svg-inline--fa ', attributes, count=1)
+            kept = " ".join(one for one in words if one not in {*STYLES, "fas", "fa-solid"})  # as the script does: rules of letters are for letters
+            attributes = attributes.replace(f'class="{names}"', f'class="svg-inline--fa {kept}"')
             hidden = "" if "aria-" in attributes else ' aria-hidden="true"'
             return (f'<svg{attributes}{hidden} focusable="false" viewBox="0 0 {width} {height}">'
                     f'<path fill="currentColor" d="{path}"/></svg>')

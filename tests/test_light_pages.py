@@ -16,6 +16,7 @@ import light_pages
 
 HTML = notebooks.ROOT / "_build" / "html"
 PAGES = sorted([*HTML.glob("chapters/*.html"), HTML / "index.html"]) if HTML.exists() else []
+ALL = [*PAGES, HTML / "genindex.html", HTML / "search.html"] if PAGES else []
 LANDING, CHAPTER = 400_000, 900_000  # bytes, compressed, of a first visit; of a chapter before images below the fold
 KINDS = {".js", ".css", ".svg", ".png", ".woff2"}
 
@@ -47,7 +48,7 @@ def weight(path: Path) -> int:
     return len(path.read_bytes() if path.suffix in (".png", ".woff2") else gzip.compress(path.read_bytes(), 6))
 
 
-@pytest.mark.parametrize("page", [*PAGES, HTML / "genindex.html", HTML / "search.html"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)
 def test_first_visit_is_light(page):
     limit = LANDING if page.stem == "index" else CHAPTER
     files = [page, *((page.parent / name).resolve() for name in Assets(page).found)]
@@ -65,11 +66,20 @@ def test_icons_are_drawn_and_formulas_bring_their_script(page):
         text.count("formulas.js") == text.count("tex-chtml.js") == bool(re.search(r'class="[^"]*\bmath\b', text))
 
 
+def test_the_field_of_search_shows_its_icon_beside_its_words(browser):
+    """An icon that is drawn has no class of an icon that is a letter, which would lie upon the words."""
+    page = browser.new_page()
+    page.goto((HTML / "search.html").as_uri())
+    form = page.locator("article form.bd-search, .bd-search-container form.bd-search").first
+    icon, field = (form.locator(which).bounding_box() for which in ("svg", "input"))
+    page.close()
+    assert 10 < icon["width"] < 30 and icon["x"] + icon["width"] <= field["x"] + 12
+
+
 def test_the_index_of_words_comes_with_the_page_of_search_alone():
     """The theme puts its scripts into the head of every page; a page that searches while one types would need them."""
     words = re.compile(r'src="[^"]*(searchtools|language_data|searchindex)\.js"')
-    pages = [*PAGES, HTML / "genindex.html", HTML / "search.html"]
-    assert [page.stem for page in pages if words.search(page.read_text(encoding="utf-8"))] == ["search"]
+    assert [page.stem for page in ALL if words.search(page.read_text(encoding="utf-8"))] == ["search"]
     names = "_static/searchtools", "_static/language_data", "searchindex"
     scripts = "".join(f'<script src="../{name}.js"></script>\n' for name in names)
     for typed, rest in (("false", ""), ("true", scripts)):
@@ -384,8 +394,8 @@ def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browse
 def test_no_heading_and_no_line_stands_alone_on_paper(browser, tmp_path):
     """Wherever a page ends: both lines of a heading stay together, and at least two of a paragraph's four."""
     pypdf = pytest.importorskip("pypdf")
-    words = "".join(f'<section style="break-before: page"><div style="height: {height}px"></div><h2>Head{i}a<br>Head{i}b</h2>'
-                    f"<p>{'<br>'.join(f'Text{i}{letter}' for letter in 'abcd')}</p></section>"
+    words = "".join(f'<section style="break-before: page"><div style="height: {height}px"></div>'
+                    f"<h2>Head{i}a<br>Head{i}b</h2><p>{'<br>'.join(f'Text{i}{letter}' for letter in 'abcd')}</p></section>"
                     for i, height in enumerate(range(780, 1010, 10)))
     style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
     (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style><article>{words}</article>")
