@@ -395,7 +395,7 @@ def test_no_heading_and_no_line_stands_alone_on_paper(browser, tmp_path):
     """Wherever a page ends: both lines of a heading stay together, and at least two of a paragraph's four."""
     pypdf = pytest.importorskip("pypdf")
     words = "".join(f'<section style="break-before: page"><div style="height: {height}px"></div>'
-                    f"<h2>Head{i}a<br>Head{i}b</h2><p>{'<br>'.join(f'Text{i}{letter}' for letter in 'abcd')}</p></section>"
+                    f"<h2>Head{i}a<br>Head{i}b</h2><p>Text{i}a<br>Text{i}b<br>Text{i}c<br>Text{i}d</p></section>"
                     for i, height in enumerate(range(780, 1010, 10)))
     style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
     (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style><article>{words}</article>")
