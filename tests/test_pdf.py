@@ -128,13 +128,13 @@ def test_outlines_lead_to_chapters_and_sections(book):
 
 
 def test_a_page_is_dark_on_light_on_paper_whatever_its_theme(browser, tmp_path):
-    """And shows the text alone, its code in lines that wrap."""
+    """And shows the text alone, its code in lines that wrap, even what is printed in columns."""
     style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
     (tmp_path / "page.html").write_text(f"""<!doctype html><html data-theme="dark"><style>
       html[data-theme=dark] {{ --pst-color-text-base: #eee }} body {{ color: var(--pst-color-text-base) }} pre span {{ color: #ffd700 }}
       html[data-theme=dark] .cx {{ color-scheme: dark }}</style><style>{style}</style>
       <body><div class="bd-sidebar-primary">Side</div><div class="bd-main"><div class="bd-content"><div class="bd-article-container"><article class="bd-article">
-      <p>Text</p><div class="highlight"><pre><span>code</span></pre></div><div class="cx">Explorer</div></article></div></div></div></body></html>""")
+      <p>Text</p><div class="columns"><div class="highlight"><pre><span>code</span></pre></div></div><div class="cx">Explorer</div></article></div></div></div></body></html>""")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     look = """() => [...["p", "pre span", "pre", ".cx"].map((name) => getComputedStyle(document.querySelector(name))).flatMap(
