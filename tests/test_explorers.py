@@ -65,12 +65,12 @@ def test_the_first_explorer_starts_at_once_and_others_as_they_come_near(browser,
     busy.goto(f"{address}/index.html")
     stand = "() => [...document.querySelectorAll('.explorer')].map((one) => 'ready' in one.dataset)"
     busy.wait_for_selector(".explorer[data-ready]")
-    busy.wait_for_timeout(100)
+    busy.wait_for_timeout(500)
     assert busy.evaluate(stand) == [True, False, False, False]
     heights = busy.evaluate("() => [...document.querySelectorAll('.explorer')].map((one) => one.offsetHeight)")
     assert min(heights) > 200, "room for those that have not begun"
     busy.locator(".explorer").nth(2).evaluate("(node) => node.scrollIntoView()")
-    busy.wait_for_selector(".explorer[data-ready] >> nth=1")
+    busy.wait_for_selector(".explorer[data-ready] >> nth=1", timeout=20_000)
     assert busy.evaluate(stand) == [True, False, True, False]
     busy.close()
     page = browser.new_page()
@@ -95,6 +95,7 @@ def test_a_page_that_comes_in_pieces_has_its_explorers(browser, tmp_path):
     bare_page(tmp_path, NormalizationAxes())
     server = Server(tmp_path, Slow)
     watched = Watched(browser, server.address)
+    watched.page.set_default_timeout(20_000)
     page = watched.open(f"{server.address}/index.html")
     assert page.locator("section.cx").count() == 1
     assert watched.close() == []

@@ -391,24 +391,6 @@ def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browse
     assert "avoid" in found[0] and set(found[1]) == {"auto"}
 
 
-def test_no_heading_and_no_line_stands_alone_on_paper(browser, tmp_path):
-    """Wherever a page ends: both lines of a heading stay together, and at least two of a paragraph's four."""
-    pypdf = pytest.importorskip("pypdf")
-    words = "".join(f'<section style="break-before: page"><div style="height: {height}px"></div>'
-                    f"<h2>Head{i}a<br>Head{i}b</h2><p>Text{i}a<br>Text{i}b<br>Text{i}c<br>Text{i}d</p></section>"
-                    for i, height in enumerate(range(780, 1010, 10)))
-    style = (notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
-    (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style><article>{words}</article>")
-    page = browser.new_page()
-    page.goto((tmp_path / "page.html").as_uri())
-    page.pdf(path=tmp_path / "page.pdf", format="A4")
-    page.close()
-    texts = [sheet.extract_text() for sheet in pypdf.PdfReader(tmp_path / "page.pdf").pages]
-    counts = {(name, sum(f"{name}{i}{letter}" in text for letter in letters)) for i in range(23) for text in texts
-              for name, letters in (("Head", "ab"), ("Text", "abcd"))}
-    assert counts == {("Head", 0), ("Head", 2), ("Text", 0), ("Text", 2), ("Text", 4)}
-
-
 @pytest.mark.parametrize("theme, ground", enumerate(((255, 255, 255), (18, 18, 18))))
 def test_what_a_drawing_shows_dimly_can_be_read(theme, ground):
     """Its labels have a contrast of 4.5 to the ground of the page, light and dark, and of a slide."""

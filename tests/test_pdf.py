@@ -161,3 +161,20 @@ def test_contents_are_those_of_the_table_of_contents():
     assert names[0] == yaml.safe_load(toc)["root"] and len(names) == toc.count("file:") + 1
     assert [part.title for part in pdf.contents() if not part.name] == [part["caption"] for part in yaml.safe_load(toc)["parts"]]
     assert pdf.site().startswith("https://") and pdf.site().endswith(pdf.notebooks.repository()["url"].rpartition("/")[2])
+
+
+def test_no_heading_and_no_line_stands_alone_on_paper(browser, tmp_path):
+    """Wherever a page ends: both lines of a heading stay together, and at least two of a paragraph's four."""
+    words = "".join(f'<section style="break-before: page"><div style="height: {height}px"></div>'
+                    f"<h2>Head{i}a<br>Head{i}b</h2><p>Text{i}a<br>Text{i}b<br>Text{i}c<br>Text{i}d</p></section>"
+                    for i, height in enumerate(range(780, 1010, 10)))
+    style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style><article>{words}</article>")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.pdf(path=tmp_path / "page.pdf", format="A4")
+    page.close()
+    texts = [sheet.extract_text() for sheet in PdfReader(tmp_path / "page.pdf").pages]
+    counts = {(name, sum(f"{name}{i}{letter}" in text for letter in letters)) for i in range(23) for text in texts
+              for name, letters in (("Head", "ab"), ("Text", "abcd"))}
+    assert counts == {("Head", 0), ("Head", 2), ("Text", 0), ("Text", 2), ("Text", 4)}
