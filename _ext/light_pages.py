@@ -3,7 +3,7 @@
 What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from
 it and put into the pages. The index of words goes to the page of search alone: the theme ships it with every page, before its first words, for
 a search while one types that the book does not have. The theme's own look for what scrolls goes too (tab_stops.js does it in little time). MathJax
-is left out of pages without formulas, and elsewhere it is fetched when the first explorers are ready (formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
+is left out of pages without formulas, and elsewhere it is fetched when the explorers are ready (formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
 theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
 are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
 and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; names in headings may break behind

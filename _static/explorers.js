@@ -103,21 +103,21 @@
     return done;
   }
 
-  // A page's first explorer starts at once, and so does whatever comes near the window; the others begin one by one while the page is
-  // idle, so that the first answers soon on a phone too. In the end all stand: for keys, for the browser's own search, for print.
+  // A page's first explorer starts at once, and so does whatever comes near the window; the others follow one by one, each in a turn of its
+  // own, so that the first answers soon on a phone too. In the end all stand: for keys, for the browser's own search, for print.
   const waiting = new Map(); // element -> its model's id and state, in the order of the page
   const starting = [];
   const near = new IntersectionObserver((found) => {
     for (const { isIntersecting, target } of found) if (isIntersecting && waiting.has(target)) start(target);
   }, { rootMargin: "100% 0%" });
-  const idle = window.requestIdleCallback ? (work) => requestIdleCallback(work, { timeout: 200 }) : (work) => setTimeout(work, 50);
-  async function startNext() {
-    const [el] = waiting.keys();
-    if (el) await start(el);
-    if (waiting.size) idle(startNext);
-    else idling = false;
+  let round = null; // a promise that all have started
+  async function startAll() {
+    while (waiting.size) {
+      await start(waiting.keys().next().value);
+      await new Promise((done) => setTimeout(done));
+    }
+    round = null;
   }
-  let idling = false;
 
   // The state stands in the page's head. Places are found while the page is still being read, so that there is room
   // for an explorer before what follows it is drawn.
@@ -130,19 +130,16 @@
       seen.add(place);
       keepRoom(place);
     }
-    if (waiting.size && !idling) {
-      idling = true;
-      startNext();
-    }
+    if (waiting.size) round ??= startAll();
   }
   const observer = new MutationObserver(findNew);
   observer.observe(document.documentElement, { childList: true, subtree: true });
-  // Formulas wait for those that start at once, but never long: to typeset a page keeps a phone busy for seconds.
+  // Formulas wait for this, but never long: to typeset a page keeps a phone busy for seconds.
   window.explorersReady = new Promise((resolve) => {
     const finish = () => {
       findNew();
       observer.disconnect();
-      requestAnimationFrame(() => setTimeout(() => Promise.all(starting).then(resolve))); // those near the window are known then
+      Promise.resolve(round).then(() => Promise.all(starting)).then(resolve);
       setTimeout(resolve, 3000);
     };
     if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);

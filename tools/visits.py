@@ -4,7 +4,7 @@
 
 Each visit begins with an empty cache in a window of 390 x 844 pixels, on a processor that the browser slows `--rate` times; the server
 compresses text as servers do. `kB` is all that arrives without scrolling, the page itself included. In milliseconds after the navigation: `paint`,
-the first words or pictures; `ready`, the last explorer stands; `answered`, the first explorer shows what an input right after that does.
+the first words or pictures; `ready`, the last explorer stands; `answered`, the first explorer shows what an input does as soon as it stands.
 `after` is `answered` without `paint`: the aim is 1000. `typeset` is when the formulas are set. Times are medians over the visits. A busy machine
 makes them longer, never shorter, so that what keeps the aim there keeps it on a quiet one; `load` is how many processes wanted a processor.
 `work` is the least processor time that the page's thread spent from `paint` to `answered` in one more visit each, not slowed, times `--rate`: nearly the same
@@ -59,7 +59,8 @@ new MutationObserver(look).observe(document, {subtree: true, childList: true, at
 addEventListener("DOMContentLoaded", look);"""
 DONE = "() => visit.answered !== undefined && visit.ready !== undefined && visit.paint"
 TYPESET = """async () => {
-  if (!document.querySelector(".math") || ![...document.scripts].some((one) => one.src.startsWith(location.origin) && /mathjax/i.test(one.src))) return;
+  const brings = (one) => one.dataset.later || (one.src.startsWith(location.origin) && /mathjax/i.test(one.src)); // at once or later, from no other host
+  if (!document.querySelector(".math") || ![...document.scripts].some(brings)) return;
   while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 20));
   await MathJax.startup.promise;
   visit.typeset = performance.now();
