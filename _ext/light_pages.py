@@ -1,12 +1,13 @@
 """Makes built pages light: icons drawn into the page, formulas' script only where there are formulas, images read as they come near.
 
 What the theme ships for icons is one script of more than a megabyte, of which the book shows two dozen drawings; here they are taken from
-it and put into the pages. MathJax is left out of pages without formulas, and elsewhere it is fetched when the explorers are ready
-(formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
+it and put into the pages. The index of words goes to the page of search alone: the theme ships it with every page, before its first words, for
+a search while one types that the book does not have. The theme's own look for what scrolls goes too (tab_stops.js does it in little time). MathJax
+is left out of pages without formulas, and elsewhere it is fetched when the explorers are ready (formulas.js). Words in code that have no colour of their own have no element either. A page is light or dark from the start, not when the
 theme's script comes. The first paragraph becomes the description that search engines and links shared elsewhere show. Figures and drawings
 are given the width below which their letters would be too small; where that is too wide they scroll in their frame. Tables of many columns
-and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; so is what cells print in
-columns, which must not wrap, and long code, which may be divided on paper. Scripts of sphinx-thebe go: the book does not use it, and
+and cells with sentences are marked, so that on a phone rows stay low and the first column stays in sight; names in headings may break behind
+their underscores; marked is what cells print in columns, which must not wrap, long code, which may be divided on paper, and its long lines, which go on below their own beginning. Scripts of sphinx-thebe go: the book does not use it, and
 Jupyter Book writes its settings out twice, which is an error.
 """
 
@@ -23,6 +24,9 @@ from sphinx.util import logging
 
 ICON = re.compile(r"<(i|span)\b([^>]*\bclass=\"([^\"]*\bfa-[^\"]*)\"[^>]*)>\s*</\1>")
 ICON_SCRIPT = re.compile(r"<script[^>]*src=\"([^\"?]*scripts/fontawesome\.js)[^\"]*\"[^>]*></script>\s*")
+SEARCH_SCRIPT = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>\s*')
+NO_SEARCH = "search_as_you_type = false"  # so the theme says on a page where these scripts have nothing to do
+TAB_STOPS = ',"complete"===document.readyState?I():window.addEventListener("load",I)'  # the theme's own look for what scrolls
 STYLES = {"fab": "brands", "fa-brands": "brands", "far": "regular", "fa-regular": "regular"}  # all others are solid
 GLYPH = r'[{{,]"?{}"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
 MATH_CONFIG = re.compile(r"<script>window\.MathJax = \{.*?\}</script>\s*")
@@ -44,11 +48,14 @@ COLUMNS, SOME, WORDS = 5, 3, 32  # from how many columns a table is wide, or has
 NAME = 12  # from how many letters the first cell of a row is a name of several words
 PRINTED = re.compile(r'<div class="output (stream|text_plain)([^"]*)">(<div class="highlight"><pre>.*?</pre>)', re.S)
 ALIGNED = re.compile(r"\S {2,}\S")  # more than one space within a line keeps something below something
+HEADING = re.compile(r"<(h[1-4])>(.*?)(?=<a class=\"headerlink\")", re.S)
+PART = re.compile(r"(?<=\w_)(?=[a-z])")  # where a name of several words may break
 LEAST = 9  # pixels of the smallest letters as shown
 FIGURE_LETTERS = 8 * 100 / 72  # pixels at a figure's own size: no figure has less than 8 points, at 100 dots an inch
 DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small words
 CODE = re.compile(r"<pre>.*?</pre>", re.S)
 LINES = 24  # from how many lines code is long: on paper it may go on over the page
+LINE = 36  # from how many letters a line of code is long: on a phone it goes on in the next
 COLOURED = re.compile(r'<span class="(\w+)">([^<]*)</span>')
 THEME = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'  # of the theme: light or dark only later
 KNOWN_THEME = ('const {dataset} = document.documentElement; dataset.theme = ["light", "dark"].includes(dataset.mode) ? dataset.mode '
@@ -78,7 +85,8 @@ def _drawn(script: Path, attributes: str, names: str) -> str:
     for word in words:
         if word.startswith("fa-") and (found := re.search(GLYPH.format(re.escape(word[3:])), _sets(script)[style])):
             width, height, path = found.groups()
-            attributes = re.sub(r"class=\"", 'class="svg-inline--fa ', attributes, count=1)
+            kept = " ".join(one for one in words if one not in {*STYLES, "fas", "fa-solid"})  # as the script does: rules of letters are for letters
+            attributes = attributes.replace(f'class="{names}"', f'class="svg-inline--fa {kept}"')
             hidden = "" if "aria-" in attributes else ' aria-hidden="true"'
             return (f'<svg{attributes}{hidden} focusable="false" viewBox="0 0 {width} {height}">'
                     f'<path fill="currentColor" d="{path}"/></svg>')
@@ -153,9 +161,31 @@ def _fewer(page: str, plain: set[str]) -> str:
     return CODE.sub(lambda code: COLOURED.sub(lambda word: word[2] if word[1] in plain else word[0], code[0]), page)
 
 
+def _breakable(page: str) -> str:
+    """Names in headings may break behind an underscore, and so need not within a word."""
+    def broken(found: re.Match) -> str:
+        return f"<{found[1]}>" + re.sub(r"(?:^|>)[^<]+", lambda text: PART.sub("<wbr>", text[0]), found[2])
+
+    return HEADING.sub(broken, page)
+
+
 def _long(page: str) -> str:
     """Code of `LINES` lines and more is called long."""
     return CODE.sub(lambda code: code[0].replace("<pre>", '<pre class="long">', 1) if code[0].count("\n") >= LINES else code[0], page)
+
+
+def _hanging(page: str) -> str:
+    """Lines of code of more than `LINE` letters in elements that know where they begin; others need none. Words are whole within a line."""
+    def line(text: str) -> str:
+        letters = html.unescape(re.sub(r"<[^>]+>", "", text))
+        if len(letters) <= LINE or text.count("<span") != text.count("</span"):
+            return text
+        return f'<span class="hangs" style="--from: {len(letters) - len(letters.lstrip(" "))}ch">{text}</span>'
+
+    def code(found: re.Match) -> str:
+        return f"{found[1]}{''.join(map(line, found[2].splitlines(keepends=True)))}</pre>"
+
+    return re.sub(r"(<pre[^>]*>)(.*?)</pre>", code, page, flags=re.S)
 
 
 def _kept(page: str) -> str:
@@ -188,6 +218,8 @@ def lightened(page: str, folder: Path, address: str) -> str:
         drawings = (folder / script[1]).resolve()
         page = ICON.sub(lambda icon: _drawn(drawings, icon[2], icon[3]), ICON_SCRIPT.sub("", page))
     page = page.replace(THEME, KNOWN_THEME)
+    if NO_SEARCH in page and 'id="search-results"' not in page:
+        page = SEARCH_SCRIPT.sub("", page)
     if FORMULA.search(page):
         page = _kept(page)
         later = MATH_SCRIPT.search(page)
@@ -201,12 +233,14 @@ def lightened(page: str, folder: Path, address: str) -> str:
     page = OPENER.sub(lambda found: f'{found[1]} aria-label="Pages below {found[2]}">', page)
     if colours := COLOURS.search(page):
         page = _fewer(page, _uncoloured((folder / colours[1]).resolve()))
-    return _lazy(_long(_printed(_tables(_legible(page, folder)))))
+    return _lazy(_hanging(_long(_breakable(_printed(_tables(_legible(page, folder)))))))
 
 
 def _lighten(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
+    script = Path(app.outdir, "_static", "scripts", "pydata-sphinx-theme.js")
+    script.write_text(script.read_text(encoding="utf-8").replace(TAB_STOPS, ""), encoding="utf-8")
     owner, name = app.config.html_theme_options["repository_url"].rstrip("/").split("/")[-2:]
     for path in Path(app.outdir).rglob("*.html"):
         page = path.read_text(encoding="utf-8")

@@ -64,20 +64,28 @@
     return model;
   }
 
-  async function show(place, states) {
+  function addStyle(text) {
+    if (!text || styles.has(text)) return;
+    styles.add(text);
+    document.head.append(Object.assign(document.createElement("style"), { textContent: text }));
+  }
+
+  // An explorer that has not begun: where it stands, with room kept for it, and what it will show.
+  function keepRoom(place) {
     const id = JSON.parse(place.textContent).model_id;
     const { state, model_module } = states[id] ?? {};
     if (model_module !== "anywidget") return; // a plain ipywidget: it needs a kernel
-    if (state._css && !styles.has(state._css)) {
-      styles.add(state._css);
-      const style = document.createElement("style");
-      style.textContent = state._css;
-      document.head.append(style);
-    }
+    if (!styles.size) addStyle(state._css); // each style sheet knows how much room each kind of explorer needs
     const el = document.createElement("div");
     el.className = "explorer";
     el.dataset.explorer = state._anywidget_id; // the style sheet keeps room for it by this name
     place.after(el);
+    waiting.set(el, { id, state });
+    near.observe(el);
+  }
+
+  async function run(el, { id, state }) {
+    addStyle(state._css);
     if (!models.has(id)) models.set(id, open(state));
     const model = models.get(id);
     const widget = await model.ready;
@@ -85,27 +93,53 @@
     el.dataset.ready = "";
   }
 
+  // Starts one that has not begun.
+  function start(el) {
+    const what = waiting.get(el);
+    waiting.delete(el);
+    near.unobserve(el);
+    const done = run(el, what).catch((error) => console.error("An explorer could not start:", error));
+    starting.push(done);
+    return done;
+  }
+
+  // A page's first explorer starts at once, and so does whatever comes near the window; the others follow one by one, each in a turn of its
+  // own, so that the first answers soon on a phone too. In the end all stand: for keys, for the browser's own search, for print.
+  const waiting = new Map(); // element -> its model's id and state, in the order of the page
+  const starting = [];
+  const near = new IntersectionObserver((found) => {
+    for (const { isIntersecting, target } of found) if (isIntersecting && waiting.has(target)) start(target);
+  }, { rootMargin: "100% 0%" });
+  let round = null; // a promise that all have started
+  async function startAll() {
+    while (waiting.size) {
+      await start(waiting.keys().next().value);
+      await new Promise((done) => setTimeout(done));
+    }
+    round = null;
+  }
+
   // The state stands in the page's head. Places are found while the page is still being read, so that there is room
   // for an explorer before what follows it is drawn.
-  const shown = new Set();
-  const starting = [];
+  const seen = new Set();
   let states = null;
-  function showNew() {
+  function findNew() {
     for (const place of document.querySelectorAll(VIEW)) {
       states ??= JSON.parse(document.querySelector(STATE)?.textContent ?? "{}").state ?? {};
-      if (shown.has(place) || !place.textContent) continue;
-      shown.add(place);
-      starting.push(show(place, states).catch((error) => console.error("An explorer could not start:", error)));
+      if (seen.has(place) || !place.textContent.trimEnd().endsWith("}")) continue; // of its text a part has come
+      seen.add(place);
+      keepRoom(place);
     }
+    if (waiting.size) round ??= startAll();
   }
-  const observer = new MutationObserver(showNew);
+  const observer = new MutationObserver(findNew);
   observer.observe(document.documentElement, { childList: true, subtree: true });
   // Formulas wait for this, but never long: to typeset a page keeps a phone busy for seconds.
   window.explorersReady = new Promise((resolve) => {
     const finish = () => {
-      showNew();
+      findNew();
       observer.disconnect();
-      Promise.all(starting).then(resolve);
+      Promise.resolve(round).then(() => Promise.all(starting)).then(resolve);
       setTimeout(resolve, 3000);
     };
     if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", finish);

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, FollowPhotograph, NormalizationAxes, Question
 from cnnlib.widgets import follow
 from cnnlib.widgets.base import STATIC
+from chromium import QuietHandler, Server
 from explorers import EXAMPLES
 from browsing import NARROW, Watched, bare_page, picture, type_into, violations
 
@@ -48,6 +50,56 @@ def test_style_sheets_do_not_touch_each_other(browser, serve, tmp_path):
                     different = [pair for pair in zip(one.split(";"), other.split(";")) if pair[0] != pair[1]]
                     raise AssertionError(f"{name}, alone and beside others: {one.split('=')[0]}, {different}")
             assert watched.close() == []
+
+
+FAR = "<style>.explorer { margin-bottom: 4000px }</style></head>"  # between an explorer and the next
+
+
+def test_the_first_explorer_starts_at_once_and_others_as_they_come_near(browser, serve, tmp_path):
+    """On a page that gives them no turn; on another all stand in the end, whatever the reader does."""
+    bare_page(tmp_path, *(NormalizationAxes() for _ in range(4)))
+    index, address = tmp_path / "index.html", serve(tmp_path)
+    index.write_text(index.read_text().replace("</head>", FAR))
+    busy = browser.new_page(viewport={"width": 390, "height": 800})
+    busy.add_init_script("const later = setTimeout; window.setTimeout = (work, delay) => delay === undefined ? 0 : later(work, delay);")
+    busy.goto(f"{address}/index.html")
+    stand = "() => [...document.querySelectorAll('.explorer')].map((one) => 'ready' in one.dataset)"
+    busy.wait_for_selector(".explorer[data-ready]")
+    busy.wait_for_timeout(500)
+    assert busy.evaluate(stand) == [True, False, False, False]
+    heights = busy.evaluate("() => [...document.querySelectorAll('.explorer')].map((one) => one.offsetHeight)")
+    assert min(heights) > 200, "room for those that have not begun"
+    busy.locator(".explorer").nth(2).evaluate("(node) => node.scrollIntoView()")
+    busy.wait_for_selector(".explorer[data-ready] >> nth=1", timeout=20_000)
+    assert busy.evaluate(stand) == [True, False, True, False]
+    busy.close()
+    page = browser.new_page()
+    page.goto(f"{address}/index.html")
+    page.wait_for_function("() => document.querySelectorAll('.explorer[data-ready]').length === 4")
+    page.close()
+
+
+def test_a_page_that_comes_in_pieces_has_its_explorers(browser, tmp_path):
+    """Cut within the place of an explorer, where its script has a part of the text alone."""
+    class Slow(QuietHandler):
+        def copyfile(self, source, outputfile):
+            if not self.path.endswith("index.html"):
+                return super().copyfile(source, outputfile)
+            content = source.read()
+            cut = content.rindex(b'"model_id"')
+            for part in (content[:cut], content[cut:]):
+                outputfile.write(part)
+                outputfile.flush()
+                time.sleep(0.4)
+
+    bare_page(tmp_path, NormalizationAxes())
+    server = Server(tmp_path, Slow)
+    watched = Watched(browser, server.address)
+    watched.page.set_default_timeout(20_000)
+    page = watched.open(f"{server.address}/index.html")
+    assert page.locator("section.cx").count() == 1
+    assert watched.close() == []
+    server.close()
 
 
 def test_own_style_sheets_are_nested_in_their_explorer():

@@ -16,6 +16,7 @@ import light_pages
 
 HTML = notebooks.ROOT / "_build" / "html"
 PAGES = sorted([*HTML.glob("chapters/*.html"), HTML / "index.html"]) if HTML.exists() else []
+ALL = [*PAGES, HTML / "genindex.html", HTML / "search.html"] if PAGES else []
 LANDING, CHAPTER = 400_000, 900_000  # bytes, compressed, of a first visit; of a chapter before images below the fold
 KINDS = {".js", ".css", ".svg", ".png", ".woff2"}
 
@@ -47,7 +48,7 @@ def weight(path: Path) -> int:
     return len(path.read_bytes() if path.suffix in (".png", ".woff2") else gzip.compress(path.read_bytes(), 6))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)
 def test_first_visit_is_light(page):
     limit = LANDING if page.stem == "index" else CHAPTER
     files = [page, *((page.parent / name).resolve() for name in Assets(page).found)]
@@ -63,6 +64,54 @@ def test_icons_are_drawn_and_formulas_bring_their_script(page):
     assert text.count('class="svg-inline--fa') >= 10
     assert len(re.findall(r'<script src="[^"]*formulas\.js[^"]*" data-later="[^"]*tex-chtml\.js[^"]*">', text)) == \
         text.count("formulas.js") == text.count("tex-chtml.js") == bool(re.search(r'class="[^"]*\bmath\b', text))
+
+
+def test_the_field_of_search_shows_its_icon_beside_its_words(browser):
+    """An icon that is drawn has no class of an icon that is a letter, which would lie upon the words."""
+    page = browser.new_page()
+    page.goto((HTML / "search.html").as_uri())
+    form = page.locator("article form.bd-search, .bd-search-container form.bd-search").first
+    icon, field = (form.locator(which).bounding_box() for which in ("svg", "input"))
+    page.close()
+    assert 10 < icon["width"] < 30 and icon["x"] + icon["width"] <= field["x"] + 12
+
+
+def test_the_index_of_words_comes_with_the_page_of_search_alone():
+    """The theme puts its scripts into the head of every page; a page that searches while one types would need them."""
+    words = re.compile(r'src="[^"]*(searchtools|language_data|searchindex)\.js"')
+    assert [page.stem for page in ALL if words.search(page.read_text(encoding="utf-8"))] == ["search"]
+    names = "_static/searchtools", "_static/language_data", "searchindex"
+    scripts = "".join(f'<script src="../{name}.js"></script>\n' for name in names)
+    for typed, rest in (("false", ""), ("true", scripts)):
+        said = f"<script>DOCUMENTATION_OPTIONS.search_as_you_type = {typed};</script>\n"
+        assert light_pages.lightened(said + scripts, HTML, "https://a.b/c") == said + rest
+
+
+FRAMES = """() => [...document.querySelectorAll(
+  "article :is(pre, .cell_output > .output, .pst-scrollable-table-container)")]
+  .map((one) => [Boolean(one.closest("details:not([open])")), one.getAttribute("tabindex"),
+                 one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight])"""
+MARKED = f"() => ({FRAMES})().every(([closed, stop, scrolls]) => !closed && stop === (scrolls ? '0' : '-1'))"
+OPEN = "() => document.querySelectorAll('article details').forEach((one) => { one.open = true; })"
+
+
+def test_what_scrolls_is_reached_by_keys_and_closed_cells_are_not_laid_out(browser):
+    """As the theme does it, whose own way is taken out; a listing in a closed cell is looked at when it is opened."""
+    [path] = [page for page in PAGES if page.stem == "06_googlenet"]
+    script = HTML / "_static" / "scripts" / "pydata-sphinx-theme.js"
+    assert light_pages.TAB_STOPS not in script.read_text(encoding="utf-8")
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto(path.as_uri())
+    frames = page.evaluate(FRAMES)
+    assert {stop for closed, stop, _ in frames if closed} == {None}
+    assert {(stop, scrolls) for closed, stop, scrolls in frames if not closed} == {("0", True), ("-1", False)}
+    page.evaluate(OPEN)
+    page.wait_for_function(MARKED)
+    narrow = page.evaluate(FRAMES)
+    page.set_viewport_size({"width": 1440, "height": 800})
+    page.wait_for_function(MARKED)
+    assert page.evaluate(FRAMES) != narrow
+    page.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -236,6 +285,66 @@ def test_tables_of_many_columns_are_marked():
         assert "<td>few</td>" in found and '<td class="long">many' in found
 
 
+def test_long_lines_of_code_know_where_they_begin():
+    code = '<span></span>def f(x):\n    <span class="k">return</span> {}\n    x'
+    long = "x" * light_pages.LINE
+    page = "<p>{}</p><pre>{}\n</pre>"
+    assert light_pages._hanging(page.format(long, code.format("x"))) == page.format(long, code.format("x"))
+    line = f'    <span class="k">return</span> {long}\n'
+    before = page.format(long, code.format(long))
+    after = before.replace(line, f'<span class="hangs" style="--from: 4ch">{line}</span>')
+    assert light_pages._hanging(before) == after
+    cut = f'<pre><span class="s">{long}x\n{long}</span>\n</pre>'
+    assert light_pages._hanging(cut) == cut, "an element that goes on over several lines"
+
+
+SHOWN_CODE = """() => [...document.querySelectorAll("article pre:not(.columns *)")].filter(
+  (one) => one.checkVisibility()).map((one) => {
+  getSelection().selectAllChildren(one);
+  const two = (line) => line.offsetHeight > 1.9 * parseFloat(getComputedStyle(line).lineHeight);
+  const further = [...one.querySelectorAll(".hangs")].filter(two).map((line) => {
+    const range = document.createRange();
+    range.selectNodeContents(line);
+    const boxes = [...range.getClientRects()].filter((box) => box.width > 1), first = boxes[0].top;
+    return boxes.every((box) => box.top < first + 5 || box.left > line.getBoundingClientRect().left + 20);
+  });
+  return [one.scrollWidth <= one.clientWidth, getSelection().toString().trim() === one.textContent.trim(), further];
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_code_shows_the_ends_of_its_lines_and_is_copied_as_it_was(browser, width):
+    """A line that is too long goes on below, further in than it begins."""
+    [path] = [page for page in PAGES if page.stem == "17_shipping_and_stress_depth"]
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(path.as_uri())
+    found = page.evaluate(SHOWN_CODE)
+    page.close()
+    assert len(found) > 20 and all(fits and copied for fits, copied, _ in found), [one[:2] for one in found]
+    assert sum(len(further) for *_, further in found) > 10 and all(all(further) for *_, further in found)
+
+
+@pytest.mark.parametrize("heading, broken", [
+    ("dense_against_residual", "dense_<wbr>against_<wbr>residual"), ("degradation_30", "degradation_30"),
+    ('<code class="a_b">grad_cam</code> of', '<code class="a_b">grad_<wbr>cam</code> of')])
+def test_names_in_headings_break_behind_underscores(heading, broken):
+    page = '<h3>{}<a class="headerlink" href="#a_b">#</a></h3><p>a_b</p>'
+    assert light_pages._breakable(page.format(heading)) == page.format(broken)
+
+
+def test_a_formula_that_is_too_wide_scrolls_in_the_frame_that_fades(browser):
+    """The frame itself, not the formula within it, whose cut edge would look like its end."""
+    [path] = [page for page in PAGES if page.stem == "05_vgg"]
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto(path.as_uri())
+    page.wait_for_function("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => MathJax.startup.promise")
+    wide = page.evaluate("""() => [...document.querySelectorAll("article div.math")].map((one) =>
+      [one.scrollWidth > one.clientWidth, getComputedStyle(one.firstElementChild).overflowX])""")
+    page.close()
+    assert any(scrolls for scrolls, _ in wide) and {within for _, within in wide} == {"visible"}
+
+
 @pytest.mark.parametrize("text, columns", [
     ("one sentence, in a line. And one.", False), ("a   1\nbc  23", True), ("    indented\nlines", False),
     ("<span>a</span>  <span>b</span>", True)])
@@ -254,11 +363,15 @@ def test_no_figure_has_smaller_letters_than_it_is_shown_by():
     assert small == []
 
 
-def test_the_themes_line_that_is_replaced_stands_in_the_theme():
-    """Otherwise nothing would be replaced, and a dark page would be light first."""
+def test_the_themes_lines_that_are_replaced_stand_in_the_theme():
+    """Otherwise nothing would be replaced: a dark page would be light first, and every page heavier."""
     folder = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
     layout = (folder / "theme" / "pydata_sphinx_theme" / "layout.html").read_text(encoding="utf-8")
     assert light_pages.THEME.replace('"auto"', '"{{ default_mode }}"') in layout
+    script = folder / "theme" / "pydata_sphinx_theme" / "static" / "scripts" / "pydata-sphinx-theme.js"
+    assert script.read_text(encoding="utf-8").count(light_pages.TAB_STOPS) == 1
+    shipped = re.sub(r"\{\{ pathto\('(.*?)', 1\).*?\}\}", r"\1", layout)
+    assert len(light_pages.SEARCH_SCRIPT.findall(shipped)) == 3
 
 
 def test_long_code_goes_on_over_the_page_on_paper_and_short_code_does_not(browser, tmp_path):

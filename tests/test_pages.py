@@ -10,6 +10,7 @@ import pytest
 from browsing import NARROW, ROOT, Watched, picture, violations, wait_until_it_shows_another
 
 CONTENTS = re.findall(r"^(?:root| +- file): (\S+)$", (ROOT / "_toc.yml").read_text(encoding="utf-8"), re.M)
+ENLARGED = 320  # pixels that a window of 1280 has where letters are four times as large
 NAMES = sorted([*CONTENTS, "genindex", "search"])
 
 
@@ -129,4 +130,6 @@ def test_page(view, number, name):
         page.emulate_media(color_scheme=theme)
         page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW, theme
+    page.set_viewport_size({"width": ENLARGED, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= ENLARGED
     assert view.problems == []

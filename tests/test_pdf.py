@@ -128,13 +128,13 @@ def test_outlines_lead_to_chapters_and_sections(book):
 
 
 def test_a_page_is_dark_on_light_on_paper_whatever_its_theme(browser, tmp_path):
-    """And shows the text alone, its code in lines that wrap."""
+    """And shows the text alone, its code in lines that wrap, even what is printed in columns."""
     style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
     (tmp_path / "page.html").write_text(f"""<!doctype html><html data-theme="dark"><style>
       html[data-theme=dark] {{ --pst-color-text-base: #eee }} body {{ color: var(--pst-color-text-base) }} pre span {{ color: #ffd700 }}
       html[data-theme=dark] .cx {{ color-scheme: dark }}</style><style>{style}</style>
       <body><div class="bd-sidebar-primary">Side</div><div class="bd-main"><div class="bd-content"><div class="bd-article-container"><article class="bd-article">
-      <p>Text</p><div class="highlight"><pre><span>code</span></pre></div><div class="cx">Explorer</div></article></div></div></div></body></html>""")
+      <p>Text</p><div class="columns"><div class="highlight"><pre><span>code</span></pre></div></div><div class="cx">Explorer</div></article></div></div></div></body></html>""")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     look = """() => [...["p", "pre span", "pre", ".cx"].map((name) => getComputedStyle(document.querySelector(name))).flatMap(
@@ -161,3 +161,20 @@ def test_contents_are_those_of_the_table_of_contents():
     assert names[0] == yaml.safe_load(toc)["root"] and len(names) == toc.count("file:") + 1
     assert [part.title for part in pdf.contents() if not part.name] == [part["caption"] for part in yaml.safe_load(toc)["parts"]]
     assert pdf.site().startswith("https://") and pdf.site().endswith(pdf.notebooks.repository()["url"].rpartition("/")[2])
+
+
+def test_no_heading_and_no_line_stands_alone_on_paper(browser, tmp_path):
+    """Wherever a page ends: both lines of a heading stay together, and at least two of a paragraph's four."""
+    words = "".join(f'<section style="break-before: page"><div style="height: {height}px"></div>'
+                    f"<h2>Head{i}a<br>Head{i}b</h2><p>Text{i}a<br>Text{i}b<br>Text{i}c<br>Text{i}d</p></section>"
+                    for i, height in enumerate(range(780, 1010, 10)))
+    style = (pdf.notebooks.ROOT / "_static" / "book.css").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style><article>{words}</article>")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.pdf(path=tmp_path / "page.pdf", format="A4")
+    page.close()
+    texts = [sheet.extract_text() for sheet in PdfReader(tmp_path / "page.pdf").pages]
+    counts = {(name, sum(f"{name}{i}{letter}" in text for letter in letters)) for i in range(23) for text in texts
+              for name, letters in (("Head", "ab"), ("Text", "abcd"))}
+    assert counts == {("Head", 0), ("Head", 2), ("Text", 0), ("Text", 2), ("Text", 4)}

@@ -17,6 +17,7 @@ dark.addEventListener("change", set); set();</script></head><body><main class="b
 <div class="cell_output"><img alt="A figure" style="width: 400px; max-width: 200px; height: 9px" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"></div>
 <p style="color: #ccc; background: #fff">Pale</p>
 <div style="width: 60px; overflow: hidden"><code style="white-space: nowrap">This_is_cut_off</code></div>
+<div class="columns"><pre tabindex="0" style="width: 60px; overflow: auto">Printed   in   columns</pre></div>
 <div tabindex="0" style="width: 60px; overflow: auto"><code style="white-space: nowrap">This_can_be_scrolled</code></div><input><div style="width: {width}px">Wide</div></article></main></body></html>"""
 
 
@@ -52,6 +53,18 @@ def test_the_survey_sees_what_is_wrong(rows):
 def test_the_survey_hears_what_the_browser_says_while_a_page_opens_and_sees_the_wrong_colours(rows):
     found = rows(BAD.replace(" set();</script>", "</script><script>console.warn('Oh')</script>"))  # and light until it is told
     assert found[0]["problems"] == 1 and "Oh" in found[0]["what"] and found[2]["problems"] > 1
+
+
+def test_the_survey_sees_code_whose_ends_are_out_of_sight(rows):
+    found = rows(BAD.replace('<div class="columns">', "<div>"))
+    assert found[2]["cut"] == 2
+
+
+def test_the_survey_waits_until_colours_have_faded(rows):
+    """From one theme to the other: what axe sees on the way is no page's contrast."""
+    fading = BAD.replace('<p style="color: #ccc; background: #fff">', '<p class="fades">').replace("<input>", "").replace("<script>", """<style>
+      .fades { transition: color 1s; color: #111; background: #fff } [data-theme=dark] .fades { color: #fff; background: #111 }</style><script>""", 1)
+    assert rows(fading)[1]["contrast"] == 0
 
 
 def test_the_survey_sees_what_moves(rows):

@@ -18,11 +18,13 @@
     const own = parseFloat(image.style.width) || image.naturalWidth;
     if (own && image.clientWidth && shown(image)) note("figure", FIGURE * image.clientWidth / own, image.alt);
   }
-  // What reaches over the edge of the page or of a frame that cannot be scrolled; a frame of the whole article is no frame of its own.
+  // What reaches over the edge of the page or of a frame that cannot be scrolled; a frame of the whole article is no frame of its own. And code whose
+  // lines have their ends out of sight; what it prints in columns may scroll.
   const cut = [];
   for (const node of document.querySelectorAll("article :is(mjx-container, img, svg.nd, table, pre, a, code, p, li, h1, h2, h3), .prev-next-title, .prev-next-area svg")) {
     const box = node.getBoundingClientRect();
     if (box.width < 2 || !shown(node) || node.closest("mjx-assistive-mml, .visually-hidden, .sr-only, .headerlink, .copybtn")) continue;
+    if (node.matches("pre:not(.columns *)") && node.scrollWidth > node.clientWidth + 1) cut.push(node);
     let frame = node.parentElement;
     while (frame && (getComputedStyle(frame).overflowX === "visible" || getComputedStyle(frame).display === "inline")) frame = frame.parentElement;
     const whole = !frame || frame.contains(document.querySelector("article"));

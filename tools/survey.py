@@ -39,6 +39,10 @@ READY = """() => [...document.querySelectorAll('script[type$="widget-view+json"]
   (place) => place.nextElementSibling?.dataset.ready !== undefined) && (!window.MathJax || MathJax.startup?.promise)"""
 
 
+# Colours that fade from one theme to the other have faded; in a closed cell they would stand still.
+SETTLE = "() => { for (const one of document.getAnimations()) if (one instanceof CSSTransition) one.finish(); }"
+
+
 def contents() -> list[str]:
     """The pages of `_toc.yml`, the index and the page of search."""
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
@@ -74,6 +78,7 @@ def rows(page, address: str, name: str, widths=WIDTHS, axe_at=AXE_AT) -> Iterato
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
             page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+            page.evaluate(SETTLE)
             seen = page.evaluate(LOOK)
             row = {"page": name, "width": width, "theme": theme, "overflow": seen["overflow"], "cut": seen["cut"][0], "shift": round(shift, 3),
                    "problems": len(problems)}

@@ -4,7 +4,7 @@
 
 Each visit begins with an empty cache in a window of 390 x 844 pixels, on a processor that the browser slows `--rate` times; the server
 compresses text as servers do. `kB` is all that arrives without scrolling, the page itself included. In milliseconds after the navigation: `paint`,
-the first words or pictures; `ready`, the last explorer stands; `answered`, the first explorer shows what an input right after that does.
+the first words or pictures; `ready`, the last explorer stands; `answered`, the first explorer shows what an input does as soon as it stands.
 `after` is `answered` without `paint`: the aim is 1000. `typeset` is when the formulas are set. Times are medians over the visits. A busy machine
 makes them longer, never shorter, so that what keeps the aim there keeps it on a quiet one; `load` is how many processes wanted a processor.
 `work` is the least processor time that the page's thread spent from `paint` to `answered` in one more visit each, not slowed, times `--rate`: nearly the same
@@ -39,25 +39,28 @@ const frame = () => new Promise((done) => requestAnimationFrame(() => {
   channel.port1.onmessage = done;
   channel.port2.postMessage(0);
 }));
-addEventListener("DOMContentLoaded", () => {
+const stands = (place) => place.nextElementSibling?.dataset.ready !== undefined;
+let asked = false;
+const look = async () => {
   const places = [...document.querySelectorAll('script[type$="widget-view+json"]')];
-  const look = async () => {
-    if (visit.ready || !places.every((place) => place.nextElementSibling?.dataset.ready !== undefined)) return;
-    visit.ready = performance.now();
-    const input = document.querySelector(".cx :is(input[type=range], input[type=radio]:not(:checked), select, button)");
-    if (input?.type === "range") { input.value = +input.value === +input.max ? +input.min : +input.max; input.dispatchEvent(new Event("input", {bubbles: true})); }
-    else input?.click();
-    await frame();
-    visit.answered = performance.now();
-    performance.mark("answered");
-  };
-  new MutationObserver(look).observe(document.documentElement, {subtree: true, childList: true, attributes: true, attributeFilter: ["data-ready"]});
-  if (places.length) look();
-  else visit.ready = visit.answered = 0;
-});"""
-DONE = "() => visit.answered !== undefined && visit.paint"
+  if (document.readyState !== "loading" && places.every(stands)) visit.ready ??= places.length && performance.now();
+  if (document.readyState !== "loading" && !places.length) visit.answered = 0;
+  const first = places.find(stands);
+  if (asked || !first) return;
+  asked = true;
+  const input = first.nextElementSibling.querySelector(".cx :is(input[type=range], input[type=radio]:not(:checked), select, button)");
+  if (input?.type === "range") { input.value = +input.value === +input.max ? +input.min : +input.max; input.dispatchEvent(new Event("input", {bubbles: true})); }
+  else input?.click();
+  await frame();
+  visit.answered = performance.now();
+  performance.mark("answered");
+};
+new MutationObserver(look).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ["data-ready"]});
+addEventListener("DOMContentLoaded", look);"""
+DONE = "() => visit.answered !== undefined && visit.ready !== undefined && visit.paint"
 TYPESET = """async () => {
-  if (!document.querySelector(".math") || ![...document.scripts].some((one) => one.src.startsWith(location.origin) && /mathjax/i.test(one.src))) return;
+  const brings = (one) => one.dataset.later || (one.src.startsWith(location.origin) && /mathjax/i.test(one.src)); // at once or later, from no other host
+  if (!document.querySelector(".math") || ![...document.scripts].some(brings)) return;
   while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 20));
   await MathJax.startup.promise;
   visit.typeset = performance.now();
