@@ -101,21 +101,21 @@ def test_logits_and_gradients(name):
     twin = randomize(twin_on_meta(name).to_empty(device="cpu")).eval()
     for module in twin.modules():  # timm's constants outside of the state
         getattr(module, "init_non_persistent_buffers", lambda: None)()
+    # Attention's weights in random networks are nearly equal, and their differences rounding; so is much of standardized weights.
+    exact = attends(twin) or any(type(module).__name__.startswith(("Std", "ScaledStd")) for module in twin.modules())
+    fits = sum(parameter.numel() for parameter in twin.parameters()) < 500e6  # its weights and two sets of gradients in memory
+    # Logits, gradients. The giant that does not fit rounds by half a percent at its stem; narrower ones are equal in double precision.
+    near, gradient_near = (1e-4, 1e-2) if exact and not fits else (1e-5, 1e-4)
+    precision = torch.double if exact and fits else torch.float
+    twin = twin.to(precision)
     with torch.device("meta"):
         ours = create_model(name).eval()
     assert {buffer for buffer, _ in ours.named_buffers()} <= ours.state_dict().keys(), "a buffer outside of the state"
-    ours.load_state_dict(state_of_twin(ours, twin), assign=True)
+    ours.load_state_dict(state_of_twin(ours, twin), assign=True)  # the twin's own tensors
 
     torch.manual_seed(0)
     channels, height, width = smallest_input(name)
-    images = torch.randn(2, channels, height, width)
-    # Attention's weights in random networks are nearly equal, and their differences rounding; so is much of standardized weights.
-    exact = attends(twin) or any(type(module).__name__.startswith(("Std", "ScaledStd")) for module in twin.modules())
-    fits = sum(parameter.numel() for parameter in twin.parameters()) < 500e6  # two networks and their gradients in memory
-    # Logits, gradients. The giant that does not fit rounds by half a percent at its stem; narrower ones are equal in double precision.
-    near, gradient_near = (1e-4, 1e-2) if exact and not fits else (1e-5, 1e-4)
-    if exact and fits:
-        ours, twin, images = ours.double(), twin.double(), images.double()
+    images = torch.randn(2, channels, height, width).to(precision)
 
     def logits_and_gradients(model):  # of one after the other: what the giants keep for them is tens of gigabytes
         logits = model(images)
