@@ -46,6 +46,11 @@ def test_other_errors_stay_pytorchs_own():
                           (torch.zeros(1, 3, 64, 64).double(), "same")):
         with pytest.raises(RuntimeError, match=words):
             model(images)
+    seen = []
+    model.stem.register_forward_hook(lambda _, __, output: seen.append(output.is_meta))
+    with pytest.raises(ValueError, match="images of 9x9 are too small"):
+        model(torch.zeros(1, 3, 9, 9))
+    assert seen == [False]  # what somebody hung on the network takes no part in the search
     model.stages.register_forward_hook(lambda *_: nn.Conv2d(3, 3, 99)(torch.zeros(1, 3, 9, 9)))
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):  # not the network's fault
         model(torch.zeros(1, 3, 64, 64))
