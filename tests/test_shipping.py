@@ -172,9 +172,9 @@ def network_and_images(name):
     return lived(create_model(name)), torch.randn(3, channels, max(size), max(size))
 
 
-def assert_near(logits, expected):
+def assert_near(logits, expected, tolerance=1e-5):
     assert logits.shape == expected.shape and expected.isfinite().all() and expected.any()
-    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (logits - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @torch.no_grad()
@@ -201,7 +201,8 @@ def test_every_network_is_exported_or_refused_by_name(tmp_path, name, ending):
         pytest.importorskip("onnxscript")
     file = export(model, tmp_path / f"network.{ending}", **known)
     if ending == "onnx":
-        assert_near(torch.from_numpy(runtime.InferenceSession(file).run(None, {"images": images.numpy()})[0]), expected)
+        logits, = runtime.InferenceSession(file).run(None, {"images": images.numpy()})
+        assert_near(torch.from_numpy(logits), expected, 1e-4)  # BiT's standardized weights magnify rounding: 3e-5
     else:
         assert_near(torch.export.load(file).module()(images), expected)
 
