@@ -1,4 +1,4 @@
-"""Whether values are of the kind that a signature names, in words that say what is allowed."""
+"""Whether values are of the kind that a signature names, or name classes, in words that say what is allowed."""
 
 import collections.abc
 import math
@@ -6,6 +6,8 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 
 def unfit(function: Callable, values: Mapping[str, object], known: Mapping[str, list]) -> str:
@@ -21,6 +23,14 @@ def unfit(function: Callable, values: Mapping[str, object], known: Mapping[str, 
         if not _is(value, kind, least):
             return f"{name}={value!r} must be {_words(kind, least)}"
     return ""
+
+
+def check_classes(name: str, values: Tensor, classes: int) -> None:
+    """Raises `ValueError` unless all `values` are whole numbers from 0 to `classes` - 1; `name` says what they are."""
+    if values.is_floating_point():
+        raise ValueError(f"{name} are {values.dtype}; they must be whole numbers")
+    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < classes:
+        raise ValueError(f"{name} go from {int(values.min())} to {int(values.max())}, but there are {classes} classes")
 
 
 def _is(value: object, kind: object, least: int) -> bool:

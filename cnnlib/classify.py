@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from cnnlib.data import ImageFiles, centre
 from cnnlib.photographs import read_photograph
 from cnnlib.registry import create_model
+from cnnlib.shipping import exporting
 from cnnlib.train.checkpoint import load_checkpoint, tested_weights
 
 BATCH = 32
@@ -163,20 +164,18 @@ def export(source: str | os.PathLike | Classifier | nn.Module, path: str | os.Pa
     batch = torch.export.Dim("batch", min=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".pt2":
-        try:
+        with exporting(model, images):
             program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
-        except Exception as error:  # whatever a forward may do that cannot be followed
-            raise ValueError(f"{type(model).__name__} cannot be exported: {error}") from error
         torch.export.save(program, path, extra_files={"classifier.json": json.dumps(
             {name: json.loads(value) for name, value in told.items()}, ensure_ascii=False)})
         return path
     try:
-        program = torch.onnx.export(model, (images,), dynamo=True, dynamic_shapes=({0: batch},), input_names=["images"],
-                                    output_names=["logits"], external_data=False, verbose=False)
+        with exporting(model, images):
+            program = torch.onnx.export(model, (images,), dynamo=True, dynamic_shapes=({0: batch},),
+                                        input_names=["images"], output_names=["logits"], external_data=False,
+                                        verbose=False)
     except ImportError as error:
         raise ValueError(f"writing ONNX needs another package: {error}; pip install onnx onnxscript") from error
-    except Exception as error:
-        raise ValueError(f"{type(model).__name__} cannot be exported: {error}") from error
     program.model.metadata_props.update(told)
     program.save(path)
     return path

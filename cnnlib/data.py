@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnlib.arguments import check_classes
 from cnnlib.photographs import check_same_classes, class_files, parts_of, read_photograph
 
 HELD_OUT = 0.2  # of a folder without a test part
@@ -87,9 +88,7 @@ class ImageSet:
             raise ValueError(f"images must be bytes (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
         if len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            raise ValueError(f"labels go from {int(self.labels.min())} to {int(self.labels.max())}, but there are "
-                             f"{len(self.classes)} classes")
+        check_classes("labels", self.labels, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnlib.arguments import check_classes
+
 PENALTIES = tuple(10.0**k for k in range(6))
 
 
@@ -67,8 +69,7 @@ def linear_probe(
     if len(features) < 2 or len(features) != len(labels):
         raise ValueError(f"{len(features)} rows of features and {len(labels)} labels: at least 2 of each are needed, "
                          f"as many as the others")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f"labels go from {int(labels.min())} to {int(labels.max())}, but classes={classes}")
+    check_classes("labels", labels, classes)
     mean, scale = features.mean(0), features.std(0) + 1e-6
     x = ((features - mean) / scale).cpu().double()
     targets = 2.0 * F.one_hot(labels.cpu().long(), classes).double() - 1

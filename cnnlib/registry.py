@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cnnlib import tables
 from cnnlib.arguments import unfit
+from cnnlib.running import too_small
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ _variants: dict[str, Variant] = {}
 def register(network: Callable[..., nn.Module], variants: Sequence[Variant], *, cite: str, year: int) -> None:
     """Make the rows of a family known; called once, at the end of its file.
 
-    `network` is the class that builds every row without a `network` of its own. Raises `ValueError` for a name
+    `network` is the class that builds every row without a `network` of its own. Called with images that are too small,
+    networks of these classes raise `ValueError` with the smallest size that they take. Raises `ValueError` for a name
     that is taken and for a row that sets an argument which its network does not have.
     """
     family = network.__module__.rpartition(".")[2]
@@ -54,7 +56,20 @@ def register(network: Callable[..., nn.Module], variants: Sequence[Variant], *, 
                for key, default in (("network", network), ("cite", cite), ("year", year))}
         variant = Variant(**{**row.__dict__, **own, "family": family})
         _reject_unknown_arguments(variant, variant.config)
+        if isinstance(variant.network, type):
+            variant.network.__call__ = _call  # type: ignore[method-assign]
         _variants[row.name] = variant
+
+
+def _call(self: nn.Module, *args, **kwargs) -> object:
+    """As for any module, but in our own words where a layer finds its map too small."""
+    try:
+        return nn.Module.__call__(self, *args, **kwargs)
+    except RuntimeError as error:
+        images = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
+        if images is not None and (problem := too_small(self, images, error)):
+            raise ValueError(problem) from error
+        raise
 
 
 def list_models(pattern: str = "*", *, family: str | None = None) -> list[str]:

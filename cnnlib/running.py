@@ -1,8 +1,9 @@
-"""Running a network: its device, its precision, batch after batch in evaluation mode; and which weights decay.
+"""Running a network: its device, its precision, sizes of images, batch after batch in evaluation mode; what decays.
 
 Whatever trains, tests, probes or classifies shares these. A batch is `(images, labels)`, on the device of the network.
 """
 
+import copy
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,54 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Within it, products are computed in `precision`, one of PRECISIONS, and sums, norms and losses in float32."""
     half = PRECISIONS[precision]
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def shapes_alone(model: nn.Module) -> nn.Module:
+    """A copy on the meta device, in evaluation mode; weights are not copied."""
+    own = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
+    own |= {id(weight): nn.Parameter(torch.empty_like(weight, device="meta")) for weight in model.parameters()}
+    return copy.deepcopy(model, own).eval()
+
+
+LARGEST = 512  # side of the images up to which the smallest are looked for
+NOTHING_LEFT = ("Kernel size can't be greater than actual input size", "Output size is too small",
+                "Padding size should be less than the corresponding input dimension")  # PyTorch's words for small maps
+
+
+def too_small(model: nn.Module, images: Tensor, error: RuntimeError) -> str:
+    """What to say of images (N, C, H, W) with which `error` left a layer of the network too small a map, else "".
+
+    The smallest square images that pass in evaluation mode are found by trying, without values.
+    """
+    if not any(words in str(error) for words in NOTHING_LEFT) or type(images) is not Tensor or images.dim() != 4:
+        return ""  # another error; or what only stands for images, while a pass is traced
+    try:
+        copied = shapes_alone(model)
+    except RuntimeError:  # it holds what cannot be copied
+        return ""
+    for module in copied.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+
+    def passes(side: int, objects: bool = False) -> bool:
+        """Whether no layer fails; `objects` says what to answer where the network itself objects to the size."""
+        try:
+            with torch.no_grad():
+                nn.Module.__call__(copied, images.new_empty(*images.shape[:2], side, side, device="meta"))
+        except (RuntimeError, ValueError) as problem:
+            return objects and isinstance(problem, ValueError)
+        return True
+
+    height, width = images.shape[2:]
+    # some pass at one size only, and object to others
+    sides = range(min(height, width), LARGEST + 1) if passes(LARGEST, objects=True) else ()
+    least = next(filter(passes, sides), 0)
+    if least <= min(height, width):  # then it is not a matter of size
+        return ""
+    return f"images of {height}x{width} are too small: {type(model).__name__} needs at least {least}x{least}"
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnlib.arguments import check_classes
 from cnnlib.layers import ConvNormAct
+from cnnlib.running import shapes_alone
 
 SIZES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # modules that have a stride
 PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
@@ -32,7 +34,8 @@ class Encoder(nn.Module):
 
     Shares `stem` and `stages` of a network, and leaves its head. A stride is how many pixels of the image lie between
     neighbours of the map. It belongs to the network: from 33x33 pixels strides of 8 and 16 make maps of 5x5 and 3x3.
-    Raises `ValueError` for a model without stem and stages.
+    `channels` says of each stride how many channels its map has. Raises `ValueError` for a model without stem and
+    stages.
     """
 
     def __init__(self, model: nn.Module):
@@ -40,11 +43,14 @@ class Encoder(nn.Module):
         if not (hasattr(model, "stem") and hasattr(model, "stages")):
             raise ValueError(f"{type(model).__name__} has no stem and stages; give a network of create_model")
         self.stem, self.stages = model.stem, model.stages
+        self.step_strides: list[list[int]] = []
+        self.channels: dict[int, int] = {}
         # found on images so large that rounding and padding do not count
-        copied = shapes_alone(self)
+        images = torch.empty(1, _in_channels(self), LARGE, LARGE, device="meta")
         with torch.no_grad():
-            images = torch.empty(1, _in_channels(self), LARGE, LARGE, device="meta")
-            self.step_strides = [[stride_of(images, top) for top in tops] for tops in copied._tops(images)]
+            for tops in shapes_alone(self)._tops(images):
+                self.step_strides.append([stride_of(images, top) for top in tops])
+                self.channels.update(zip(self.step_strides[-1], (top.shape[1] for top in tops)))
 
     def steps(self) -> Iterator[nn.Module]:
         """The parts of the stem, then block after block; auxiliary heads in a stage are left out."""
@@ -73,13 +79,6 @@ class Encoder(nn.Module):
         return maps
 
 
-def shapes_alone(model: nn.Module) -> nn.Module:
-    """A copy on the meta device, in evaluation mode; weights are not copied."""
-    own = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
-    own |= {id(weight): nn.Parameter(torch.empty_like(weight, device="meta")) for weight in model.parameters()}
-    return copy.deepcopy(model, own).eval()
-
-
 def stride_of(images: Tensor, maps: Tensor) -> int:
     """How many pixels of the image lie between neighbours of the map, to the nearest power of two."""
     return 2 ** round(math.log2(max(images.shape[2:]) / max(maps.shape[2:])))
@@ -88,8 +87,9 @@ def stride_of(images: Tensor, maps: Tensor) -> int:
 def features(model: nn.Module, images: Tensor) -> dict[int, Tensor]:
     """The pyramid of a network: for each stride its last map, as `{4: ..., 8: ..., 16: ..., 32: ...}`; see `Encoder`.
 
-    The network is taken in the mode in which it is. Raises `ValueError` for a model without stem and stages, and for
-    images that it cannot take.
+    The network is taken in the mode in which it is. Each call finds its strides anew: for batch after batch make one
+    `Encoder` and call that. Raises `ValueError` for a model without stem and stages, and for images that it cannot
+    take.
     """
     encoder = Encoder(model)
     try:
@@ -99,14 +99,6 @@ def features(model: nn.Module, images: Tensor) -> dict[int, Tensor]:
     except RuntimeError as error:
         taken = f"{type(model).__name__} cannot take images of shape {tuple(images.shape)}"
         raise ValueError(f"{taken}: {error}") from error
-
-
-@torch.no_grad()
-def map_channels(encoder: Encoder, input_size: tuple[int, int, int]) -> dict[int, int]:
-    """Channels of the map at each stride, found by sending one image of (C, H, W) through; nothing is left
-    changed."""
-    maps = shapes_alone(encoder)(torch.empty(1, *input_size, device="meta"))
-    return {stride: found.shape[1] for stride, found in maps.items()}
 
 
 def chosen(channels: Mapping[int, int], strides: Sequence[int]) -> list[int]:
@@ -158,11 +150,11 @@ class FPNSegmenter(nn.Module):
     fine to coarse. Raises `ValueError` for strides that the network does not have.
     """
 
-    def __init__(self, model: nn.Module, num_classes: int, *, input_size: tuple[int, int, int] = (3, 224, 224),
-                 strides: Sequence[int] = (4, 8, 16, 32), width: int = 128):
+    def __init__(self, model: nn.Module, num_classes: int, *, strides: Sequence[int] = (4, 8, 16, 32),
+                 width: int = 128):
         super().__init__()
         self.encoder, self.strides = Encoder(model), tuple(strides)
-        self.decoder = FPN(chosen(map_channels(self.encoder, input_size), strides), width)
+        self.decoder = FPN(chosen(self.encoder.channels, strides), width)
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,15 +192,14 @@ class UNet(nn.Module):
     pixels, where the paper crops and has transposed convolutions; batch normalization.
     """
 
-    def __init__(self, model: nn.Module, num_classes: int, *, input_size: tuple[int, int, int] = (3, 224, 224),
-                 strides: Sequence[int] = (2, 4, 8, 16, 32), widths: Sequence[int] = (32, 64, 128, 256),
-                 skips: bool = True):
+    def __init__(self, model: nn.Module, num_classes: int, *, strides: Sequence[int] = (2, 4, 8, 16, 32),
+                 widths: Sequence[int] = (32, 64, 128, 256), skips: bool = True):
         super().__init__()
         if len(widths) != len(strides) - 1:
             raise ValueError(f"widths={tuple(widths)} must name one width for each of strides={tuple(strides)} but the "
                              "last")
         self.encoder, self.strides = Encoder(model), tuple(strides)
-        *fine, coarse = chosen(map_channels(self.encoder, input_size), strides)
+        *fine, coarse = chosen(self.encoder.channels, strides)
         self.decoder = nn.ModuleList()
         for channels, width in zip(reversed(fine), reversed(widths)):
             self.decoder.append(UpBlock(coarse, channels, width, skip=skips))
@@ -226,14 +217,13 @@ class UNet(nn.Module):
 class FCN(nn.Module):
     """(N, C, H, W) -> (N, num_classes, H, W): the coarsest map to classes by 3x3 and 1x1, and bilinear upsampling.
 
-    Given a `dilated` network this is the FCN of today's libraries. `input_size` finds the channels.
+    Given a `dilated` network this is the FCN of today's libraries.
     """
 
-    def __init__(self, model: nn.Module, num_classes: int, *, input_size: tuple[int, int, int] = (3, 224, 224),
-                 dropout: float = 0.1):
+    def __init__(self, model: nn.Module, num_classes: int, *, dropout: float = 0.1):
         super().__init__()
         self.encoder = Encoder(model)
-        *_, channels = map_channels(self.encoder, input_size).values()
+        *_, channels = self.encoder.channels.values()
         width = channels // 4
         self.head = nn.Sequential(ConvNormAct(channels, width), nn.Dropout(dropout), nn.Conv2d(width, num_classes, 1))
 
@@ -315,12 +305,8 @@ def intersection_over_union(answers: Tensor, masks: Tensor, num_classes: int) ->
     """
     if answers.shape != masks.shape:
         raise ValueError(f"answers of shape {tuple(answers.shape)} do not fit masks of shape {tuple(masks.shape)}")
-    for name, values in (("answers", answers), ("masks", masks)):
-        if values.is_floating_point():
-            raise ValueError(f"{name} are {values.dtype}; they must be whole numbers")
-        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
-            raise ValueError(f"{name} hold classes from {int(values.min())} to {int(values.max())}; "
-                             f"num_classes={num_classes}")
+    check_classes("answers", answers, num_classes)
+    check_classes("masks", masks, num_classes)
     places = num_classes * masks.long() + answers.long()  # bytes would overflow
     counts = torch.bincount(places.flatten(), minlength=num_classes**2)
     pairs = counts.view(num_classes, num_classes).double()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fusion
 
 from cnnlib.analysis.trace import Step, trace
+from cnnlib.running import shapes_alone
 
 BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 PRODUCTS = {"convolution", "_convolution", "linear", "addmm"}
@@ -34,7 +35,7 @@ def foldable(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, str
     Not listed are norms that come first (pre-activation), that see a sum or a concatenation, whose layer is used
     twice, and layers whose weights are computed (parametrized, standardized, or by a hook before the pass).
     """
-    model = copy.deepcopy(model)
+    model = shapes_alone(model)
     for layer in model.modules():  # whether a forward of one's own reads the bias that a norm becomes
         if isinstance(layer, FOLDABLE) and type(layer) not in FOLDABLE and layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0].flatten(1)[:, 0]))
@@ -84,6 +85,18 @@ def fold_batch_norm(model: nn.Module, input_size: Sequence[int]) -> nn.Module:
 
 
 @contextlib.contextmanager
+def exporting(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Within it, whatever hinders the export of the network from such images is a `ValueError` that names both."""
+    try:
+        yield
+    except ImportError:  # of a package that is not there, and not the network's fault
+        raise
+    except Exception as error:  # whatever a forward may do that cannot be followed
+        raise ValueError(f"{type(model).__name__} cannot be exported from images of shape {tuple(images.shape)}: "
+                         f"{error}") from error
+
+
+@contextlib.contextmanager
 def _quiet(*names: str) -> Iterator[None]:
     """No warnings, also of the loggers of these names."""
     loggers = [logging.getLogger(name) for name in names]
@@ -120,11 +133,8 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     model = copy.deepcopy(model).eval()
     any_size = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     with torch.no_grad():
-        try:
+        with exporting(model, first):
             graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
-        except Exception as error:  # whatever a forward may do that cannot be followed
-            raise ValueError(f"{type(model).__name__} cannot be exported from batches of shape {tuple(first.shape)}, "
-                             f"and so not quantized: {error}") from error
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
         prepared = prepare_pt2e(graph, quantizer)
         for batch in (first, *batches):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnlib.arguments import check_classes
 from cnnlib.running import evaluating
 
 
@@ -40,8 +41,7 @@ def _checked(labels: Tensor, images: int, classes: int) -> Tensor:
     if not isinstance(labels, Tensor) or labels.shape != (images,) or labels.is_floating_point():
         found = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"labels are {found}; they must be whole numbers, one for each of {images} images")
-    if images and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f"labels go from {int(labels.min())} to {int(labels.max())}, but there are {classes} classes")
+    check_classes("labels", labels, classes)
     return labels
 
 

@@ -566,7 +566,7 @@ def test_the_unet_of_the_book_is_compact():
 
     with torch.device("meta"):
         encoder = create_model("vgg11_cifar_bn", num_classes=10, widths=(16, 32, 64, 128, 128))
-        network = UNet(encoder, 11, input_size=(3, 64, 64), strides=(1, 2, 4, 8, 16, 32), widths=(16, 16, 32, 64, 128))
+        network = UNet(encoder, 11, strides=(1, 2, 4, 8, 16, 32), widths=(16, 16, 32, 64, 128))
     one = scene(diagram(network, (3, 64, 64)))
     assert one.height < 700 and faults_of(one) == []
     texts = [text[4] for text in texts_of(one)]

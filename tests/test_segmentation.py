@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from cnnlib import create_model, list_models
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.registry import find_variant
-from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union, map_channels
+from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union
 from libraries import torchvision
 from zoo import randomize, smallest_of_each_kind
 
@@ -72,8 +72,7 @@ def test_a_map_has_no_border_that_only_a_pooling_wants():
 def test_strides_of_networks(name, strides):
     with torch.device("meta"):
         model = create_model(name)
-    size = 32 if name == "resnet20" else 320
-    assert list(map_channels(Encoder(model), (3, size, size))) == strides
+    assert list(Encoder(model).channels) == strides
 
 
 @pytest.mark.parametrize("height, width", [(64, 256), (256, 64), (96, 480)])
@@ -111,8 +110,9 @@ def test_maps_of_every_network_are_as_large_as_their_strides_say(name):
         for stride, found in maps.items():
             for side, length in zip(size, found.shape[2:]):
                 assert side / stride - 9 <= length <= -(-side // stride), (stride, tuple(found.shape))
-        shape = {"input_size": (channels, 256, 256), "strides": strides}
-        for decoder in (UNet(model, 3, widths=[4] * (len(strides) - 1), **shape), FPNSegmenter(model, 3, width=4, **shape)):
+        assert Encoder(model).channels == {stride: found.shape[1] for stride, found in maps.items()}
+        decoders = UNet(model, 3, strides=strides, widths=[4] * (len(strides) - 1)), FPNSegmenter(model, 3, strides=strides, width=4)
+        for decoder in decoders:
             assert decoder.eval()(images).shape == (1, 3, *size)
 
 
@@ -127,7 +127,7 @@ def test_auxiliary_heads_are_left_out_in_training():
 def test_the_channels_are_found_without_a_trace():
     model = create_model("resnet20").train()
     before = copy.deepcopy(model.state_dict())
-    assert map_channels(Encoder(model), (3, 32, 32)) == {1: 16, 2: 32, 4: 64}
+    assert Encoder(model).channels == {1: 16, 2: 32, 4: 64}
     assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not model.stem.conv.weight.is_meta
 
@@ -177,7 +177,7 @@ def test_a_coarse_map_speaks_to_all_finer_ones_and_not_the_other_way():
 @pytest.mark.parametrize("build", [
     lambda: UNet(create_model("resnet18"), 5),
     lambda: UNet(create_model("mobilenet_v2"), 5, skips=False),
-    lambda: FPNSegmenter(create_model("convnext_cifar"), 5, strides=(2, 4, 8, 16), input_size=(3, 32, 32)),
+    lambda: FPNSegmenter(create_model("convnext_cifar"), 5, strides=(2, 4, 8, 16)),
     lambda: FCN(dilated(create_model("resnet18"), 8), 5),
 ], ids=["unet", "unet without skips", "fpn", "fcn"])
 def test_decoders_label_every_pixel_and_train(build):
@@ -300,7 +300,7 @@ def test_intersection_over_union_by_hand():
     assert intersection_over_union(many, many, 21)[[13, 20]].tolist() == [1, 1]
     with pytest.raises(ValueError, match="answers are torch.float32"):
         intersection_over_union(masks.float(), masks, 3)
-    with pytest.raises(ValueError, match="from 0 to 2; num_classes=2"):
+    with pytest.raises(ValueError, match="answers go from 0 to 2, but there are 2 classes"):
         intersection_over_union(masks, masks, 2)
     with pytest.raises(ValueError, match="do not fit"):
         intersection_over_union(masks[:, :3], masks, 4)

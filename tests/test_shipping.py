@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from cnnlib import create_model
+from cnnlib import create_model, list_models
+from cnnlib.classify import export
+from cnnlib.registry import find_variant
 from cnnlib.shipping import foldable, fold_batch_norm, quantized
+from zoo import size_of, smallest_input, smallest_of_each_kind
 
 SMALL = (3, 32, 32)
 
@@ -133,7 +136,7 @@ def test_quantization_needs_images():
 
 def test_a_network_that_cannot_be_followed_is_not_quantized():
     pytest.importorskip("torchao")
-    with pytest.raises(ValueError, match=r"LeNet5 cannot be exported from batches of shape \(2, 3, 32, 32\), and so not"):
+    with pytest.raises(ValueError, match=r"LeNet5 cannot be exported from images of shape \(2, 3, 32, 32\): "):
         quantized(create_model("lenet5"), [torch.randn(2, *SMALL)])
 
 
@@ -154,3 +157,64 @@ def test_a_network_in_training_is_quantized_for_evaluation():
     from_training = quantized(model, [images])(images)
     assert model.training
     assert torch.equal(from_training, quantized(model.eval(), [images])(images))  # dropout would have widened the ranges
+
+
+# every kind of network
+
+KINDS = smallest_of_each_kind(list_models())
+QUICK = [name for name in KINDS if size_of(name)[0] < 5e5 and size_of(name)[1] < 300]
+CLASSES = {find_variant(name).network: name for name in sorted(KINDS, key=lambda name: size_of(name)[1], reverse=True)}.values()
+
+
+def network_and_images(name):
+    """The network as after some training, and three square images of the smallest size that it takes."""
+    channels, *size = smallest_input(name)
+    return lived(create_model(name)), torch.randn(3, channels, max(size), max(size))
+
+
+def assert_near(logits, expected, tolerance=1e-5):
+    assert logits.shape == expected.shape and expected.isfinite().all() and expected.any()
+    assert (logits - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in KINDS])
+def test_every_network_is_folded(name):
+    model, images = network_and_images(name)
+    assert_near(fold_batch_norm(model, images.shape[1:])(images), model(images))
+
+
+@torch.no_grad()
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_network_is_exported_or_refused_by_name(tmp_path, name, ending):
+    model, images = network_and_images(name)
+    expected = model(images)
+    known = {"image_size": images.shape[2], "classes": list(map(str, range(expected.shape[1]))), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    if images.shape[1] != 3:
+        with pytest.raises(ValueError, match=f"{type(model).__name__} does not take images of shape"):
+            export(model, tmp_path / f"network.{ending}", **known)
+        return
+    if ending == "onnx":
+        runtime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    file = export(model, tmp_path / f"network.{ending}", **known)
+    if ending == "onnx":
+        logits, = runtime.InferenceSession(file).run(None, {"images": images.numpy()})
+        assert_near(torch.from_numpy(logits), expected, 1e-4)  # BiT's standardized weights magnify rounding: 3e-5
+    else:
+        assert_near(torch.export.load(file).module()(images), expected)
+
+
+@torch.no_grad()
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_network_is_quantized(name):
+    pytest.importorskip("torchao")
+    model, images = network_and_images(name)
+    expected = model(images)
+    small = quantized(fold_batch_norm(model, images.shape[1:]), [torch.randn(8, *images.shape[1:])])
+    near = small(images)
+    assert near.isfinite().all() and near.shape == expected.shape
+    assert torch.corrcoef(torch.stack([near.flatten(), expected.flatten()]))[0, 1] > 0.99

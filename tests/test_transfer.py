@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_named(train):
         fine_tune(model, images, torch.arange(6), {"": 0.1}, steps=1)
     with pytest.raises(ValueError, match="the loss is not a number in step 1"):
         fine_tune(model, images * float("nan"), torch.zeros(6, dtype=torch.long), {"": 0.1}, steps=2)
-    with pytest.raises(ValueError, match="labels go from 0 to 5, but classes=3"):
+    with pytest.raises(ValueError, match="labels go from 0 to 5, but there are 3 classes"):
         linear_probe(torch.randn(6, 4), torch.arange(6), 3)
     with pytest.raises(ValueError, match="1 rows of features and 1 labels"):
         linear_probe(torch.randn(1, 4), torch.zeros(1, dtype=torch.long), 3)

@@ -37,7 +37,7 @@ MEAN = STD = torch.full((3,), 0.5)
 def network(skips: bool) -> UNet:
     """The U-Net on a fresh VGG-11."""
     encoder = create_model("vgg11_cifar_bn", num_classes=10, widths=WIDTHS)
-    return UNet(encoder, len(CLASSES), input_size=(3, SIZE, SIZE), strides=(1, 2, 4, 8, 16, 32), widths=(16, 16, 32, 64, 64), skips=skips)
+    return UNet(encoder, len(CLASSES), strides=(1, 2, 4, 8, 16, 32), widths=(16, 16, 32, 64, 64), skips=skips)
 
 
 def train(model: nn.Module, images: Tensor, masks: Tensor, seed: int) -> None:
