@@ -333,16 +333,17 @@ def test_names_in_headings_break_behind_underscores(heading, broken):
 
 
 def test_a_formula_that_is_too_wide_scrolls_in_the_frame_that_fades(browser):
-    """The frame itself, not the formula within it, whose cut edge would look like its end."""
+    """The frame itself, not the formula within it, whose cut edge would look like its end; first its beginning is shown."""
     [path] = [page for page in PAGES if page.stem == "05_vgg"]
     page = browser.new_page(viewport={"width": 360, "height": 800})
     page.goto(path.as_uri())
     page.wait_for_function("() => window.MathJax?.startup?.promise")
     page.evaluate("() => MathJax.startup.promise")
     wide = page.evaluate("""() => [...document.querySelectorAll("article div.math")].map((one) =>
-      [one.scrollWidth > one.clientWidth, getComputedStyle(one.firstElementChild).overflowX])""")
+      [one.scrollWidth > one.clientWidth, getComputedStyle(one.firstElementChild).overflowX,
+       one.querySelector("mjx-math").getBoundingClientRect().left >= one.getBoundingClientRect().left - 1])""")
     page.close()
-    assert any(scrolls for scrolls, _ in wide) and {within for _, within in wide} == {"visible"}
+    assert any(scrolls for scrolls, *_ in wide) and {tuple(one) for _, *one in wide} == {("visible", True)}
 
 
 @pytest.mark.parametrize("text, columns", [
