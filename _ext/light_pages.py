@@ -56,6 +56,7 @@ DRAWING_LETTERS = {True: 10.5, False: 12}  # of a drawing with and without small
 CODE = re.compile(r"<pre>.*?</pre>", re.S)
 LINES = 24  # from how many lines code is long: on paper it may go on over the page
 LINE = 36  # from how many letters a line of code is long: on a phone it goes on in the next
+FAR = 12  # from how many letters a long line begins far in: on a phone these are narrow
 COLOURED = re.compile(r'<span class="(\w+)">([^<]*)</span>')
 THEME = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'  # of the theme: light or dark only later
 KNOWN_THEME = ('const {dataset} = document.documentElement; dataset.theme = ["light", "dark"].includes(dataset.mode) ? dataset.mode '
@@ -180,7 +181,10 @@ def _hanging(page: str) -> str:
         letters = html.unescape(re.sub(r"<[^>]+>", "", text))
         if len(letters) <= LINE or text.count("<span") != text.count("</span"):
             return text
-        return f'<span class="hangs" style="--from: {len(letters) - len(letters.lstrip(" "))}ch">{text}</span>'
+        begin = len(letters) - len(letters.lstrip(" "))
+        if begin > FAR and text.startswith(" " * begin):
+            text = f'<span class="indent">{text[:begin]}</span>{text[begin:]}'
+        return f'<span class="hangs" style="--from: {begin}ch">{text}</span>'
 
     def code(found: re.Match) -> str:
         return f"{found[1]}{''.join(map(line, found[2].splitlines(keepends=True)))}</pre>"

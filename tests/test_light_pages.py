@@ -294,6 +294,9 @@ def test_long_lines_of_code_know_where_they_begin():
     before = page.format(long, code.format(long))
     after = before.replace(line, f'<span class="hangs" style="--from: 4ch">{line}</span>')
     assert light_pages._hanging(before) == after
+    far = f'<pre>{16 * " "}{long}\n</pre>'
+    assert light_pages._hanging(far) == \
+        f'<pre><span class="hangs" style="--from: 16ch"><span class="indent">{16 * " "}</span>{long}\n</span></pre>'
     cut = f'<pre><span class="s">{long}x\n{long}</span>\n</pre>'
     assert light_pages._hanging(cut) == cut, "an element that goes on over several lines"
 
@@ -306,6 +309,16 @@ SHOWN_CODE = """() => [...document.querySelectorAll("article pre:not(.columns *)
     const range = document.createRange();
     range.selectNodeContents(line);
     const boxes = [...range.getClientRects()].filter((box) => box.width > 1), first = boxes[0].top;
+    const lead = line.querySelector(".indent"); // behind it words begin, however far in, if the first has room
+    const room = lead && line.getBoundingClientRect().right - lead.getBoundingClientRect().right;
+    if (lead) {
+      const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+      while (lead.contains(walker.nextNode()));
+      range.setStart(walker.currentNode, 0);
+      range.setEnd(walker.currentNode, walker.currentNode.data.match(/^\\S*/)[0].length);
+      const [word] = range.getClientRects();
+      if (word && word.width < room && word.top > first + 5) return false;
+    }
     return boxes.every((box) => box.top < first + 5 || box.left > line.getBoundingClientRect().left + 20);
   });
   return [one.scrollWidth <= one.clientWidth, getSelection().toString().trim() === one.textContent.trim(), further];
