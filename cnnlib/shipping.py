@@ -85,14 +85,15 @@ def fold_batch_norm(model: nn.Module, input_size: Sequence[int]) -> nn.Module:
 
 
 @contextlib.contextmanager
-def exporting(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Within it, whatever hinders the export of the network from such images is a `ValueError` that names both."""
+def exporting(model: nn.Module, images: Tensor, done: str = "exported") -> Iterator[None]:
+    """Within it, whatever hinders the network from being exported (or `done`) from such images is a `ValueError` that
+    names both."""
     try:
         yield
     except ImportError:  # of a package that is not there, and not the network's fault
         raise
     except Exception as error:  # whatever a forward may do that cannot be followed
-        raise ValueError(f"{type(model).__name__} cannot be exported from images of shape {tuple(images.shape)}: "
+        raise ValueError(f"{type(model).__name__} cannot be {done} from images of shape {tuple(images.shape)}: "
                          f"{error}") from error
 
 
@@ -119,7 +120,8 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
     Weights have one scale for each output channel. What is returned takes batches of any size; run as it is it
     computes with rounded floats, which shows the accuracy; `torch.compile` makes integer arithmetic of it on x86, with
     `torch._inductor.config.freezing` on and under `torch.no_grad()`.
-    Needs the package `torchao`. Raises `ValueError` without a batch, and for a network that PyTorch cannot export.
+    Needs the package `torchao`. Raises `ValueError` without a batch, and for a network that PyTorch cannot export or
+    torchao not quantize.
     """
     with _quiet("torchao", "torch.utils._pytree"):  # they tell which libraries for GPUs do not load, and of old names
         from torchao.quantization.pt2e import move_exported_model_to_eval
@@ -136,7 +138,8 @@ def quantized(model: nn.Module, calibration: Iterable[Tensor]) -> nn.Module:
         with exporting(model, first):
             graph = torch.export.export(model, (first,), dynamic_shapes=(any_size,)).module()
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
-        prepared = prepare_pt2e(graph, quantizer)
+        with exporting(model, first, "quantized"):
+            prepared = prepare_pt2e(graph, quantizer)
         for batch in (first, *batches):
             prepared(batch)
         return move_exported_model_to_eval(convert_pt2e(prepared))

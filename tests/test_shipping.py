@@ -207,14 +207,22 @@ def test_every_network_is_exported_or_refused_by_name(tmp_path, name, ending):
         assert_near(torch.export.load(file).module()(images), expected)
 
 
+UNQUANTIZED = {"hrnet_cifar"}  # torchao: "Input partition has more than one output node"
+
+
 @torch.no_grad()
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_network_is_quantized(name):
     pytest.importorskip("torchao")
     model, images = network_and_images(name)
-    expected = model(images)
-    small = quantized(fold_batch_norm(model, images.shape[1:]), [torch.randn(8, *images.shape[1:])])
+    expected, folded = model(images), fold_batch_norm(model, images.shape[1:])
+    calibration = [torch.randn(8, *images.shape[1:])]
+    if name in UNQUANTIZED:
+        with pytest.raises(ValueError, match=f"{type(model).__name__} cannot be quantized from images of shape"):
+            quantized(folded, calibration)
+        return
+    small = quantized(folded, calibration)
     near = small(images)
     assert near.isfinite().all() and near.shape == expected.shape
     assert torch.corrcoef(torch.stack([near.flatten(), expected.flatten()]))[0, 1] > 0.99
