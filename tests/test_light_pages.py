@@ -346,7 +346,7 @@ def test_names_in_headings_break_behind_underscores(heading, broken):
 
 
 def test_a_formula_that_is_too_wide_scrolls_in_the_frame_that_fades(browser):
-    """The frame itself, not the formula within it, whose cut edge would look like its end; its beginning shows first."""
+    """The frame itself, not the formula within it, whose edge would look like its end; its beginning shows first."""
     [path] = [page for page in PAGES if page.stem == "05_vgg"]
     page = browser.new_page(viewport={"width": 360, "height": 800})
     page.goto(path.as_uri())
