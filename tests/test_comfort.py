@@ -145,7 +145,8 @@ def test_an_explorer_fits_a_sheet_of_paper(seen, name):
     page.evaluate("() => { const article = document.createElement('article'); article.append(...document.querySelector('main').childNodes); "
                   "document.querySelector('main').append(article); }")
     assert page.evaluate(LOST, ".cx") == []
-    assert page.locator(".explorer").evaluate("node => node.offsetHeight") < SHEET
+    more = 60 if name == "map" else 0  # for families that are not here yet
+    assert page.locator(".explorer").evaluate("node => node.offsetHeight") + more < SHEET
 
 
 def test_long_tables_are_cut_on_paper_and_say_so(seen, browser, serve, tmp_path):
