@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import cnnlib
+from cnnlib import tables
 from cnnlib.judging import same_number
 from cnnlib.plots import curves
 from cnnlib.train import Recipe, fit
@@ -48,8 +49,15 @@ class Source:
         return f"From `{'`, `'.join(self.files)}`:\n\n```python\n{self.code}\n```"
 
 
-class Table:
-    """A small table by columns; whole numbers get thousands separators, tuples an x.
+# Cells that are numbers written out: 1,024, 6e-04, 76%, 4.1G, 12 ms, 68.2 ± 0.8, -8.4 to +1.5, 41 (40 to 42); a dash or
+# nothing stands for none.
+_ONE = r"[+-]?\d[\d,.]*(e[+-]?\d+)?( ?(%|x|[kKMGBT]|ms|s))?"
+NUMBER = re.compile(rf"{_ONE}(\s(±|to)\s{_ONE}| \({_ONE} to {_ONE}\))?")
+NONE = ("", "-")
+
+
+class Table(tables.Printed):
+    """A small table by columns; whole numbers get thousands separators, tuples an x. Numbers stand to the right.
 
     Prints as aligned text, shows itself as a table in a notebook. `note` stands below it. Raises `ValueError` for
     columns of different lengths.
@@ -63,24 +71,19 @@ class Table:
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a table have one length; these have {lengths}")
 
-    def _cells(self) -> tuple[list[list[str]], list[bool]]:
-        rows = [[_text(value) for value in row] for row in zip(*self.columns.values())]
-        right = [all(isinstance(value, (int, float)) for value in values) for values in self.columns.values()]
-        return [list(self.columns), *rows], right
+    def _cells(self) -> dict:
+        columns = [[_text(value) for value in values] for values in self.columns.values()]
+        left = [not all(cell in NONE or NUMBER.fullmatch(cell) for cell in column) for column in columns]
+        return {"rows": [list(self.columns), *zip(*columns)], "left": left, "note": self.note}
 
-    def __repr__(self) -> str:
-        cells, right = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        lines = ["  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(row, widths, right))
-                 for row in cells]
-        return "\n".join([*(line.rstrip() for line in lines), *([self.note] if self.note else [])])
+    def records(self) -> list[dict]:
+        return [dict(zip(self.columns, row)) for row in zip(*self.columns.values())]
 
     def _repr_markdown_(self) -> str:
-        cells, right = self._cells()
-        lines = [cells[0], ["--:" if r else ":--" for r in right], *cells[1:]]
-        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        text = re.sub(r"(?<=[\d)])\*(?=[\d(])", r"\\*", text)  # a product, which Markdown would take for emphasis
-        return text + (f"\n\n{self.note}" if self.note else "")
+        # a product, which Markdown would take for emphasis
+        return re.sub(r"(?<=[\d)])\*(?=[\d(])", r"\\*", self.to_markdown())
+
+    _repr_html_ = None  # Markdown shows formulas
 
 
 def _text(value: object) -> str:

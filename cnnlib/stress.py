@@ -38,8 +38,8 @@ def _rounded(values: Tensor) -> Tensor:
 
 def _checked(labels: Tensor, images: int, classes: int) -> Tensor:
     """`labels`, if they name one of the classes for each image. Raises `ValueError` otherwise."""
-    if not isinstance(labels, Tensor) or labels.shape != (images,) or labels.is_floating_point():
-        found = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+    if not isinstance(labels, Tensor) or labels.shape != (images,):
+        found = f"of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
         raise ValueError(f"labels are {found}; they must be whole numbers, one for each of {images} images")
     check_classes("labels", labels, classes)
     return labels

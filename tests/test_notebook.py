@@ -35,9 +35,19 @@ def alexnet():
 def test_table_aligns_numbers_and_says_its_note():
     table = Table({"layer": ["CONV1", "FC6"], "size": [(96, 55, 55), (4096,)], "parameters": [34944, 37752832]}, note="so")
     assert repr(table).splitlines() == [
-        "layer  size          parameters", "CONV1  96 x 55 x 55      34,944", "FC6    4096          37,752,832", "so"]
+        "layer  size          parameters", "-------------------------------", "CONV1  96 x 55 x 55      34,944",
+        "FC6    4096          37,752,832", "so"]
     assert table._repr_markdown_().splitlines()[1] == "| :-- | :-- | --: |"
     assert Table({"as printed": ["(3*3*64)*64", "*so*"]})._repr_markdown_().splitlines()[2:] == [r"| (3\*3\*64)\*64 |", "| *so* |"]
+
+
+@pytest.mark.parametrize(("cells", "is_number"), [
+    (["1.5", "-2", "+3.0"], True), (["76%", "4.1G", "12 ms", "1,024", "0.5x", "6e-04"], True), (["28.2", "-", ""], True),
+    (["68.2 ± 0.8", "4\xa0±\xa01"], True), (["-8.4 to +1.5", "41 (40 to 42)"], True), (["3x3", "5x5"], False), (["2012 AlexNet", "1"], False),
+    (["1 to", "2"], False), ([True, False], False), ([(1, 2), (3,)], False), ([1, None], False), ([1, 2.5], True)])
+def test_columns_of_numbers_stand_to_the_right(cells, is_number):
+    marks = Table({"it": cells})._repr_markdown_().splitlines()[1]
+    assert marks == ("| --: |" if is_number else "| :-- |")
 
 
 def test_table_of_unequal_columns_names_them():

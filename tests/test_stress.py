@@ -141,8 +141,8 @@ SCORES, LABELS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), 
 
 
 @pytest.mark.parametrize("labels, words", [
-    (LABELS[:, None], r"labels are torch.int64 of shape \(6, 1\); they must be whole numbers, one for each of 6 images"),
-    (LABELS[:1], r"shape \(1,\)"), (LABELS.float(), "torch.float32"), (LABELS.tolist(), "labels are list"),
+    (LABELS[:, None], r"labels are of shape \(6, 1\); they must be whole numbers, one for each of 6 images"),
+    (LABELS[:1], r"shape \(1,\)"), (LABELS.float(), "torch.float32"), (LABELS.tolist(), "labels are a list"),
     (LABELS + 1, "labels go from 1 to 4, but there are 4 classes"), (LABELS - 1, "from -1 to 2")])
 def test_labels_that_do_not_fit_are_refused(labels, words):
     for call in (stress.temperature, lambda scores, labels: stress.calibration(scores.softmax(1), labels),

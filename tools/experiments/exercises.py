@@ -5,13 +5,13 @@
 
 A page seeds its trainings with 0. Here a cell is carried out with other seeds, and where an exercise changes the network, with that one
 in its place (`Page.run`); the code is read from the chapter and written nowhere twice. A run records what the text speaks of, in percent
-of right answers unless its name says otherwise. Writes `data/results/exercises.json`. (The trainings of 05, exercise 7, take minutes
-each, and are not among them.)
+of right answers unless its name says otherwise. Writes `data/results/exercises.json`. (Those of 05, exercise 7, take minutes each.)
 """
 
 import argparse
 import ast
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import notebooks  # noqa: E402
+from segmentation import measure  # noqa: E402
 from cnnlib import create_model  # noqa: E402
 from cnnlib.train.experiments import hardware, read_record, write_record  # noqa: E402
 
@@ -33,9 +34,11 @@ DESCRIPTION = "Trainings of seconds to minutes that a reader carries out: what t
 
 
 class Replace(ast.NodeTransformer):
-    """`seed` in place of a seed of 0, other values in place of what is assigned to some names, and no asserts."""
+    """`seed` in place of a seed of 0, no asserts, and other values in place of what some names are given by `=` or `for`.
 
-    def __init__(self, values: dict[str, object]):
+    A value is code, or a function that is called at that place."""
+
+    def __init__(self, values: dict[str, str | Callable[[], object]]):
         self.values, self.used = values, set()
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
@@ -47,23 +50,34 @@ class Replace(ast.NodeTransformer):
         return ast.Pass()
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:
-        if (name := ast.unparse(node.targets[0])) in self.values:
-            self.used.add(name)
-            node.value = ast.parse(f"replaced[{name!r}]()", mode="eval").body
+        node.value = self.value(node.targets[0], node.value)
         return self.generic_visit(node)
+
+    def visit_For(self, node: ast.For) -> ast.For:
+        node.iter = self.value(node.target, node.iter)
+        return self.generic_visit(node)
+
+    def value(self, target: ast.expr, given: ast.expr) -> ast.expr:
+        if (name := ast.unparse(target)) not in self.values:
+            return given
+        self.used.add(name)
+        value = self.values[name]
+        return ast.parse(value if isinstance(value, str) else f"replaced[{name!r}]()", mode="eval").body
 
 
 class Page:
-    """The code cells of a chapter by what they define, and the names that they have made so far."""
+    """The code of a chapter, of cells and solutions, by what it defines, and the names that it has made so far."""
 
     def __init__(self, name: str, seed: int):
         self.name, self.names = name, {"seed": seed, "replaced": {}}
         cells = notebooks.read(ROOT / "chapters" / f"{name}.ipynb").cells
         self.cells = [cell.source for cell in cells if cell.cell_type == "code" and not notebooks.is_setup_cell(cell)]
+        solutions = [cell.source for cell in cells if "<details><summary>Solution</summary>" in cell.source]
+        self.cells += [code for text in solutions for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
         exec(self.cells[0], self.names)  # the imports
 
-    def run(self, start: str, **values: Callable[[], object]) -> dict[str, object]:
-        """Carry out the one cell that has a line beginning with `start`; `values` say what some of its names are given instead."""
+    def run(self, start: str, **values: str | Callable[[], object]) -> dict[str, object]:
+        """Carry out the one cell that has a line beginning with `start`; `values` say what some of its names are given instead (`Replace`)."""
         found = [cell for cell in self.cells if any(line.startswith(start) for line in cell.splitlines())]
         if len(found) != 1:
             raise SystemExit(f"{self.name}: {len(found)} cells have a line that begins with {start!r}")
@@ -86,6 +100,15 @@ def lenet(broken: bool, seed: int) -> dict:
                                for part in whole.modules() if not any(part.children()) and not isinstance(part, nn.ReLU)))
 
     return {"right": 100 * Page("01_components", seed).run("training_set, test_set = load", model=model)["right"]}
+
+
+def vgg(name: str, seed: int, **options: object) -> dict:
+    """05, exercise 7: the loop of 01 with VGG-16 and plain descent, three epochs."""
+    page = Page("01_components", seed)
+    page.names["network"] = lambda: create_model(name, num_classes=10, dropout=0.0, **options)
+    names = page.run("training_set, test_set = load", model="network()", optimizer="torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)",
+                     **{"batches.epoch": "range(3)"})
+    return {"right": 100 * names["right"], "last loss": names["losses"][-1]}
 
 
 def alexnet(seed: int, epochs: int = 40, **augmentation: object) -> dict:
@@ -158,6 +181,27 @@ def efficient(kind: str, width: int, seed: int) -> dict:
     return {"right": names["accuracy"](kind)}
 
 
+def optimizers(name: str, adam: bool, seed: int, **options: object) -> dict:
+    """12, exercise 6: the function `train` of 07, with its optimizer or with AdamW."""
+    page = Page("07_resnet", seed)
+    changes = {"optimizer": "torch.optim.AdamW(model.parameters(), lr)"} if adam else {}
+    train = page.run("training_set, test_set = load", **changes)["train"]
+    torch.manual_seed(seed)
+    return {"right": 100 * train(create_model(name, num_classes=10, **options), **({"lr": 1e-3} if adam else {}))}
+
+
+def unet(skips: bool, seed: int) -> dict:
+    """16, exercise 6, on two hundred other scenes."""
+    page = Page("16_dense_prediction", seed)
+    page.run("images, masks = shape_scenes(200")
+    names = page.run("def train(model, epochs=5")
+    torch.manual_seed(seed)
+    model = names["unet"](skips)
+    names["train"](model)
+    found = measure(model, names["images"], names["masks"])
+    return {"right": found["pixels"], "right at edges": found["pixels_at_edges"]}
+
+
 def unfair(seed: int) -> dict:
     """13, two networks at two step sizes."""
     page = Page("13_choosing", seed)
@@ -175,6 +219,12 @@ def runs() -> Iterator[tuple[str, Callable[[int], dict], int]]:
         yield f"03 mirrored and moved by {crop}", lambda seed, crop=crop: alexnet(seed, flip=True, crop=crop), 5
     yield "03 as they are, 120 epochs", lambda seed: alexnet(seed, 120), 3
     yield "03 mirrored and moved by 3, 120 epochs", lambda seed: alexnet(seed, 120, flip=True, crop=3), 3
+    for label, name, options, seeds in (
+        ("small weights", "vgg16_cifar", {"initialization": "paper"}, 1), ("He", "vgg16_cifar", {"initialization": "he"}, 2),
+        ("batch norm", "vgg16_cifar_bn", {"initialization": "paper"}, 2),
+        ("five convolutions", "vgg16_cifar", {"initialization": "paper", "depths": (1, 1, 1, 1, 1)}, 3),
+    ):
+        yield f"05 {label}", lambda seed, name=name, options=options: vgg(name, seed, **options), seeds
     yield "06 mean", lambda seed: googlenet(lambda small: small, seed), 5
     yield "06 flat", lambda seed: googlenet(flattened, seed), 3
     yield "06 mean, no normalization", lambda seed: googlenet(bare, seed), 5
@@ -190,7 +240,13 @@ def runs() -> Iterator[tuple[str, Callable[[int], dict], int]]:
     for kind in ("mix", "look", "both", "dense"):
         yield f"10 {kind}", lambda seed, kind=kind: efficient(kind, 32, seed), 4
     yield "10 both, 90 channels", lambda seed: efficient("both", 90, seed), 3
+    for adam in (False, True):
+        how = "AdamW" if adam else "SGD"
+        yield f"12 convnext_cifar, {how}", lambda seed, adam=adam: optimizers("convnext_cifar", adam, seed, layer_scale=1e-6), 3
+        yield f"12 resnet20, {how}", lambda seed, adam=adam: optimizers("resnet20", adam, seed, depths=(1, 1, 1)), 3
     yield "13 two step sizes", unfair, 5
+    for skips in (True, False):
+        yield f"16 {'with' if skips else 'without'} bridges", lambda seed, skips=skips: unet(skips, seed), 3
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cnnlib import create_model
 from cnnlib.data import ImageSet, load
-from cnnlib.running import best_device
+from cnnlib.running import best_device, choose_precision
 from cnnlib.train.experiments import accuracy, hardware, read_record, write_record
 from cnnlib.transfer import features_at, few, fine_tune, linear_probe, normalized, on_validation, scores
 
@@ -123,8 +123,8 @@ def main() -> None:
             rate = record.once("choices", lambda: best(on_validation(rates, first, of_rate)), method=method,
                                images=count)["choice"]
             for seed in range(options.seeds):
-                record.once("rows", lambda: {"accuracy": score(tuned(method, rate, few(train, count, seed=seed), seed),
-                                                               test)},
+                record.once("rows", lambda: {"accuracy": score(tuned(method, rate, few(train, count, seed=seed), seed), test),
+                                             "precision": choose_precision("auto", device)[0]},
                             method=method, choice=rate, images=count, seed=seed)
 
 

@@ -8,7 +8,6 @@ const COLOURS = Uint32Array.from({ length: 511 }, (_, i) => {
   return (255 << 24) | (b << 16) | (g << 8) | r;
 });
 const SHADES = { // what the brightness over the picture means
-  "nothing": () => "",
   "Grad-CAM": (name) => `; bright where the last maps speak for \u201c${name}\u201d`,
   "occlusion": (name) => `; bright where covering a patch takes most from \u201c${name}\u201d`,
 };
@@ -212,20 +211,20 @@ function render({ model, el }) {
     Object.assign(scene, { width: wide, height: wide });
     const pen = scene.getContext("2d");
     if (picture) pen.drawImage(picture, 0, 0, wide, wide);
-    if (overlay && get("overlay") !== "nothing") {
-      const { height, width, map: values } = overlay;
-      const [low, high] = [get("overlay") === "Grad-CAM" ? 0 : Math.min(...values), Math.max(...values)];
+    if (overlay) {
+      const { height, width, map: values, kind } = overlay;
+      const [low, high] = [kind === "Grad-CAM" ? 0 : Math.min(...values), Math.max(...values)];
       const shade = html("canvas", { width, height });
       const image = new ImageData(width, height);
       values.forEach((value, i) => {
         const share = high > low ? (value - low) / (high - low) : 1;
         image.data.set([0, 0, 0, 200 * (1 - share)], 4 * i); // dark where nothing speaks for the class
-        if (get("overlay") === "occlusion") image.data.set([0, 0, 0, 200 * share], 4 * i); // dark where hiding changes nothing
+        if (kind === "occlusion") image.data.set([0, 0, 0, 200 * share], 4 * i); // dark where hiding changes nothing
       });
       shade.getContext("2d").putImageData(image, 0, 0);
       pen.drawImage(shade, 0, 0, wide, wide);
     }
-    sceneCaption.textContent = `The picture, and what the unit sees of it${overlay && graph ? SHADES[get("overlay")](graph.classes[target()]) : ""}`;
+    sceneCaption.textContent = `The picture, and what the unit sees of it${overlay && graph ? SHADES[overlay.kind](graph.classes[overlay.aim]) : ""}`;
     if (!graph || !shown.field) return;
     const [, , H, W] = graph.nodes[0].shape;
     const [[top, bottom], [left, right]] = shown.field;
@@ -319,12 +318,13 @@ function render({ model, el }) {
   const target = () => (get("target") >= 0 && get("target") < answer.length ? get("target") : answer.indexOf(Math.max(...answer)));
 
   async function explainOverlay() {
-    const now = `${computed} ${get("overlay")} ${target()}`;
+    const [kind, aim] = [get("overlay"), target()];
+    const now = `${computed} ${kind} ${aim}`;
     if (overlay?.key === now) return;
     overlay = null;
-    if (get("overlay") === "Grad-CAM") overlay = await ask("gradCam", target()).catch((error) => void fail(error));
-    if (get("overlay") === "occlusion") overlay = await ask("occlusion", null, target(), CELLS, get("off"));
-    if (overlay) overlay.key = now;
+    if (kind === "Grad-CAM") overlay = await ask("gradCam", aim).catch((error) => void fail(error));
+    if (kind === "occlusion") overlay = await ask("occlusion", null, aim, CELLS, get("off"));
+    if (overlay) Object.assign(overlay, { key: now, kind, aim });
   }
 
   async function showLayer() {
