@@ -279,44 +279,10 @@ def _open_ends(root: Group, aliases: dict) -> None:
 
 
 def _cut_chain(root: Group) -> None:
-    """Make a chain of layers and groups stem, stages and head.
-
-    A stage is a run of blocks of one class and size, or a run of layers and blocks up to where the maps become smaller.
-    """
-    children, stages = root.children, [child for child in root.groups() if child.is_stage]
-    blocks = [i for i, child in enumerate(children) if isinstance(child, Group) and child.side > 1]
-    first = blocks[0] if blocks else -1  # from here on, a smaller map begins or ends a stage
-    runs, in_head = [[]], False
-
-    def close():
-        if runs[-1]:
-            runs.append([])
-
-    for i, child in enumerate(children):
-        run, side, following = runs[-1], child.side, children[i + 1 : i + 2]
-        shrinks = i == 0 or side < children[i - 1].side
-        if stages and isinstance(child, Group):
-            if child in stages or not run or not _alike(run[-1], child):
-                close()
-            runs[-1].append(child)
-            if child in stages:
-                close()
-            continue
-        if stages and run and isinstance(run[-1], Group):
-            close()
-        answers = isinstance(child, Layer) and (
-            child.kind in ("flatten", "fc") or child.label.startswith(("average pool to", "global")))
-        if not in_head and i and (side == 1 or answers):
-            close()
-            in_head = True
-        elif not in_head and (i == first and not stages or i > first and shrinks and child.kind in ("conv", "group")
-                              and not all(thing.is_strip for thing in run)):
-            close()
-        runs[-1].append(child)
-        if not in_head and child.kind == "pool" and shrinks and i >= first and side > 1 and not (
-                following and following[0].is_strip):
-            close()
-    runs = [run for run in runs if run]
+    """Make a chain of layers and groups stem, stages and head."""
+    stages = [child for child in root.groups() if child.is_stage]
+    blocks = [child for child in root.groups() if child.side > 1]
+    runs = _runs(root.children, stages, root.children.index(blocks[0]) if blocks else -1)
     for i in range(len(runs) - 2, 0, -1):  # norms and activations alone go with what follows them
         before_a_block = len(runs[i + 1]) == 1 and isinstance(runs[i + 1][0], Group)
         if all(thing.is_strip for thing in runs[i]) and not before_a_block:
@@ -334,6 +300,41 @@ def _cut_chain(root: Group) -> None:
         role = "stem" if i == 0 and (stages or blocks) and plain else "transition" if plain and between else "stage"
         parts.append(root.bundle(run, "head" if is_head else role))
     root.adopt(parts)
+
+
+def _runs(children: list[Member], stages: list[Group], first: int) -> list[list[Member]]:
+    """The children of a chain in runs: a stage, blocks of one class and size, or layers and blocks up to where the maps
+    become smaller, the `first` block at the earliest."""
+    runs, in_head = [[]], False
+
+    def close():
+        if runs[-1]:
+            runs.append([])
+
+    for i, child in enumerate(children):
+        run, side, following = runs[-1], child.side, children[i + 1 : i + 2]
+        shrinks = i == 0 or side < children[i - 1].side
+        if stages and isinstance(child, Group):
+            if child in stages or not run or not _alike(run[-1], child):
+                close()
+            runs[-1].append(child)
+            if child in stages:
+                close()
+            continue
+        answers = isinstance(child, Layer) and (
+            child.kind in ("flatten", "fc") or child.label.startswith(("average pool to", "global")))
+        if not in_head and i and (side == 1 or answers):
+            close()
+            in_head = True
+        elif stages and run and isinstance(run[-1], Group) or not in_head and (
+                i == first and not stages or i > first and shrinks and child.kind in ("conv", "group")
+                and not all(thing.is_strip for thing in run)):
+            close()
+        runs[-1].append(child)
+        if not in_head and child.kind == "pool" and shrinks and i >= first and side > 1 and not (
+                following and following[0].is_strip):
+            close()
+    return [run for run in runs if run]
 
 
 def _alike(thing: Member, other: Group) -> bool:

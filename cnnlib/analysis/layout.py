@@ -164,10 +164,10 @@ def end_of(item, kind: str) -> int:
     if isinstance(item, Parallel):
         return min(end_of(branch, kind) for branch in item.branches)
     if isinstance(item, Graph):
-        mine = [end_of(series, kind) or end_of(item.nodes[b if kind == "input" else a], kind)
-                if not series.items and (b if kind == "input" else a) >= 0 else end_of(series, kind)
-                for a, b, series in item.edges if (a == INPUT if kind == "input" else b == OUTPUT)]
-        return min(mine, default=0)
+        ways = [(b, series) if kind == "input" else (a, series) for a, b, series in item.edges
+                if (a == INPUT if kind == "input" else b == OUTPUT)]
+        return min((end_of(series if series.items or node < 0 else item.nodes[node], kind) for node, series in ways),
+                   default=0)
     return 0
 
 
