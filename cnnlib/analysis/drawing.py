@@ -41,6 +41,7 @@ def styles(narrow: bool, nested: bool, **options) -> Iterator[Style]:
         for width, taken in product((190, 130, 74), (0, 50, 100)):
             yield Style(label_width=width, nested=nested, aside=10, pad=5, room=NARROW - taken, **options)
 
+
 def fitted(series: Series, narrow: bool, nested: bool, **options) -> tuple[Placed, bool]:
     """The series in the first style that fits the page, else in the last, on a narrow page in the narrowest; and
     whether branches had to stand below each other."""
@@ -140,6 +141,7 @@ def ends_in(series: Series, kind: str) -> list[Part]:
     """The inputs or outputs that a series names, by number."""
     found = {part.details["number"]: part for part in series.parts() if part.kind == kind}
     return [found[number] for number in sorted(found)]
+
 
 def say(series: Series, stand_ins: bool = False) -> str:
     said = []
@@ -270,7 +272,6 @@ def _outline(points: Sequence[float]) -> str:
     return f"M{number(pairs[0][0] / 10)} {number(pairs[0][1] / 10)}l{' '.join(steps)}z".replace(" -", "-")
 
 
-
 def _names(diagram: Diagram) -> set[str]:
     return {part.name for part in diagram.parts} | set(diagram.aliases)
 
@@ -323,6 +324,7 @@ def side_by_side(one: Scene, other: Scene, stacked: bool) -> Scene:
         x, y = (0.0, height + 10) if stacked else (x + wide + 16, 0.0)
     return Scene(round(width, 1), round(height, 1), items, f"{one.title} beside {other.title}",
                  f"{one.title}: {one.words} {other.title}: {other.words}")
+
 
 def draw_file(model, input_size: Sequence[int], path: str | Path, *, title: str = "", part: str = "",
               zoom: str | None = None) -> Path:

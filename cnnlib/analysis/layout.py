@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TypeGuard
 
 from .labels import CONTAINERS, JOINS, STRIPS, by
-from .shapes import LINE, Item, boxed, broken, line, moved, size_of, text_width, tip, wrap
+from .shapes import Item, boxed, broken, line, moved, size_of, text_width, tip
 from .structure import (ENDS, INPUT, OUTPUT, Box, Graph, Parallel, Part, Repeat, Series, Thing, Unit, is_join, rows_of,
                         topological)
 
@@ -198,6 +198,7 @@ def title_of(part: Part) -> str:
     pieces = part.name.split(".")
     kept = 2 if pieces[-1].isdigit() else 1
     return ".".join(pieces[-kept:]) if part.label in CONTAINERS and part.name else part.label
+
 
 def place_repeat(repeat: Repeat, style: Style) -> Placed:
     inner, top = place_series(repeat.body, style), 10

@@ -104,6 +104,7 @@ def moved(items: Iterable[Item], dx: float, dy: float) -> list[Item]:
 
     return [Item(item.part, item.kind, [move(shape) for shape in item.shapes], item.mark) for item in items]
 
+
 def texts(lines: Iterable[tuple[str, str]], x: float, y: float, anchor: str = "middle") -> list[list]:
     """Lines (style, text) below each other, from y on."""
     shapes = []
