@@ -202,21 +202,20 @@ def _structure(diagram: "Diagram", part: Part, things: list[Part], nested: bool 
     What repeats in one row may consist of up to `period` things.
     """
     holder = diagram.holders(things)
-    given, results = _ends(diagram, part, holder)
+    near = [(source, target) for source, target in diagram.edges if source in holder or target in holder]
+    given, results = _ends(diagram, part, near, holder)
     places = {source: end.details["place"] for ends in (given, results) for source, end in ends.items()}
     own = {thing.id: thing for thing in things}
     own |= {end.details["place"]: end for end in (*given.values(), *results.values())}
     edges, seen = [_Edge(INPUT, places[source]) for source in given], set()
-    for source, target in diagram.edges:
+    for source, target in near:
         a, b = holder.get(source, INPUT), holder.get(target, OUTPUT)
-        if a == INPUT and b != OUTPUT and source in given:
+        if source in given:
             a = places[source]
-        elif b == OUTPUT and a != INPUT and source in results:
+        elif b == OUTPUT and source in results:
             b = places[source]
-        if a == b or (a, b) == (INPUT, OUTPUT) or (source not in holder and target not in holder):
-            continue
         # Two groups are joined by one line for each layer that is read; one layer is read twice only by a join.
-        if (source, b) in seen and not (b in own and own[b].is_layer and own[b].kind != "output"):
+        if a == b or (source, b) in seen and not (b in own and own[b].is_layer and own[b].kind != "output"):
             continue
         seen.add((source, b))
         edges.append(_Edge(a, b))
@@ -234,16 +233,17 @@ def _structure(diagram: "Diagram", part: Part, things: list[Part], nested: bool 
     return _finish(_reduce(edges, thing_of), period)
 
 
-def _ends(diagram: "Diagram", part: Part, inside: Iterable[int]) -> tuple[dict[int, Part], dict[int, Part]]:
+def _ends(diagram: "Diagram", part: Part, edges: list[tuple[int, int]],
+          inside: dict[int, int]) -> tuple[dict[int, Part], dict[int, Part]]:
     """Source -> a part that stands for it, for the maps that come into `part` if they are several, and for those that
     leave it.
 
     `place` is its number among the nodes: inputs before all layers, outputs behind them.
     """
-    read = sorted({source for source, target in diagram.edges if target in inside and source not in inside})
+    read = sorted({source for source, _ in edges if source not in inside})
     left = defaultdict(list)  # source -> what reads it
-    for source, target in diagram.edges:
-        if source in inside and target not in inside:
+    for source, target in edges:
+        if target not in inside:
             left[source].append(target)
     given, results = {}, {}
     if len(read) > 1:
