@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from cnnlib import create_model, list_models, plots
-from cnnlib.analysis import drawing
+from cnnlib.analysis import drawing, layout, shapes
 from cnnlib.analysis.diagram import diagram
-from cnnlib.analysis.drawing import NARROW, WIDE, Item, Scene, differences, draw, scene, svg_of, text_width, wrap
+from cnnlib.analysis.drawing import differences, draw, scene
+from cnnlib.analysis.shapes import NARROW, WIDE, Item, Scene, svg_of, text_width, wrap
+from cnnlib.analysis.strips import ladder_of
 from cnnlib.models.googlenet import TABLE, Inception, NaiveInception
 from cnnlib.registry import find_variant
 from drawing_geometry import connections, faults_of, texts_of, wrong_connections
@@ -180,7 +182,7 @@ class Nested(nn.Module):
 def test_branches_in_branches_are_placed_once(narrow, monkeypatch):
     """Beside each other and below each other are tried at every depth: not for each of these what is inside anew."""
     found, placed = diagram(Nested(20), (4, 8, 8)), []
-    monkeypatch.setattr(drawing, "place_unit", lambda *args, place=drawing.place_unit, **options: placed.append(1) or place(*args, **options))
+    monkeypatch.setattr(layout, "place_unit", lambda *args, place=layout.place_unit, **options: placed.append(1) or place(*args, **options))
     one = scene(found, zoom="block", narrow=narrow)
     assert len(placed) < 4000 and sum(item.kind == "conv" for item in one.items) == 21, "the innermost two as a repeat"
 
@@ -242,13 +244,13 @@ def test_two_drawings_on_a_page_do_not_share_names():
 
 
 def test_colours_have_one_meaning_and_both_themes():
-    sheet = drawing.style_sheet()
-    for kind, (light, dark) in drawing.LIGHT_DARK.items():
+    sheet = shapes.style_sheet()
+    for kind, (light, dark) in shapes.LIGHT_DARK.items():
         assert f".k-{kind} :is(.box,.face,.side,.top){{fill:{light};fill:light-dark({light},{dark})}}" in sheet
-    assert len({light for light, _ in drawing.LIGHT_DARK.values()}) == len(drawing.LIGHT_DARK)
+    assert len({light for light, _ in shapes.LIGHT_DARK.values()}) == len(shapes.LIGHT_DARK)
     assert "[data-theme=dark] .nd" in sheet and "@media print" in sheet
-    for light, dark in drawing.LIGHT_DARK.values():
-        assert contrast(light, drawing.INK[0]) >= 7 and contrast(dark, drawing.INK[1]) >= 4.5
+    for light, dark in shapes.LIGHT_DARK.values():
+        assert contrast(light, shapes.INK[0]) >= 7 and contrast(dark, shapes.INK[1]) >= 4.5
     text = draw(drawn("seresnet20"), "stages.0.0").svg
     for label, kind in (("3\u00d73 conv, 16", "conv"), ("BN", "norm"), ("ReLU", "act"),
                         ("global average pool", "pool")):
@@ -523,7 +525,7 @@ def test_down_on_the_left_and_up_on_the_right(narrow, options, size):
 @pytest.mark.parametrize("name, options", [("chain", {"skips": ()}), ("residual", None)])
 def test_other_networks_are_no_ladders(name, options):
     network = Residual() if options is None else SmallUNet(**options)
-    assert drawing.ladder_of(diagram(network, (3, 64, 64))) is None
+    assert ladder_of(diagram(network, (3, 64, 64))) is None
 
 
 def test_a_ladder_is_refused_where_maps_cross_or_grow():
@@ -535,7 +537,7 @@ def test_a_ladder_is_refused_where_maps_cross_or_grow():
             return self.out(self.conv[0](torch.cat([a, nn.functional.interpolate(c[:, :4], size=a.shape[2:])], 1)) + (
                 nn.functional.interpolate(c[:, :4], size=a.shape[2:])))
 
-    assert drawing.ladder_of(diagram(Odd(), (3, 32, 32))) is None
+    assert ladder_of(diagram(Odd(), (3, 32, 32))) is None
     assert faults_of(scene(diagram(Odd(), (3, 32, 32)))) == []
 
 
@@ -558,7 +560,7 @@ def test_a_ladder_is_refused_where_the_way_down_reads_itself(skips):
             return self.out(x)
 
     found = diagram(Inner(), (3, 64, 64))
-    assert drawing.ladder_of(found) is None and faults_of(scene(found)) == []
+    assert ladder_of(found) is None and faults_of(scene(found)) == []
 
 
 def test_the_unet_of_the_book_is_compact():
@@ -651,21 +653,21 @@ def test_connections_that_are_wrong_are_seen():
         seen = sum(bool(wrong_connections(found, "stages.0.1", None, replace(
             one, items=[item for j, item in enumerate(one.items) if j != i]))) for i in lines)
         assert seen >= 0.85 * len(lines), "all but those out of the drawing"
-    moved = drawing.moved([one.items[lines[4]]], 12, 0)
+    moved = shapes.moved([one.items[lines[4]]], 12, 0)
     assert wrong_connections(found, "stages.0.1", None, replace(one, items=[
         *one.items[:lines[4]], *moved, *one.items[lines[4] + 1:]]))
 
 
 def test_wires_take_lanes_that_are_free():
-    wires = [drawing.Wire(0, [9], False), drawing.Wire(1, [3], False), drawing.Wire(3, [5, 6], False), drawing.Wire(2, [4], False)]
-    assert drawing.in_lanes(wires) == 3
+    wires = [layout.Wire(0, [9], False), layout.Wire(1, [3], False), layout.Wire(3, [5, 6], False), layout.Wire(2, [4], False)]
+    assert layout.in_lanes(wires) == 3
     assert [wire.lane for wire in wires] == [2, 0, 0, 1]
 
 
 def test_a_column_is_in_the_order_in_which_things_are_read():
     a, b, join, c, last = range(5)
     edges = [(-1, a), (-1, b), (a, join), (b, join), (join, c), (-1, last), (c, last), (last, -2)]
-    assert drawing.column_order(edges, ((), ()), {join, last}) == [a, b, join, c, last]
+    assert layout.column_order(edges, ((), ()), {join, last}) == [a, b, join, c, last]
 
 
 def test_norms_that_several_branches_read_stand_on_their_layer():

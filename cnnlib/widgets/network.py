@@ -14,9 +14,11 @@ import traitlets
 from torch import nn
 
 from cnnlib.analysis import AnalysisError, receptive_field
-from cnnlib.analysis.diagram import ENDS, Diagram, Graph, Parallel, Part, Repeat, Series, diagram
-from cnnlib.analysis.drawing import (COLOUR_OF, LINE, Scene, ends_in, number, scene, stand_in, strokes, style_sheet,
-                                     text_width)
+from cnnlib.analysis.diagram import Diagram, diagram
+from cnnlib.analysis.drawing import ends_in, scene
+from cnnlib.analysis.layout import stand_in
+from cnnlib.analysis.shapes import COLOUR_OF, LINE, Scene, number, strokes, style_sheet, text_width
+from cnnlib.analysis.structure import ENDS, Part, Repeat, Thing
 from cnnlib.data import book_file
 
 from .base import Explorer, check_choice, check_input_size, module, named_model, style
@@ -175,18 +177,13 @@ def _suffix(group: Part, name: str) -> str:
     return name[len(group.name) :] if inside else "." if name == group.name and group.name else name
 
 
-def _repeats(series: Series) -> dict[int, tuple[int, str]]:
+def _repeats(thing: Thing) -> dict[int, tuple[int, str]]:
     """Part -> (times, name of the last copy), for what is drawn once and stands there several times."""
     found = {}
-    for item in series.items:
-        if isinstance(item, Repeat):
-            for first, last in zip(item.copies[0], item.copies[-1]):
-                found[first.id] = (item.times, last.name)
-            found = {**_repeats(item.body), **found}
-        elif isinstance(item, (Parallel, Graph)):
-            branches = item.branches if isinstance(item, Parallel) else [series for _, _, series in item.edges]
-            for branch in branches:
-                found |= _repeats(branch)
+    for inside in thing.things():
+        found |= _repeats(inside)
+    if isinstance(thing, Repeat):
+        found |= {first.id: (thing.times, last.name) for first, last in zip(thing.copies[0], thing.copies[-1])}
     return found
 
 
