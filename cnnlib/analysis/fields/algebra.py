@@ -50,8 +50,8 @@ def hull(index: Index, length: int) -> tuple[int, int]:
 
 
 def cover(spans) -> tuple[int, int]:
-    """The smallest span that contains all of `spans`."""
-    spans = list(spans)
+    """The smallest span that contains all of `spans`, of which there may be none."""
+    spans = list(spans) or [NOWHERE]
     return min(first for first, _ in spans), max(last for _, last in spans)
 
 
@@ -72,13 +72,6 @@ def periodic(step: int, spans: Sequence[tuple[int, int]]) -> Index:
     return Index(step, first, last)
 
 
-def _first(span, count: int) -> list[tuple[int, int]]:
-    """The spans of the first period, of `count` indices; maps resized by odd ratios again and again have endless ones."""
-    if count > LONGEST_PERIOD:
-        raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
-    return list(map(span, range(count)))
-
-
 LONGEST_PERIOD = 2048
 
 
@@ -86,46 +79,45 @@ class Unfollowed(Exception):
     """An operation that the fields cannot be followed through; the message says why."""
 
 
-def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
-    return gathered(index, out, (range(-padding, kernel * dilation - padding, dilation),), stride)
+# What outputs see: windows of inputs, and how far they advance until they start anew
+
+
+def sliding(kernel: int, stride: int, padding: int, dilation: int) -> tuple[tuple[Sequence[int], ...], int]:
+    """Output o covers the inputs o * stride - padding + t * dilation, t < kernel."""
+    return (range(-padding, kernel * dilation - padding, dilation),), stride
+
+
+def transposed(kernel: int, stride: int, padding: int, dilation: int, places: int = 1) -> tuple[tuple[Sequence[int], ...], int]:
+    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; of inputs that have a place of their own
+    for each t, `places` = kernel of them, number i * places + t."""
+    def window(o):
+        turns = [(t, *divmod(o + padding - t * dilation, stride)) for t in range(kernel)]
+        return tuple([i * places + t % places for t, i, rest in turns if rest == 0])
+
+    return tuple(map(window, range(stride))), places
 
 
 @lru_cache(maxsize=4096)
 def gathered(index: Index, out: int, windows: tuple[Sequence[int], ...], advance: int | None) -> Index:
     """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
-    `advance` further on, or there are as many as outputs (None)."""
+    `advance` further on, or there are as many as outputs (None).
+
+    Raises `Unfollowed` where the function repeats too late: maps resized by odd ratios again and again have endless patterns."""
     period = len(index.first)
     if period == 1 and not index.is_table:  # the ends decide
-        windows = [(window[0], window[-1]) for window in windows]
+        windows = [(*window[:1], *window[-1:]) for window in windows]
 
     def span(o):
         turn, place = divmod(o, len(windows))
         return cover(index.span(i + turn * (advance or 0)) for i in windows[place])
 
-    if index.is_table or advance is None:
+    if index.is_table or advance is None or not index.moves:
         return table(map(span, range(out)), index.moves)
     turns = period // math.gcd(period, advance)
-    return periodic(index.step * advance * turns // period, _first(span, turns * len(windows)))
-
-
-@lru_cache(maxsize=4096)
-def spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int, taps: Index | None = None) -> Index:
-    """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t * dilation.
-
-    `taps` is a function of t, the place in the window, that is added."""
-    def span(o):
-        spans = []
-        for t in range(kernel):
-            i, rest = divmod(o + padding - t * dilation, stride)
-            if rest == 0:
-                spans.append(index.span(i) if taps is None else add(index.span(i), taps.span(t)))
-        return cover(spans or [NOWHERE])
-
-    moves = index.moves or taps is not None and taps.moves
-    if index.is_table or not moves:
-        return table(map(span, range(out)), moves)
-    return periodic(index.step, _first(span, stride * len(index.first)))
+    count = turns * len(windows)
+    if count > LONGEST_PERIOD:
+        raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
+    return periodic(index.step * advance * turns // period, list(map(span, range(count))))
 
 
 # Fields of a tensor
@@ -214,10 +206,22 @@ class State:
             return self
         return self.rewritten(dim, dim + 1, [(math.prod(lengths),)], lambda indices: [(merge(indices, lengths),)])
 
-    def on_dim(self, dim: int, change: Callable[[Index], Index], length: int) -> "State":
-        """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
+    def gathered(self, dim: int, out: int, windows: tuple[Sequence[int], ...], advance: int | None = None, still: Index | None = None) -> "State":
+        """The same after windows along `dim`, which now has length `out`: `gathered` of its index, or of `still` where there is none."""
         return self.merged(dim).rewritten(
-            dim, dim + 1, [(length,)], lambda indices: [[index and change(index) for index in indices]])
+            dim, dim + 1, [(out,)], lambda old: [[index and gathered(index, out, windows, advance) for index in (old[0] or still,)]])
+
+    def picked(self, dim: int, places: Sequence[int | None]) -> "State":
+        """The elements at these places along `dim`, and nothing where there is None; places before and behind it continue it."""
+        if None not in places and len(places) and not isinstance(places, range):
+            regular = range(places[0], places[-1] + 1, max(places[1] - places[0], 1) if len(places) > 1 else 1)
+            places = regular if list(regular) == list(places) else places
+        if places == range(math.prod(self.layout[dim])):
+            return self
+        if isinstance(places, range):
+            return self.gathered(dim, len(places), ((places.start,),), places.step)
+        windows = tuple([() if i is None else (i,) for i in places])
+        return self.gathered(dim, len(places), windows, still=Index(0, moves=False) if None in places else None)
 
     def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
@@ -247,8 +251,8 @@ class State:
         return self.rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
 
     def without(self, dims: Sequence[int]) -> "State":
-        """Dimensions on which no field depends, dropped."""
-        state = self
+        """Each unit sees what all units along `dims` see, and these dimensions go."""
+        state = self.contracted(dims)
         for dim in sorted(dims, reverse=True):
             state = state.rewritten(dim, dim + 1, [], lambda _: [()])
         return state
@@ -289,10 +293,6 @@ class State:
         layout = (tuple(math.prod(factors[i] for i in group) for group in groups),)
         return self.with_axes(layout, lambda branch: branch.with_indices(
             tuple(merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups)))
-
-    def reshaped_away(self, shape: Sequence[int]) -> "State":
-        """Fields that depend on no index, for a tensor of any shape."""
-        return self.with_axes(tuple((length,) for length in shape), lambda branch: branch.with_indices((None,) * len(shape)))
 
     def reshaped(self, shape: Sequence[int]) -> "State":
         """The fields after a view as `shape`: factors are split and regrouped."""
@@ -361,13 +361,9 @@ def merge_two(outer: Index | None, inner: Index | None, before: int, length: int
     ends = any(index is not None and index.is_table for index in (outer, inner))
     outer, inner = outer or Index(0), inner or Index(0)
     count = before if ends or not moves else len(outer.first)
-    spans = [add(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
+    pairs = [zip(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
+    spans = [(sum(firsts), sum(lasts)) for firsts, lasts in pairs]
     return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
-
-
-def add(*spans: tuple[int, int]) -> tuple[int, int]:
-    """The sum of spans, end by end."""
-    return tuple(map(sum, zip(*spans)))
 
 
 @lru_cache(maxsize=4096)
