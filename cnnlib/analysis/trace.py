@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import closed, ops
 from .inputs import InputSize, batch_hint, check_dtype, meta_inputs, own_dtype
 from .recipes import remembered
-from .record import Call, Handle, Missing, Node, Step, Trace, Value, made_of
+from .record import Call, Missing, Node, Step, Trace, Value, made_of
 from .watch import AnalysisError, LiveBytes, eager, failure, mapped, no_collection, tensors_in, unchanged
 
 
@@ -210,15 +210,18 @@ class _Tracer(TorchFunctionMode):
             return (self.value(thing),)
         return tuple(map(self.value, tensors_in(thing)))
 
+    def known(self, *tensors: Tensor | None) -> list[Value | None]:
+        return [None if tensor is None else self.value(tensor) for tensor in tensors]
+
     def value(self, tensor: Tensor) -> Value:
         """The value that `tensor` holds now; a tensor not seen before is a parameter, a buffer or a constant."""
         key = id(tensor)
         known = self.state_values.get(key)
         if known is not None:
             return known[1]
-        handle = getattr(tensor, "_cnnlib_handle", None)
-        if handle is not None and handle.tracer is self:
-            return handle.value
+        tracer, value = getattr(tensor, "_cnnlib", (None, None))
+        if tracer is self:
+            return value
         if _is_wrapped(tensor):
             return self.value(_unwrapped(tensor))
         dtype = tensor.dtype
@@ -246,58 +249,57 @@ class _Tracer(TorchFunctionMode):
     def found(self, tensor: Tensor) -> Value | None:
         """The value of a tensor that came out of a transform such as vmap, past all watching: a permuted view of one that is known."""
         storage = self.storages.get(tensor.untyped_storage()._cdata)
-        for reference in storage.handles[::-1] if storage is not None else ():
-            handle = reference()
-            if handle is None or handle.offset != tensor.storage_offset():
-                continue
-            ours, theirs = list(zip(handle.value.shape, handle.strides)), list(zip(tensor.shape, tensor.stride()))
-            if ours == theirs:
-                tensor._cnnlib_handle = handle
-                return handle.value
-            if sorted(ours) == sorted(theirs):
-                order = []
+        theirs = list(zip(tensor.shape, tensor.stride()))
+        for known in reversed(storage.alive()) if storage is not None else ():
+            ours = list(zip(known.shape, known.stride()))
+            if known.storage_offset() == tensor.storage_offset() and sorted(ours) == sorted(theirs):
+                value, order = self.value(known), []
                 for pair in theirs:
                     order.append(next(i for i, other in enumerate(ours) if other == pair and i not in order))
-                node = self.record("permute", (handle.value, tuple(order)), (handle.value,), (), True)
-                value = Value(tuple(tensor.shape), tensor.dtype, storage, "result", handle.value.parameters)
-                node.outputs = (self.attach(tensor, value),)
-                return value
+                if ours == theirs:
+                    return self.attach(tensor, value)
+                node = self.record("permute", (value, tuple(order)), (value,), (), True)
+                node.outputs = (self.attach(tensor, Value(tuple(tensor.shape), tensor.dtype, storage, "result", value.parameters)),)
+                return node.outputs[0]
         return None
 
     def attach(self, tensor: Tensor, value: Value) -> Value:
         """Let a meta tensor carry a value."""
-        storage, strides = value.storage, tensor.stride()
+        storage = value.storage
         self.storages[self.live.add(tensor)] = storage
-        handle = tensor._cnnlib_handle = Handle(value, self, tensor.storage_offset(), strides)
-        if not storage.handles:
-            storage.first = value.shape, strides
-        storage.handles.append(weakref.ref(handle))
+        tensor._cnnlib = self, value
+        if not storage.tensors:
+            storage.first = value.shape, tensor.stride()
+        storage.tensors.append(weakref.ref(tensor))
         return value
 
     def overwrite(self, tensor: Tensor, parameters: tuple[str, ...]) -> Value:
         """A new value, made of these parameters, in the storage of `tensor`, which was written in place; what shares its memory changes
         with it."""
         old = self.value(tensor)
-        handle, storage = tensor._cnnlib_handle, old.storage
-        handle.value = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)
-        for other in [reference() for reference in storage.handles] if len(storage.handles) > 1 else ():
-            if other is not None and other is not handle:
-                before = other.value
-                other.value = Value(before.shape, before.dtype, storage, "result")
-                whole = (before.numel, other.offset) == (old.numel, handle.offset) and other.is_usual() and handle.is_usual()
-                shared = () if whole else (storage.places(other), storage.places(handle))
-                self.record("written_through", (before, handle.value, shared), (before, handle.value), (other.value,), True)
-        return handle.value
+        storage = old.storage
+        new = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)
+        tensor._cnnlib = self, new
+        for other in storage.alive() if len(storage.tensors) > 1 else ():
+            if other is not tensor:
+                before = self.value(other)
+                now = Value(before.shape, before.dtype, storage, "result")
+                other._cnnlib = self, now
+                whole = (before.numel, other.storage_offset()) == (old.numel, tensor.storage_offset()) and (
+                    other.is_contiguous() and tensor.is_contiguous())
+                shared = () if whole else (storage.places(other), storage.places(tensor))
+                self.record("written_through", (before, new, shared), (before, new), (now,), True)
+        return new
 
     def shadow(self, tensor: Tensor) -> Tensor:
         """The meta tensor that stands for a parameter, a buffer or a real constant; others stand for themselves."""
-        if getattr(tensor, "_cnnlib_handle", None) is not None or _is_wrapped(tensor):
+        if hasattr(tensor, "_cnnlib") or _is_wrapped(tensor):
             return tensor
         known = self.shadows.get(id(tensor))
         if known is not None:
             return known[1]
         value = self.value(tensor)
-        if getattr(tensor, "_cnnlib_handle", None) is not None:  # it was found
+        if hasattr(tensor, "_cnnlib"):  # it was found
             return tensor
         if tensor.layout is not torch.strided:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
@@ -340,7 +342,7 @@ class _Tracer(TorchFunctionMode):
     def made(self, result):
         """What the model makes out of nothing or of constants: the meta tensors among it are known from now on."""
         for tensor in tensors_in(result):
-            if tensor.is_meta and getattr(tensor, "_cnnlib_handle", None) is None and not _is_wrapped(tensor):
+            if tensor.is_meta and not hasattr(tensor, "_cnnlib") and not _is_wrapped(tensor):
                 self.held[id(tensor)] = tensor
         return result
 
