@@ -40,18 +40,6 @@ class Compared(Row):
     peak_bytes: int = 0
 
 
-class Comparison(Rows):
-    columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
-    title_of = Rows.title_of | {"name": "network", "input_shape": "input", "peak_bytes": "peak bytes"}
-    texts = ("name", "input_shape")
-
-    def __init__(self, rows, note):
-        super().__init__(rows, None, note)
-
-    def _cells(self):
-        return {**super()._cells(), "total": None}
-
-
 def load(name: str) -> tuple[nn.Module, tuple[int, ...] | None]:
     """The network of this name, in evaluation mode, and the input size that it was made for, if it says one.
 
@@ -137,7 +125,9 @@ def report(options: argparse.Namespace):
             table = cost_table(model, size, batch_size=options.batch, strict=not options.partial)
             rows.append(Compared.of([table.total], name=name, input_shape=size, peak_bytes=table.peak_bytes))
             note = table.note
-        return Comparison(rows, note)
+        table = Rows(rows, None, note).with_columns("name", "input_shape", "params", "macs", "activations", "peak_bytes")
+        table.title_of = Rows.title_of | {"name": "network"}
+        return table
     model, own = load(options.network)
     size = size_of(options.network, own)
     if options.draw:

@@ -276,66 +276,42 @@ class State:
                 state = state.contracted((dim,)).resized(dim, length)
         return state
 
-    def _cut_for(self, shape: Sequence[int]) -> "State":
-        """The same as one dimension, its factors merged where their borders and those of `shape` cannot both be
-        kept."""
-        ends = [math.prod(shape[i:]) for i in range(len(shape))]
-        groups = []
-        factors = self.factors
-        for i in range(len(factors)):
-            below = math.prod(factors[i:])
-            if groups and any(below % end and end % below for end in ends):
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-        if len(groups) == len(factors):
-            return self
-        layout = (tuple(math.prod(factors[i] for i in group) for group in groups),)
-        return self.with_axes(layout, lambda branch: branch.with_indices(
-            tuple(merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups)))
-
     def reshaped(self, shape: Sequence[int]) -> "State":
-        """The fields after a view as `shape`: factors are split and regrouped."""
-        self = self._cut_for(shape)
-        todo = [(length, i) for i, length in enumerate(self.factors)]
-        sources = []  # for each new factor: the old one, or a part of it
-        layout = []
-        pieces = {}  # old factor -> lengths of its parts, outer to inner
+        """The fields after a view as `shape`: factors are split and regrouped, and merged where their borders and those of `shape` cannot
+        both be kept. A length of one stays a dimension if it is one before and after."""
+        if math.prod(shape) != math.prod(self.factors):
+            raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
+        ends = [math.prod(shape[i:]) for i in range(len(shape))]
+        groups: list[tuple[int, ...]] = []
+        for i, length in enumerate(self.factors):
+            below = math.prod(self.factors[i:])
+            if groups and any(below % end and end % below for end in ends):
+                groups[-1] += (length,)
+            else:
+                groups.append((length,))
+        state, below = State(tuple(groups), self.axes, self.unaligned), 1  # a dimension for each factor
+        for dim in reversed(range(len(groups))):
+            above = below * math.prod(groups[dim])
+            cuts = list(dict.fromkeys([above, *(end for end in ends if below < end < above), below]))
+            parts = [a // b for a, b in zip(cuts, cuts[1:])]
+            state, below = state.merged(dim), above
+            if len(parts) > 1:
+                state = state.rewritten(dim, dim + 1, [(part,) for part in parts], lambda indices: split(indices[0], parts))
+        dim, layout = 0, []
         for length in shape:
-            dim = []
-            while length > 1 or (not dim and todo and todo[0][0] == 1):
-                if not todo:
-                    raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
-                n, i = todo.pop(0)
-                if n == 1 and length > 1:
-                    continue
-                if length % n:  # only a part of this factor belongs here
-                    todo.insert(0, (n // length, i))
-                    n = length
-                pieces.setdefault(i, []).append(n)
-                sources.append((i, len(pieces[i]) - 1))
-                dim.append(n)
-                length //= n
-            if not dim:
-                dim.append(1)
-                sources.append(None)
-            layout.append(tuple(dim))
-
-        def regroup(branch):
-            parts = {}
-            first, last = branch.first, branch.last
-            for i, index in enumerate(branch.indices):
-                if i in pieces:
-                    parts[i] = split(index, pieces[i])
-                elif index is not None:  # a factor of length 1 that no longer has a place
-                    first, last = first + index.span(0)[0], last + index.span(0)[1]
-            for ways in itertools.product(*parts.values()):
-                chosen = dict(zip(parts, ways))
-                indices = tuple(None if source is None else chosen[source[0]][source[1]] for source in sources)
-                yield Branch(first, last, indices, branch.everywhere)
-
-        axes = tuple(tuple(way for branch in axis for way in regroup(branch)) for axis in self.axes)
-        return State(tuple(layout), axes, self.unaligned)
+            begin, left = dim, length
+            while left > 1:
+                factor, = state.layout[dim]
+                if factor == 1:
+                    state = state.without((dim,))
+                else:
+                    left, dim = left // factor, dim + 1
+            if length == 1:
+                state = state if state.layout[dim:dim + 1] == ((1,),) else state.with_new(dim)
+                dim += 1
+            layout.append(tuple(state.factors[begin:dim]))
+        state = state.without(range(dim, len(state.layout)))
+        return State(tuple(layout), state.axes, state.unaligned)
 
 
 def _is_blind(branch: Branch) -> bool:
