@@ -113,9 +113,7 @@ class _Recipe:
         self.result = mapped(described, result)
 
     def repeated(self, tracer, given, now):
-        live = tracer.live
-        if live.now + self.extra > live.peak:
-            live.peak, live.peak_where = live.now + self.extra, live.where
+        tracer.live.reach(tracer.live.now + self.extra)
         values = dict(zip(self.before, now))
         storages = {old.storage: new.storage for old, new in zip(reversed(self.before), reversed(now))}
 

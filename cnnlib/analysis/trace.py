@@ -59,10 +59,11 @@ def trace(
     missing, outputs = [], []
     _warm_up()
     with lock, eager(), torch.no_grad(), no_collection(), unchanged(modules) as held:
-        tracer = _Tracer(modules, held, dtype, fast)
+        tracer = _Tracer(model, held, dtype, fast)
         values = [tracer.attach(tensor, Value(tuple(tensor.shape), tensor.dtype, None, "input")) for tensor in inputs]
         try:
-            tracer.watch(modules)
+            for name, module in modules:  # in front of the `forward` of its class, so that its own hooks run as ever
+                module.__dict__["forward"] = tracer.watched(name, module)
             with tracer:
                 result = model(*args, **kwargs)
             outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
@@ -123,20 +124,15 @@ def _is_ordinary() -> bool:
 class _Tracer(TorchFunctionMode):
     """Sees every torch function that the model calls and writes down what it does."""
 
-    def __init__(self, modules, held, dtype, fast):
+    def __init__(self, model, held, dtype, fast):
         super().__init__()
         self.dtype = dtype
         self.fast = fast
         self.rules = closed.RULES if fast else {}
         self.shortcuts = closed.SHORTCUTS if fast else {}
-        self.parameters = {}  # id -> (name, parameter), those that are shared by their first name
-        self.buffers = {}
-        for name, module in modules:
-            prefix = name + "." if name else ""
-            for known, own in ((self.parameters, module._parameters), (self.buffers, module._buffers)):
-                for key, tensor in own.items():
-                    if tensor is not None:
-                        known.setdefault(id(tensor), (prefix + key, tensor))
+        self.thread = threading.get_ident()
+        self.parameters = {id(tensor): (name, tensor) for name, tensor in model.named_parameters()}  # shared ones by their first name
+        self.buffers = {id(tensor) for tensor in model.buffers()}
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
         self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
         self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
@@ -149,21 +145,13 @@ class _Tracer(TorchFunctionMode):
 
     # Module calls
 
-    def watch(self, modules):
-        """Record calls of these modules, in this thread, until `unchanged` puts their attributes back.
-
-        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
-        """
-        for name, module in modules:
-            module.__dict__["forward"] = self.watched(name, module, threading.get_ident())
-
-    def watched(self, name, module, thread):
-        """A function that takes the place of `module.forward` and records the call."""
+    def watched(self, name, module):
+        """A function that takes the place of `module.forward` and records the call, if this thread makes it."""
         forward = module.forward
         shortcut = self.shortcuts.get(type(module)) if "forward" not in module.__dict__ else None
 
         def call_of(*args, **kwargs):
-            if threading.get_ident() != thread:
+            if threading.get_ident() != self.thread:
                 return forward(*args, **kwargs)
             parent = self.call
             call = self.call = Call(name, module, parent)

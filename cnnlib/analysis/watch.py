@@ -260,10 +260,12 @@ class LiveBytes(TorchDispatchMode):
 
         self.seen[key] = weakref.ref(storage, freed)
         self.now += size
-        if self.now > self.peak:
-            self.peak = self.now
-            self.peak_where = self.where
+        self.reach(self.now)
         return key
+
+    def reach(self, level: int) -> None:
+        if level > self.peak:
+            self.peak, self.peak_where = level, self.where
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
