@@ -41,7 +41,7 @@ def _convolution(n):
     def rule(tracer, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         if not _is_plain(input) or input.dim() != n + 2 or isinstance(padding, str):
             return NotImplemented
-        x, w, b = tracer.known(input, weight, bias)
+        x, w, b = tracer.values(input, weight, bias)
         stride, padding, dilation = (ops.lengths(one, n) for one in (stride, padding, dilation))
         if x.dtype != w.dtype or x.shape[1] != w.shape[1] * groups or len(w.shape) != n + 2:
             return NotImplemented
@@ -57,7 +57,7 @@ def _convolution(n):
 def _linear(tracer, input, weight, bias=None):
     if not _is_plain(input) or input.dim() < 2:
         return NotImplemented
-    x, w, b = tracer.known(input, weight, bias)
+    x, w, b = tracer.values(input, weight, bias)
     if x.dtype != w.dtype or len(w.shape) != 2 or x.shape[-1] != w.shape[1]:
         return NotImplemented
     return _computed(tracer, "linear", (x, w, b), (*x.shape[:-1], w.shape[0]), x.dtype)
@@ -67,7 +67,7 @@ def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None
                 eps=1e-5):
     if not _is_plain(input) or input.dim() < 2:
         return NotImplemented
-    x, *state = tracer.known(input, weight, bias, running_mean, running_var)
+    x, *state = tracer.values(input, weight, bias, running_mean, running_var)
     channels = x.shape[1]
     if training and x.numel == channels or any([value is not None and value.shape != (channels,) for value in state]):
         return NotImplemented

@@ -114,7 +114,8 @@ def training_memory(
     stack = []  # names and kinds of the modules that are running
     hooks = []
     for name, module in modules:
-        hooks.append((module.register_forward_pre_hook, lambda *_, here=(name, type(module).__name__): stack.append(here)))
+        here = name, type(module).__name__
+        hooks.append((module.register_forward_pre_hook, lambda *_, here=here: stack.append(here)))
         hooks.append((module.register_forward_hook, lambda *_: stack.__delitem__(-1)))  # None: the output stays
 
     with lock, eager(), unchanged(modules, values=True), hooked(hooks), FakeTensorMode(allow_non_fake_inputs=True):

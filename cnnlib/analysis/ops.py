@@ -151,10 +151,10 @@ _add("mkldnn_rnn_layer", kept=_rnn_kept)
 _add("native_batch_norm _native_batch_norm_legit", results=1, kept=_norm_kept(1), field="batch_norm",
      other=lambda node: (7 if node.args[5] else 2) * _values(node))
 _add("_native_batch_norm_legit_no_training", results=1, other=lambda node: 2 * _values(node), field="batch_norm")
-_add("native_layer_norm", results=1, other=_times(7), kept=_norm_kept(2), field="layer_norm")
-_add("native_group_norm", results=1, other=_times(7), kept=_norm_kept(1), field="group_norm")
-_add("_fused_rms_norm", results=1, other=_times(4), field="layer_norm")
-_add("_softmax _log_softmax _safe_softmax", other=_times(3), field="softmax")
+_add("native_layer_norm", results=1, other=_times(7), kept=_norm_kept(2), field="statistics")
+_add("native_group_norm", results=1, other=_times(7), kept=_norm_kept(1), field="statistics")
+_add("_fused_rms_norm", results=1, other=_times(4), field="statistics")
+_add("_softmax _log_softmax _safe_softmax", other=_times(3), field="statistics")
 
 # One value from one value of each operand: computed, or only copied or viewed
 
@@ -180,9 +180,7 @@ for _rule, _names in {
     "reshape": "view _unsafe_view unsqueeze squeeze _reshape_alias view_copy",
     "as_strided": "as_strided",
     "permute": "permute transpose t",
-    "slice": "slice",
-    "split": "split unsafe_split split_with_sizes",
-    "select": "select unbind",
+    "parts": "slice split unsafe_split split_with_sizes select unbind",
     "unfold": "unfold",
     "cat": "cat stack",
     "pad": """constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
@@ -215,7 +213,7 @@ _add("col2im", other=_times(1), field="col2im")
 _add("mean sum amax amin prod any all logsumexp max min argmax argmin linalg_vector_norm", other=_times(1),
      field="reduce")
 _add("var var_mean std std_mean", other=_times(3), field="reduce")
-_add("cumsum", other=_times(1), field="cumulative")
+_add("cumsum", other=_times(1), field="statistics")
 
 
 # Arguments

@@ -198,7 +198,7 @@ class _Tracer(TorchFunctionMode):
             return (self.value(thing),)
         return tuple(map(self.value, tensors_in(thing)))
 
-    def known(self, *tensors: Tensor | None) -> list[Value | None]:
+    def values(self, *tensors: Tensor | None) -> list[Value | None]:
         return [None if tensor is None else self.value(tensor) for tensor in tensors]
 
     def value(self, tensor: Tensor) -> Value:
@@ -443,14 +443,10 @@ def _without_device(args, kwargs):
 
 
 _DTYPE_QUERIES = {Tensor.dtype.__get__, Tensor.element_size, Tensor.type}
-_QUERIES = _DTYPE_QUERIES | {
-    Tensor.shape.__get__, Tensor.device.__get__, Tensor.ndim.__get__, Tensor.requires_grad.__get__,
-    Tensor.is_meta.__get__, Tensor.is_cuda.__get__, Tensor.layout.__get__, Tensor.is_leaf.__get__,
-    Tensor.grad_fn.__get__, Tensor.is_mps.__get__, Tensor.is_nested.__get__,
-    Tensor.is_quantized.__get__, Tensor.is_sparse.__get__, Tensor.size, Tensor.dim, Tensor.numel, Tensor.nelement,
-    Tensor.stride, Tensor.ndimension, Tensor.is_floating_point, Tensor.is_complex, Tensor.is_contiguous, Tensor.__len__,
-    Tensor.storage_offset, Tensor.get_device, Tensor.__hash__, torch.is_floating_point, torch.is_complex,
-    torch.numel, torch.is_tensor, Tensor.data_ptr,
-}
+_QUERIES = _DTYPE_QUERIES | {torch.is_floating_point, torch.is_complex, torch.numel, torch.is_tensor}
+_QUERIES |= {getattr(Tensor, name).__get__ for name in """shape device ndim requires_grad is_meta is_cuda layout is_leaf grad_fn is_mps
+             is_nested is_quantized is_sparse""".split()}
+_QUERIES |= {getattr(Tensor, name) for name in """size dim numel nelement stride ndimension is_floating_point is_complex is_contiguous
+             __len__ storage_offset get_device __hash__ data_ptr""".split()}
 _MOVES = {Tensor.to, Tensor.cuda, Tensor.cpu}
 _INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
