@@ -327,13 +327,6 @@ class _Tracer(TorchFunctionMode):
             self.step = None
         return self.general(func, args, kwargs)
 
-    def made(self, result):
-        """What the model makes out of nothing or of constants: the meta tensors among it are known from now on."""
-        for tensor in tensors_in(result):
-            if tensor.is_meta and not hasattr(tensor, "_cnnlib") and not _is_wrapped(tensor):
-                self.held[id(tensor)] = tensor
-        return result
-
     def general(self, func, args, kwargs):
         """Run `func` on meta tensors and record the operations that it consists of, or write down what is remembered of it."""
         tensors = list(tensors_in((*args, *kwargs.values())))
@@ -346,13 +339,13 @@ class _Tracer(TorchFunctionMode):
                 name in ("__setitem__", "__set__") or name.startswith("__i") and name.endswith("__"))
             if not (writes and any(id(tensor) in self.buffers or id(tensor) in self.held for tensor in tensors)):
                 return self.run(func, args, kwargs, of_constants=True)  # on real tensors: their values may steer the network
-        if func in _MOVES:
+        if func in (Tensor.cuda, Tensor.cpu):
+            return args[0]
+        if func is Tensor.to:
             args, kwargs = _without_device(args, kwargs)
-            if func is not Tensor.to:
-                return args[0]
         elif kwargs.get("device") is not None:
             kwargs = kwargs | {"device": "meta"}
-        if func in _INDEXING:
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
             args = (args[0], _with_tensors(args[1]), *args[2:])
         args, kwargs = tuple(map(self.on_meta, args)), self.on_meta(kwargs) if kwargs else kwargs
         try:
@@ -364,7 +357,11 @@ class _Tracer(TorchFunctionMode):
     def run(self, func, args, kwargs, of_constants=False):
         """The result of `func`; the operations that it consists of are recorded."""
         with _Recorder(self, of_constants):
-            return self.made(func(*args, **kwargs))
+            result = func(*args, **kwargs)
+        for tensor in tensors_in(result):  # what the model makes out of nothing or of constants is known from now on
+            if tensor.is_meta and not hasattr(tensor, "_cnnlib") and not _is_wrapped(tensor):
+                self.held[id(tensor)] = tensor
+        return result
 
 
 class _Recorder(TorchDispatchMode):
@@ -436,7 +433,7 @@ def _with_tensors(index):
 
 
 def _without_device(args, kwargs):
-    """The arguments of Tensor.to and its kin with any device left out."""
+    """The arguments of Tensor.to with any device left out."""
     keep = tuple(a for i, a in enumerate(args) if i == 0 or not isinstance(a, (torch.device, str, int)) or
                  isinstance(a, bool))
     return keep, {key: item for key, item in kwargs.items() if key != "device"}
@@ -448,5 +445,3 @@ _QUERIES |= {getattr(Tensor, name).__get__ for name in """shape device ndim requ
              is_nested is_quantized is_sparse""".split()}
 _QUERIES |= {getattr(Tensor, name) for name in """size dim numel nelement stride ndimension is_floating_point is_complex is_contiguous
              __len__ storage_offset get_device __hash__ data_ptr""".split()}
-_MOVES = {Tensor.to, Tensor.cuda, Tensor.cpu}
-_INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
