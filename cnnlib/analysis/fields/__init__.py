@@ -20,7 +20,7 @@ from cnnlib import tables
 
 from ..inputs import InputSize
 from ..trace import Trace, Value, trace
-from .algebra import NOWHERE, Branch, Index, State, cover, hull, outermost
+from .algebra import NOWHERE, Branch, Index, State, cover, outermost
 from .rules import Follower, spatial_dims
 
 
@@ -102,7 +102,8 @@ def _units(state: State, endless: State | None = None) -> list[_Units]:
     carrying = state.places[2:] if _is_map(endless) else _scattered(state, axes)
     units = []
     for axis, places in zip(axes, carrying):
-        branches = [_unmasked(branch, places, state.factors) for branch in axis]
+        others = [i for i in range(len(state.factors)) if i not in places]
+        branches = [branch.summed(others, state.factors) for branch in axis]
         seeing = [branch for branch in branches if branch.first != math.inf]
         units.append((places, [state.factors[i] for i in places], outermost(seeing, state.factors)))
     return units
@@ -140,17 +141,6 @@ def _scattered(state: State, axes: Sequence[Sequence[Branch]]) -> list[list[int]
                     beside[i] = left[-1] if left else movers[0]
     moves = map(_depending, axes)
     return [sorted(own | {i for i, place in beside.items() if place in own}) for own in moves]
-
-
-def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
-    """The branch with all that other factors than those of `carrying` let it see."""
-    hulls = [hull(index, length) for i, (index, length) in enumerate(zip(branch.indices, lengths))
-             if index is not None and i not in carrying]
-    if not hulls:
-        return branch
-    indices = tuple(index if i in carrying else None for i, index in enumerate(branch.indices))
-    first, last = (sum(ends, start) for ends, start in zip(zip(*hulls), (branch.first, branch.last)))
-    return Branch(first, last, indices, branch.everywhere)
 
 
 def _spans(carrying: Sequence[int], lengths: Sequence[int], branches: Sequence[Branch]) -> list[tuple[int, int]]:

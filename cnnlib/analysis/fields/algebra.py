@@ -8,9 +8,9 @@ merge indices; where branches meet, a unit sees what either branch sees.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 
@@ -148,6 +148,15 @@ class Branch(NamedTuple):
                 last += high
         return first, last
 
+    def summed(self, places: Iterable[int], lengths: Sequence[int]) -> "Branch":
+        """The branch with all that the factors at `places` let it see."""
+        first, last, left = self.first, self.last, list(self.indices)
+        for i in places:
+            if (index := left[i]) is not None:
+                low, high = hull(index, lengths[i])
+                first, last, left[i] = first + low, last + high, None
+        return Branch(first, last, tuple(left), self.everywhere)
+
 
 @dataclass(eq=False)
 class State:
@@ -230,19 +239,12 @@ class State:
         (N, C, ...): channels may still differ by parts of a pixel."""
         whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
         places = {i for dim in dims for i in self.places[dim]}
-        lengths = self.factors
 
         def contract(branch):
-            first, last, everywhere = branch.first, branch.last, branch.everywhere
-            left = list(branch.indices)
-            reduced = False
-            for i in places:
-                if left[i] is not None:
-                    low, high = hull(left[i], lengths[i])
-                    reduced |= lengths[i] > 1 and left[i].moves
-                    first, last, left[i] = first + low, last + high, None
-            everywhere |= reduced and (whole or not any(index is not None and index.moves for index in left))
-            return Branch(first, last, tuple(left), everywhere)
+            left = branch.summed(places, self.factors)
+            reduced = any([self.factors[i] > 1 and index.moves for i in places if (index := branch.indices[i]) is not None])
+            everywhere = reduced and (whole or not any([index is not None and index.moves for index in left.indices]))
+            return left._replace(everywhere=True) if everywhere else left
 
         return self.with_axes(self.layout, contract).pruned()
 
@@ -381,20 +383,12 @@ def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[in
     return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
 
 
-def _aligned_layouts(states: list[State]) -> list[State]:
+def _in_one_layout(states: Sequence[State]) -> Sequence[State]:
     """The same fields in one layout."""
-    target = states[0].layout
-    for state in states[1:]:
-        target = tuple(map(_common_factors, target, state.layout))
-    return [_in_layout(state, target) for state in states]
-
-
-def _in_layout(state: State, layout) -> State:
-    for dim, lengths in enumerate(layout):
-        if state.layout[dim] == lengths:
-            continue
-        state = state.merged(dim).rewritten(dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths))
-    return state
+    for dim, lengths in enumerate(reduce(lambda a, b: tuple(map(_common_factors, a, b)), [state.layout for state in states])):
+        states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
+            dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
+    return states
 
 
 @lru_cache(maxsize=4096)
@@ -459,7 +453,7 @@ def union(states: Sequence[State], where: str) -> State:
     states = list({id(state): state for state in states}.values())
     if len(states) == 1:
         return states[0]
-    states = _aligned_layouts(states)
+    states = _in_one_layout(states)
     lengths = states[0].factors
     axes, unaligned = [], []
     for i in range(len(states[0].axes)):
