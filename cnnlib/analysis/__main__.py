@@ -124,7 +124,8 @@ def report(options: argparse.Namespace):
             table = cost_table(model, size, **common)
             rows.append(Compared.of([table.total], name=name, input_shape=size, peak_bytes=table.peak_bytes))
             note = table.note
-        table = Rows(rows, None, note).with_columns("name", "input_shape", "params", "macs", "activations", "peak_bytes")
+        columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
+        table = Rows(rows, None, note).with_columns(*columns)
         table.title_of = Rows.title_of | {"name": "network"}
         return table
     model, size = given(options.network)

@@ -124,8 +124,9 @@ class Rows(tables.Printed, Sequence):
     """
 
     columns = ("name", "kind", "output_shape", "params", "macs", "activations")
-    title_of = {"name": "layer", "label": "module", "input_shape": "input", "output_shape": "output", "macs": "multiply-adds",
-                "bytes_moved": "bytes moved", "peak_bytes": "peak bytes", "macs%": "% of multiply-adds", "params%": "% of params"}
+    title_of = {"name": "layer", "label": "module", "input_shape": "input", "output_shape": "output",
+                "macs": "multiply-adds", "macs%": "% of multiply-adds", "params%": "% of params",
+                "bytes_moved": "bytes moved", "peak_bytes": "peak bytes"}
     texts = ("name", "kind", "label", "stage", "input_shape", "output_shape")
     most_rows = 60  # that repr shows; str and to_csv give all
     short = False
@@ -229,9 +230,10 @@ class CostTable(Rows):
         groups = {}
         for row in self.rows:
             groups.setdefault(row.stage or "(model)", []).append(row)
-        stages = [Row.of(rows, name=name, output_shape=next((row.output_shape for row in reversed(rows) if row.called), ()))
+        stages = [Row.of(rows, name=name, output_shape=([row.output_shape for row in rows if row.called] or [()])[-1])
                   for name, rows in groups.items()]
-        return Rows(stages, self.total, self.note).with_columns("stage", "output_shape", "params", "macs", "activations")
+        columns = ("stage", "output_shape", "params", "macs", "activations")
+        return Rows(stages, self.total, self.note).with_columns(*columns)
 
     def tree(self, depth: int | None = None) -> Rows:
         """The table summed by module, each below the one that holds it, down to `depth` levels (all by default).
@@ -290,7 +292,8 @@ def cost_table(
 
 
 class _Count:
-    """The rows of a record; `modules` maps what was called to (class, output shape), `unknown` has (operation, module) as keys."""
+    """The rows of a record; `modules` maps what was called to (class, output shape), `unknown` has (operation, module)
+    as keys."""
 
     def __init__(self, record: Trace, backward: bool, formulas: dict):
         self.rows, self.modules, self.unknown = [], {}, {}
@@ -311,7 +314,8 @@ class _Count:
                 self.rows.append(self.row_of[owner])
             self.parameters(self.row_of[owner], (name,))
 
-    def row(self, name: str, kind: str, inputs: Sequence[Value], outputs: Sequence[Value], given: Sequence[Value]) -> Row:
+    def row(self, name: str, kind: str, inputs: Sequence[Value], outputs: Sequence[Value],
+            given: Sequence[Value]) -> Row:
         """A new row; of its outputs those are activations that have memory of their own, not that of what was given."""
         row = Row(name, kind, self.shape(inputs), self.shape(outputs))
         self.rows.append(row)
@@ -340,7 +344,8 @@ class _Count:
             self.row_of[call] = self.row_of[call.parent]
             self.opaque.add(call)
             return
-        formula = next((self.formulas[kind] for kind in type(call.module).__mro__ if kind in self.formulas), None) if self.formulas else None
+        kinds = type(call.module).__mro__ if self.formulas else ()
+        formula = next((self.formulas[kind] for kind in kinds if kind in self.formulas), None)
         if formula is None and call.has_children:
             return
         made = [value for value in call.outputs if value.role == "result"]
@@ -350,7 +355,8 @@ class _Count:
         self.parameters(row, [self.record.parameters[id(p)][0] for p in held if p is not None])
         if formula is not None:
             self.opaque.add(call)
-            row.macs = formula(call.module, [value.shape for value in call.inputs], [value.shape for value in call.outputs])
+            shapes = [[value.shape for value in values] for values in (call.inputs, call.outputs)]
+            row.macs = formula(call.module, *shapes)
             row.operations.append((row.macs, 0))
 
     def step(self, step: Step) -> None:

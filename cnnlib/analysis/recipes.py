@@ -40,7 +40,8 @@ def remembered(tracer, func, args, kwargs):
         if len(_recipes) >= _MOST_RECIPES:
             _recipes.clear()
         try:
-            _recipes[key] = _Recipe(tracer.step.nodes[count:] if tracer.step else [], given, places, before, result, extra)
+            nodes = tracer.step.nodes[count:] if tracer.step else []
+            _recipes[key] = _Recipe(nodes, given, places, before, result, extra)
         except _Unrepeatable:
             pass
     return result
@@ -83,7 +84,8 @@ class _Recipe:
         made = set()
 
         def described(tensor):
-            """A function that makes it again of the tensors given and the values of that time: one of these, a view of one, or a new one."""
+            """A function that makes it again of the tensors and values of that time: one of these, a view of one, or
+            new."""
             place = places.get(id(tensor))
             if place is not None:
                 return lambda tracer, now, values: now[place]

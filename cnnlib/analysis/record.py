@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 class Storage:
-    """The memory behind one or more values: `tensors` are weak references to the live tensors in it, `first` is the shape and the
-    strides of the first of them."""
+    """The memory behind one or more values: `tensors` are weak references to the live tensors in it, `first` is the
+    shape and the strides of the first of them."""
 
     __slots__ = ("nbytes", "tensors", "first")
 
@@ -23,7 +23,8 @@ class Storage:
         return [tensor for reference in self.tensors if (tensor := reference()) is not None]
 
     def places(self, tensor: Tensor) -> list[tuple[int | None, range]] | None:
-        """For each dimension of the first tensor, from the slowest: which dimension of `tensor` goes along it, and the places taken there.
+        """For each dimension of the first tensor, from the slowest: which dimension of `tensor` goes along it, and the
+        places taken there.
 
         None if a dimension goes along none of them, or along two."""
         dims = [(stride, dim) for dim, (n, stride) in enumerate(zip(tensor.shape, tensor.stride())) if n > 1 and stride]

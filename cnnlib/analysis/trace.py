@@ -131,7 +131,8 @@ class _Tracer(TorchFunctionMode):
         self.rules = closed.RULES if fast else {}
         self.shortcuts = closed.SHORTCUTS if fast else {}
         self.thread = threading.get_ident()
-        self.parameters = {id(tensor): (name, tensor) for name, tensor in model.named_parameters()}  # shared ones by their first name
+        # id -> (name, parameter), those that are shared by their first name
+        self.parameters = {id(tensor): (name, tensor) for name, tensor in model.named_parameters()}
         self.buffers = {id(tensor) for tensor in model.buffers()}
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
         self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
@@ -247,8 +248,9 @@ class _Tracer(TorchFunctionMode):
                 if ours == theirs:
                     return self.attach(tensor, value)
                 node = self.record("permute", (value, tuple(order)), (value,), (), True)
-                node.outputs = (self.attach(tensor, Value(tuple(tensor.shape), tensor.dtype, storage, "result", value.parameters)),)
-                return node.outputs[0]
+                new = Value(tuple(tensor.shape), tensor.dtype, storage, "result", value.parameters)
+                node.outputs = (self.attach(tensor, new),)
+                return new
         return None
 
     def attach(self, tensor: Tensor, value: Value) -> Value:
@@ -441,7 +443,9 @@ def _without_device(args, kwargs):
 
 _DTYPE_QUERIES = {Tensor.dtype.__get__, Tensor.element_size, Tensor.type}
 _QUERIES = _DTYPE_QUERIES | {torch.is_floating_point, torch.is_complex, torch.numel, torch.is_tensor}
-_QUERIES |= {getattr(Tensor, name).__get__ for name in """shape device ndim requires_grad is_meta is_cuda layout is_leaf grad_fn is_mps
-             is_nested is_quantized is_sparse""".split()}
-_QUERIES |= {getattr(Tensor, name) for name in """size dim numel nelement stride ndimension is_floating_point is_complex is_contiguous
-             __len__ storage_offset get_device __hash__ data_ptr""".split()}
+_QUERIES |= {getattr(Tensor, name).__get__ for name in """
+             shape device ndim requires_grad is_meta is_cuda layout is_leaf grad_fn is_mps is_nested is_quantized
+             is_sparse""".split()}
+_QUERIES |= {getattr(Tensor, name) for name in """
+             size dim numel nelement stride ndimension is_floating_point is_complex is_contiguous __len__ storage_offset
+             get_device __hash__ data_ptr""".split()}

@@ -79,17 +79,19 @@ class Unfollowed(Exception):
     """An operation that the fields cannot be followed through; the message says why."""
 
 
-# What outputs see: windows of inputs, and how far they advance until they start anew
+# What outputs see: windows of inputs, and how far these advance until they start anew
+
+Windows = tuple[Sequence[int], ...]
 
 
-def sliding(kernel: int, stride: int, padding: int, dilation: int) -> tuple[tuple[Sequence[int], ...], int]:
+def sliding(kernel: int, stride: int, padding: int, dilation: int) -> tuple[Windows, int]:
     """Output o covers the inputs o * stride - padding + t * dilation, t < kernel."""
     return (range(-padding, kernel * dilation - padding, dilation),), stride
 
 
-def transposed(kernel: int, stride: int, padding: int, dilation: int, places: int = 1) -> tuple[tuple[Sequence[int], ...], int]:
-    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; of inputs that have a place of their own
-    for each t, `places` = kernel of them, number i * places + t."""
+def transposed(kernel: int, stride: int, padding: int, dilation: int, places: int = 1) -> tuple[Windows, int]:
+    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; of inputs that have a
+    place of their own for each t, `places` = kernel of them, number i * places + t."""
     def window(o):
         turns = [(t, *divmod(o + padding - t * dilation, stride)) for t in range(kernel)]
         return tuple([i * places + t % places for t, i, rest in turns if rest == 0])
@@ -98,11 +100,11 @@ def transposed(kernel: int, stride: int, padding: int, dilation: int, places: in
 
 
 @lru_cache(maxsize=4096)
-def gathered(index: Index, out: int, windows: tuple[Sequence[int], ...], advance: int | None) -> Index:
+def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> Index:
     """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
     `advance` further on, or there are as many as outputs (None).
 
-    Raises `Unfollowed` where the function repeats too late: maps resized by odd ratios again and again have endless patterns."""
+    Raises `Unfollowed` where it repeats too late: maps resized by odd ratios again and again have endless patterns."""
     period = len(index.first)
     if period == 1 and not index.is_table:  # the ends decide
         windows = [(*window[:1], *window[-1:]) for window in windows]
@@ -215,13 +217,19 @@ class State:
             return self
         return self.rewritten(dim, dim + 1, [(math.prod(lengths),)], lambda indices: [(merge(indices, lengths),)])
 
-    def gathered(self, dim: int, out: int, windows: tuple[Sequence[int], ...], advance: int | None = None, still: Index | None = None) -> "State":
-        """The same after windows along `dim`, which now has length `out`: `gathered` of its index, or of `still` where there is none."""
-        return self.merged(dim).rewritten(
-            dim, dim + 1, [(out,)], lambda old: [[index and gathered(index, out, windows, advance) for index in (old[0] or still,)]])
+    def gathered(self, dim: int, out: int, windows: Windows, advance: int | None = None,
+                 still: Index | None = None) -> "State":
+        """The same after windows along `dim`, which now has length `out`: `gathered` of its index, or of `still` where
+        there is none."""
+        def gather(old):
+            index = old[0] or still
+            return [[index and gathered(index, out, windows, advance)]]
+
+        return self.merged(dim).rewritten(dim, dim + 1, [(out,)], gather)
 
     def picked(self, dim: int, places: Sequence[int | None]) -> "State":
-        """The elements at these places along `dim`, and nothing where there is None; places before and behind it continue it."""
+        """The elements at these places along `dim`, and nothing where there is None; places in front and behind
+        continue it."""
         if None not in places and len(places) and not isinstance(places, range):
             regular = range(places[0], places[-1] + 1, max(places[1] - places[0], 1) if len(places) > 1 else 1)
             places = regular if list(regular) == list(places) else places
@@ -242,7 +250,8 @@ class State:
 
         def contract(branch):
             left = branch.summed(places, self.factors)
-            reduced = any([self.factors[i] > 1 and index.moves for i in places if (index := branch.indices[i]) is not None])
+            own = [index for i in places if self.factors[i] > 1 and (index := branch.indices[i]) is not None]
+            reduced = any([index.moves for index in own])
             everywhere = reduced and (whole or not any([index is not None and index.moves for index in left.indices]))
             return left._replace(everywhere=True) if everywhere else left
 
@@ -279,8 +288,8 @@ class State:
         return state
 
     def reshaped(self, shape: Sequence[int]) -> "State":
-        """The fields after a view as `shape`: factors are split and regrouped, and merged where their borders and those of `shape` cannot
-        both be kept. A length of one stays a dimension if it is one before and after."""
+        """The fields after a view as `shape`: factors are split and regrouped, and merged where their borders and those
+        of `shape` cannot both be kept. A length of one stays a dimension if it is one before and after."""
         if math.prod(shape) != math.prod(self.factors):
             raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
         ends = [math.prod(shape[i:]) for i in range(len(shape))]
@@ -298,7 +307,8 @@ class State:
             parts = [a // b for a, b in zip(cuts, cuts[1:])]
             state, below = state.merged(dim), above
             if len(parts) > 1:
-                state = state.rewritten(dim, dim + 1, [(part,) for part in parts], lambda indices: split(indices[0], parts))
+                dims = [(part,) for part in parts]
+                state = state.rewritten(dim, dim + 1, dims, lambda indices: split(indices[0], parts))
         dim, layout = 0, []
         for length in shape:
             begin, left = dim, length
@@ -385,7 +395,7 @@ def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[in
 
 def _in_one_layout(states: Sequence[State]) -> Sequence[State]:
     """The same fields in one layout."""
-    for dim, lengths in enumerate(reduce(lambda a, b: tuple(map(_common_factors, a, b)), [state.layout for state in states])):
+    for dim, lengths in enumerate([reduce(_common_factors, dims) for dims in zip(*[state.layout for state in states])]):
         states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
             dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
     return states

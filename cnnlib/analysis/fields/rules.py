@@ -25,7 +25,8 @@ class Follower:
     ends them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image. Without `strict`,
     what cannot be followed is listed in `missing`, and nothing is known of what comes out of it.
 
-    The rule `name` of the table of operators is the method `follow_name`: from a node to the states of its outputs, or one for all.
+    The rule `name` of the table of operators is the method `follow_name`: from a node to the states of its outputs, or
+    one for all.
     """
 
     def __init__(self, record: Trace, source: int, bounded: bool = False, strict: bool = True):
@@ -216,7 +217,8 @@ class Follower:
         others = [dim for dim in range(len(value.shape)) if dim not in dims]
         state = self.of(value).permuted([*others[:start], *dims, *others[start:]])
         along = [[i - tensor.dim() for i, n in enumerate(tensor.shape) if n > 1] for tensor in tensors]
-        if len(set(itertools.chain(*along))) == sum(map(len, along)) and max(map(len, along)) < 2:  # each along a dimension of its own
+        places = list(itertools.chain(*along))
+        if len(set(places)) == len(places) and max(map(len, along)) < 2:  # each along a dimension of its own
             for dim, tensor in enumerate(tensors, start):
                 state = state.picked(dim, tensor.flatten().tolist())
             order = sorted(range(start, stop), key=lambda dim: along[dim - start])
@@ -262,7 +264,8 @@ class Follower:
         ways = []
         for length, out in zip(value.shape[-len(sizes):], sizes):
             repeats = math.gcd(length, out)
-            ways.append((tuple(range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats)), length // repeats))
+            windows = (range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats))
+            ways.append((tuple(windows), length // repeats))
         return _slid(self.of(value), node.outputs[0].shape, ways, value.shape)
 
     def follow_convolution(self, node):
@@ -279,7 +282,8 @@ class Follower:
         else:
             state = state.contracted((1,)).resized(1, out[1])
         windows = zip(weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation)))
-        return self.union([_slid(state, out, [transposed(*one) if is_transposed else sliding(*one) for one in windows]), *given])
+        ways = [transposed(*one) if is_transposed else sliding(*one) for one in windows]
+        return self.union([_slid(state, out, ways), *given])
 
     def follow_upsample(self, node):
         """Output o lies at a place between the inputs: the nearest one counts, or those on both sides, or a filter's whole width."""
@@ -345,8 +349,8 @@ class Follower:
         return state
 
     def follow_statistics(self, node):
-        """A unit sees itself and all that the sum or the statistics go over: one dimension (softmax; of a running sum too all of it
-        counts), the last ones (layer norm), or everything but the batch (group norm)."""
+        """A unit sees itself and all that the sum or the statistics go over: one dimension (softmax; of a running sum
+        too all of it counts), the last ones (layer norm), or everything but the batch (group norm)."""
         state = self.of(node.args[0])
         rank, dim, last = len(state.layout), node.arg("dim"), node.arg("normalized_shape", ())
         dims = range(rank - len(last), rank) if last else range(1, rank) if dim is None else (dim % rank,)
@@ -396,7 +400,8 @@ class Follower:
             for axis, ((dim, _), indices) in enumerate(zip(theirs, at)):
                 new = (new.with_new(axis) if dim is None else new).picked(axis, indices)
             order = [dim for dim, _ in ours]
-            new = _along(new, sorted((axis for axis, dim in enumerate(order) if dim is not None), key=order.__getitem__))
+            kept = [axis for axis, dim in enumerate(order) if dim is not None]
+            new = _along(new, sorted(kept, key=order.__getitem__))
             for dim, length in enumerate(before.shape):
                 if dim not in order:
                     new = new.with_new(dim, length)
@@ -413,7 +418,8 @@ def spatial_dims(value: Value) -> tuple[int, ...]:
 
 
 def _slid(state: State, out: Sequence[int], ways: Sequence[tuple], given: Sequence[int] = ()) -> State:
-    """The fields after windows moved along the last dimensions, whose lengths are then those of `out`: for each (windows, advance).
+    """The fields after windows moved along the last dimensions, whose lengths are then those of `out`: for each
+    (windows, advance).
 
     A pooling's window over a whole dimension of the shape `given` sees everything."""
     for dim, (windows, advance) in enumerate(ways, len(out) - len(ways)):
