@@ -40,20 +40,8 @@ class Compared(Row):
     peak_bytes: int = 0
 
 
-class Comparison(Rows):
-    columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
-    title_of = Rows.title_of | {"name": "network", "input_shape": "input", "peak_bytes": "peak bytes"}
-    texts = ("name", "input_shape")
-
-    def __init__(self, rows, note):
-        super().__init__(rows, None, note)
-
-    def _cells(self):
-        return {**super()._cells(), "total": None}
-
-
 def load(name: str) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """The network of this name, in evaluation mode, and the input size that it was made for, if it says one.
+    """The network of this name, in evaluation mode, and the input size that it was made for, None if it says none.
 
     Raises `ValueError`, in one line, for a name that leads nowhere."""
     where, colon, what = name.partition(":")
@@ -121,35 +109,36 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def report(options: argparse.Namespace):
     """The table that was asked for, or the path of the drawing."""
-    def size_of(name, own):
-        if options.input is None and own is None:
-            own = (3, 224, 224)
-        sizes = options.input or [own]
-        return sizes[0] if len(sizes) == 1 else sizes
+    def given(name):
+        model, own = load(name)
+        sizes = options.input or [own or (3, 224, 224)]
+        return model, sizes[0] if len(sizes) == 1 else sizes
 
     if options.draw and options.compare:
         raise ValueError("--draw draws one network; leave out --compare")
+    common = {"batch_size": options.batch, "strict": not options.partial}
     if options.compare:
         rows, note = [], ""
         for name in (options.network, *options.compare):
-            model, own = load(name)
-            size = size_of(name, own)
-            table = cost_table(model, size, batch_size=options.batch, strict=not options.partial)
+            model, size = given(name)
+            table = cost_table(model, size, **common)
             rows.append(Compared.of([table.total], name=name, input_shape=size, peak_bytes=table.peak_bytes))
             note = table.note
-        return Comparison(rows, note)
-    model, own = load(options.network)
-    size = size_of(options.network, own)
+        columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
+        table = Rows(rows, None, note).with_columns(*columns)
+        table.title_of = Rows.title_of | {"name": "network"}
+        return table
+    model, size = given(options.network)
     if options.draw:
         return draw_file(model, size, options.draw, title=options.network)
     if options.field:
-        return receptive_field(model, size, batch_size=options.batch, strict=not options.partial)
+        return receptive_field(model, size, **common)
     if options.memory:
         table = training_memory(model.train(), size, batch_size=options.batch, optimizer=options.optimizer)
         parts = ("weights", "buffers", "gradients", "optimizer_state", "saved", "total_bytes", "peak")
         table.note += "\n" + ", ".join(f"{part.replace('_', ' ')} {tables.short(getattr(table, part))}B" for part in parts)
         return table
-    table = cost_table(model, size, batch_size=options.batch, backward=options.backward, strict=not options.partial)
+    table = cost_table(model, size, backward=options.backward, **common)
     if options.depth is not None:
         table = table.tree(options.depth)
     if options.backward and not options.columns:

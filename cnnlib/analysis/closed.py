@@ -21,15 +21,17 @@ def _is_plain(tensor) -> bool:
     return type(tensor) is Tensor and tensor.is_meta and tensor.is_contiguous()
 
 
-def _computed(tracer, op, args, inputs, shape):
+def _computed(tracer, op, args, shape, dtype):
     """The result of an operation in new memory, recorded."""
-    out = torch.empty(shape, dtype=inputs[0].dtype, device="meta")
-    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, inputs[0].dtype, parameters=made_of(inputs))),))
+    inputs = tuple([arg for arg in args if type(arg) is Value]) if op != "cat" else args[0]
+    out = torch.empty(shape, dtype=dtype, device="meta")
+    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, dtype, parameters=made_of(inputs))),))
     return out
 
 
-def _written(tracer, op, args, inputs, x):
+def _written(tracer, op, args, x):
     """The tensor `x`, into which an operation wrote, recorded."""
+    inputs = tuple([arg for arg in args if type(arg) is Value])
     node = tracer.record(op, args, inputs, ())
     node.outputs = (tracer.overwrite(x, made_of(inputs)),)
     return x
@@ -39,17 +41,15 @@ def _convolution(n):
     def rule(tracer, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         if not _is_plain(input) or input.dim() != n + 2 or isinstance(padding, str):
             return NotImplemented
-        x, w = tracer.value(input), tracer.value(weight)
+        x, w, b = tracer.values(input, weight, bias)
         stride, padding, dilation = (ops.lengths(one, n) for one in (stride, padding, dilation))
         if x.dtype != w.dtype or x.shape[1] != w.shape[1] * groups or len(w.shape) != n + 2:
             return NotImplemented
         out = list(map(ops.windows_along, x.shape[2:], w.shape[2:], stride, padding, dilation))
         if min(out) < 1:
             return NotImplemented
-        b = None if bias is None else tracer.value(bias)
         args = (x, w, b, stride, padding, dilation, False, (0,) * n, groups)
-        inputs = (x, w) if b is None else (x, w, b)
-        return _computed(tracer, "convolution", args, inputs, (x.shape[0], w.shape[0], *out))
+        return _computed(tracer, "convolution", args, (x.shape[0], w.shape[0], *out), x.dtype)
 
     return rule
 
@@ -57,28 +57,21 @@ def _convolution(n):
 def _linear(tracer, input, weight, bias=None):
     if not _is_plain(input) or input.dim() < 2:
         return NotImplemented
-    x, w = tracer.value(input), tracer.value(weight)
+    x, w, b = tracer.values(input, weight, bias)
     if x.dtype != w.dtype or len(w.shape) != 2 or x.shape[-1] != w.shape[1]:
         return NotImplemented
-    b = None if bias is None else tracer.value(bias)
-    inputs = (x, w) if b is None else (x, w, b)
-    return _computed(tracer, "linear", (x, w, b), inputs, (*x.shape[:-1], w.shape[0]))
+    return _computed(tracer, "linear", (x, w, b), (*x.shape[:-1], w.shape[0]), x.dtype)
 
 
 def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1,
                 eps=1e-5):
     if not _is_plain(input) or input.dim() < 2:
         return NotImplemented
-    x = tracer.value(input)
+    x, *state = tracer.values(input, weight, bias, running_mean, running_var)
     channels = x.shape[1]
-    state = [None if t is None else tracer.value(t) for t in (weight, bias, running_mean, running_var)]
-    present = [value for value in state if value is not None]
-    if training and x.numel == channels:
+    if training and x.numel == channels or any([value is not None and value.shape != (channels,) for value in state]):
         return NotImplemented
-    if any([value.shape != (channels,) for value in present]):
-        return NotImplemented
-    args = (x, *state, training, momentum, eps)
-    return _computed(tracer, "native_batch_norm", args, (x, *present), x.shape)
+    return _computed(tracer, "native_batch_norm", (x, *state, training, momentum, eps), x.shape, x.dtype)
 
 
 def _activation(op):
@@ -88,8 +81,8 @@ def _activation(op):
         input = tracer.on_meta(input) if inplace else input
         x = tracer.value(input)
         if inplace:
-            return _written(tracer, op + "_", (x,), (x,), input)
-        return _computed(tracer, op, (x,), (x,), x.shape) if input.is_contiguous() else NotImplemented
+            return _written(tracer, op + "_", (x,), input)
+        return _computed(tracer, op, (x,), x.shape, x.dtype) if input.is_contiguous() else NotImplemented
 
     return rule
 
@@ -105,19 +98,19 @@ def _binary(op, inplace=False):
             input = tracer.on_meta(input)
         if type(input) is not Tensor or not input.is_meta:
             return NotImplemented
-        x = tracer.value(input)
-        shape, y, inputs, is_plain = x.shape, other, (x,), input.is_contiguous()
+        x, y = tracer.value(input), other
+        shape, is_plain = x.shape, input.is_contiguous()
         if type(other) in (Tensor, nn.Parameter) and other.layout is torch.strided:
             y = tracer.value(other)
-            shape, inputs, is_plain = _broadcast(x.shape, y.shape), (x, y), is_plain and other.is_contiguous()
+            shape, is_plain = _broadcast(x.shape, y.shape), is_plain and other.is_contiguous()
             if x.dtype != y.dtype:
                 return NotImplemented
         elif not (x.dtype.is_floating_point and isinstance(other, (int, float))) and not (
                 x.dtype is torch.int64 and type(other) is int):
             return NotImplemented
         if inplace:
-            return _written(tracer, op, (x, y), inputs, input) if shape == x.shape else NotImplemented
-        return _computed(tracer, op, (x, y), inputs, shape) if shape is not None and is_plain else NotImplemented
+            return _written(tracer, op, (x, y), input) if shape == x.shape else NotImplemented
+        return _computed(tracer, op, (x, y), shape, x.dtype) if shape is not None and is_plain else NotImplemented
 
     return rule
 
@@ -140,7 +133,7 @@ def _cat(tracer, tensors, dim=0):
     if len({(value.dtype, len(value.shape), value.shape[:dim], value.shape[dim + 1:]) for value in values}) > 1:
         return NotImplemented
     shape[dim] = sum([value.shape[dim] for value in values])
-    return _computed(tracer, "cat", (values, dim), values, tuple(shape))
+    return _computed(tracer, "cat", (values, dim), tuple(shape), values[0].dtype)
 
 
 def _with_names(rules):

@@ -20,7 +20,7 @@ from cnnlib import tables
 
 from . import ops
 from .inputs import InputSize
-from .trace import Call, Trace, Value, trace
+from .trace import Call, Step, Trace, Value, trace
 from .watch import no_collection
 
 
@@ -124,9 +124,10 @@ class Rows(tables.Printed, Sequence):
     """
 
     columns = ("name", "kind", "output_shape", "params", "macs", "activations")
-    title_of = {"name": "layer", "output_shape": "output", "macs": "multiply-adds", "bytes_moved": "bytes moved",
-                "macs%": "% of multiply-adds", "params%": "% of params"}
-    texts = ("name", "kind", "output_shape", "stage")
+    title_of = {"name": "layer", "label": "module", "input_shape": "input", "output_shape": "output",
+                "macs": "multiply-adds", "macs%": "% of multiply-adds", "params%": "% of params",
+                "bytes_moved": "bytes moved", "peak_bytes": "peak bytes"}
+    texts = ("name", "kind", "label", "stage", "input_shape", "output_shape")
     most_rows = 60  # that repr shows; str and to_csv give all
     short = False
 
@@ -163,7 +164,7 @@ class Rows(tables.Printed, Sequence):
         head = [self.title_of.get(column, column) for column in self.columns]
         *rows, total = [[self._cell(row, column) for column in self.columns] for row in (*self.rows, self.total)]
         left = [column in self.texts for column in self.columns]
-        return {"rows": [head, *rows], "left": left, "total": ["total", *total[1:]], "note": self.note}
+        return {"rows": [head, *rows], "left": left, "total": self.total and ["total", *total[1:]], "note": self.note}
 
     def __repr__(self):
         return tables.as_text(**self._cells(), most=self.most_rows)
@@ -180,10 +181,6 @@ class Rows(tables.Printed, Sequence):
         return [{name: getattr(row, name) for name in names} for row in self.rows]
 
 
-class StageTable(Rows):
-    columns = ("stage", "output_shape", "params", "macs", "activations")
-
-
 @dataclass
 class Part(Row):
     """The sum over everything inside one module, and `level`, how deep it lies."""
@@ -194,13 +191,6 @@ class Part(Row):
     def label(self) -> str:
         """The last part of the name, indented by level."""
         return "  " * self.level + (self.name.rpartition(".")[2] or "(model)")
-
-
-class Tree(Rows):
-    columns = ("label", "kind", "output_shape", "params", "params%", "macs", "macs%", "activations")
-    title_of = Rows.title_of | {"label": "module"}
-    texts = Rows.texts + ("label",)
-    short = True
 
 
 class CostTable(Rows):
@@ -214,15 +204,15 @@ class CostTable(Rows):
     """
 
     def __init__(self, record: Trace, *, backward: bool = False, formulas: Mapping | None = None):
-        self.modules = {}
-        rows, unknown = _rows(record, backward, dict(formulas or {}), self.modules)
+        count = _Count(record, backward, dict(formulas or {}))
+        self.modules = count.modules
         self.batch_size = record.batch_size
         self.dtype = record.dtype
         self.training = record.model.training
         self.peak_bytes = record.peak_bytes
         self.peak_module = record.peak_module
         self.missing = tuple(record.missing)
-        self.unknown = tuple(unknown)
+        self.unknown = tuple(count.unknown)
         dtype = str(record.dtype).removeprefix("torch.")
         mode = "training" if self.training else "evaluation"
         batch = "no batch" if self.batch_size is None else f"batch {self.batch_size}"
@@ -233,18 +223,19 @@ class CostTable(Rows):
         if self.unknown:
             names = dict.fromkeys(op for op, _ in self.unknown)
             notes.append(f"not known, and without multiply-adds here: {', '.join(names)}")
-        super().__init__(rows, Row.of(rows), "; ".join(notes))
+        super().__init__(count.rows, Row.of(count.rows), "; ".join(notes))
 
-    def stages(self) -> StageTable:
+    def stages(self) -> Rows:
         """The table summed by stage: by the first part of the names, and below `stages` by the first two."""
         groups = {}
         for row in self.rows:
             groups.setdefault(row.stage or "(model)", []).append(row)
-        shapes = {name: [row.output_shape for row in rows if row.called] for name, rows in groups.items()}
-        return StageTable([Row.of(rows, name=name, output_shape=shapes[name][-1] if shapes[name] else ())
-                           for name, rows in groups.items()], self.total, self.note)
+        stages = [Row.of(rows, name=name, output_shape=([row.output_shape for row in rows if row.called] or [()])[-1])
+                  for name, rows in groups.items()]
+        columns = ("stage", "output_shape", "params", "macs", "activations")
+        return Rows(stages, self.total, self.note).with_columns(*columns)
 
-    def tree(self, depth: int | None = None) -> Tree:
+    def tree(self, depth: int | None = None) -> Rows:
         """The table summed by module, each below the one that holds it, down to `depth` levels (all by default).
 
         Raises `ValueError` for a depth that is negative."""
@@ -261,7 +252,8 @@ class CostTable(Rows):
             name, rows = ".".join(path), rows_of[path]
             kind, shape = self.modules.get(name) or (rows[0].kind if rows[0].name == name else "", ())
             parts.append(Part.of(rows, name=name, kind=kind, output_shape=shape, level=len(path)))
-        return Tree(parts, self.total, self.note)
+        columns = ("label", "kind", "output_shape", "params", "params%", "macs", "macs%", "activations")
+        return Rows(parts, self.total, self.note).with_columns(*columns, short=True)
 
     def seconds(self, device: Device) -> float:
         """Roofline time of one forward pass on `device`: for every operation the larger of its arithmetic time
@@ -299,78 +291,99 @@ def cost_table(
 # From the record to rows
 
 
-def _rows(record: Trace, backward: bool, formulas: dict, modules: dict) -> tuple[list[Row], dict]:
-    """The rows, and (operation, module) as keys for what is unknown; what was called goes into `modules`."""
-    rows, unknown = [], {}
-    row_of = {}  # leaf call -> its row; a call inside a module that has a formula -> the row of that module
-    left = dict(record.parameters.values())  # in order, not counted yet
-    needs = _needs_gradient(record) if backward else set()
-    of_module = {kind: formula for kind, formula in formulas.items() if isinstance(kind, type)}
-    opaque = set()  # calls of modules whose multiply-adds a formula gave, and calls inside them
+class _Count:
+    """The rows of a record; `modules` maps what was called to (class, output shape), `unknown` has (operation, module)
+    as keys."""
 
-    def count_parameters(row, names):
-        for name in names:
-            if (parameter := left.pop(name, None)) is not None:
-                count = parameter.numel()
-                row.params += count
-                row.trainable += count * parameter.requires_grad
+    def __init__(self, record: Trace, backward: bool, formulas: dict):
+        self.rows, self.modules, self.unknown = [], {}, {}
+        self.record, self.formulas = record, formulas
+        self.row_of = {}  # leaf call -> its row; a call inside a module that has a formula -> the row of that module
+        self.opaque = set()  # calls of modules whose multiply-adds a formula gave, and calls inside them
+        self.left = dict(record.parameters.values())  # in order, not counted yet
+        self.needs = _needs_gradient(record) if backward else None
+        for step in record.steps:
+            if isinstance(step, Call):
+                self.call(step)
+            else:
+                self.step(step)
+        for name in list(self.left):  # no operation has read these: a row for each module that holds some
+            owner = name.rpartition(".")[0]
+            if owner not in self.row_of:
+                self.row_of[owner] = Row(owner, type(record.model.get_submodule(owner)).__name__, called=False)
+                self.rows.append(self.row_of[owner])
+            self.parameters(self.row_of[owner], (name,))
 
-    def count_activations(row, outputs, given):
+    def row(self, name: str, kind: str, inputs: Sequence[Value], outputs: Sequence[Value],
+            given: Sequence[Value]) -> Row:
+        """A new row; of its outputs those are activations that have memory of their own, not that of what was given."""
+        row = Row(name, kind, self.shape(inputs), self.shape(outputs))
+        self.rows.append(row)
+        given = {value.storage for value in given}
         for value in outputs:
             if value.storage not in given:
                 given.add(value.storage)
                 row.activations += value.numel
                 row.activation_bytes += value.nbytes
+        return row
 
-    for step in record.steps:
-        if isinstance(step, Call):
-            shape = _shape(record, step.outputs)
-            modules[step.name] = (step.kind, shape)
-            if step.parent in opaque:
-                row_of[step] = row_of[step.parent]
-                opaque.add(step)
-                continue
-            formula = next((of_module[kind] for kind in type(step.module).__mro__ if kind in of_module), None) if of_module else None
-            if formula is not None or not step.has_children:
-                row = row_of[step] = Row(step.name, step.kind, _shape(record, step.inputs), shape)
-                rows.append(row)
-                made = [value for value in step.outputs if value.role == "result"]
-                count_activations(row, made, {value.storage for value in step.inputs})
-                held = step.module.parameters() if step.module._modules else step.module._parameters.values()
-                count_parameters(row, [record.parameters[id(p)][0] for p in held if p is not None])
-                if formula is not None:
-                    opaque.add(step)
-                    row.macs = formula(step.module, [value.shape for value in step.inputs], [value.shape for value in step.outputs])
-                    row.operations.append((row.macs, 0))
-            continue
-        row = row_of.get(step.call)
+    def shape(self, values: Sequence[Value]) -> tuple[int, ...]:
+        """Of the first of these, without the batch."""
+        return tuple(values[0].shape[self.record.batch_size is not None:]) if values else ()
+
+    def parameters(self, row: Row, names: Iterable[str]) -> None:
+        for name in names:
+            if (parameter := self.left.pop(name, None)) is not None:
+                count = parameter.numel()
+                row.params += count
+                row.trainable += count * parameter.requires_grad
+
+    def call(self, call: Call) -> None:
+        self.modules[call.name] = (call.kind, self.shape(call.outputs))
+        if call.parent in self.opaque:
+            self.row_of[call] = self.row_of[call.parent]
+            self.opaque.add(call)
+            return
+        kinds = type(call.module).__mro__ if self.formulas else ()
+        formula = next((self.formulas[kind] for kind in kinds if kind in self.formulas), None)
+        if formula is None and call.has_children:
+            return
+        made = [value for value in call.outputs if value.role == "result"]
+        row = self.row_of[call] = self.row(call.name, call.kind, call.inputs, made, call.inputs)
+        row.output_shape = self.shape(call.outputs)
+        held = call.module.parameters() if call.module._modules else call.module._parameters.values()
+        self.parameters(row, [self.record.parameters[id(p)][0] for p in held if p is not None])
+        if formula is not None:
+            self.opaque.add(call)
+            shapes = [[value.shape for value in values] for values in (call.inputs, call.outputs)]
+            row.macs = formula(call.module, *shapes)
+            row.operations.append((row.macs, 0))
+
+    def step(self, step: Step) -> None:
+        row = self.row_of.get(step.call)
         if row is None:
-            computed = [node for node in step.nodes if not node.is_view]
-            if not computed:
-                continue
+            if all([node.is_view for node in step.nodes]):
+                return
             inputs = [value for node in step.nodes for value in node.inputs if value.role in ("result", "input")]
-            outputs = step.nodes[-1].outputs[:1]
-            row = Row(step.call.name if step.call else "", step.kind, _shape(record, inputs), _shape(record, outputs))
-            rows.append(row)
-            count_activations(row, outputs, {value.storage for value in step.nodes[0].inputs})
+            name = step.call.name if step.call else ""
+            row = self.row(name, step.kind, inputs, step.nodes[-1].outputs[:1], step.nodes[0].inputs)
         for node in step.nodes:
-            for value in node.inputs if left else ():
+            for value in node.inputs if self.left else ():
                 if value.parameters:
-                    count_parameters(row, value.parameters)
+                    self.parameters(row, value.parameters)
             if not node.is_view:
                 entry = ops.of(node.op)
-                formula = formulas.get(node.op) or entry.macs
-                if entry is ops.UNKNOWN and node.op not in formulas:
-                    unknown[node.op, row.name] = None
-                work = formula(node) if formula is not None and step.call not in opaque else 0
-                if backward and work:
-                    row.backward += ops.backward_macs(node, needs.__contains__)
+                formula = self.formulas.get(node.op) or entry.macs
+                if entry is ops.UNKNOWN and node.op not in self.formulas:
+                    self.unknown[node.op, row.name] = None
+                work = formula(node) if formula is not None and step.call not in self.opaque else 0
+                if work and self.needs is not None:
+                    row.backward += ops.backward_macs(node, self.needs.__contains__)
                 moved = ops.bytes_moved(node)
                 row.macs += work
                 row.other += entry.other(node)
                 row.bytes_moved += moved
                 row.operations.append((work, moved))
-    return rows + _uncalled(record.model, left, count_parameters), unknown
 
 
 def _needs_gradient(record: Trace) -> set[Value]:
@@ -384,19 +397,3 @@ def _needs_gradient(record: Trace) -> set[Value]:
         if node.op != "detach" and not needing.isdisjoint(node.inputs):
             needing.update(value for value in node.outputs if value.dtype.is_floating_point)
     return needing
-
-
-def _uncalled(model, left, count_parameters) -> list[Row]:
-    """Rows for the parameters that no operation has read, one for each module that holds some."""
-    rows = {}
-    for name in list(left):
-        owner = name.rpartition(".")[0]
-        if owner not in rows:
-            rows[owner] = Row(owner, type(model.get_submodule(owner)).__name__, called=False)
-        count_parameters(rows[owner], (name,))
-    return list(rows.values())
-
-
-def _shape(record: Trace, values: Sequence[Value]) -> tuple[int, ...]:
-    """Of the first of these, without the batch."""
-    return tuple(values[0].shape[record.batch_size is not None:]) if values else ()

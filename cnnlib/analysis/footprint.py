@@ -118,7 +118,7 @@ def _gradients(network, images, generators, unit) -> Iterator[tuple[str, tuple[i
     images = images.detach().clone().requires_grad_()
     with torch.enable_grad():
         outputs = outputs_of(network, generators, images)
-    for number, (layer, generator) in enumerate(generators.items()):
+    for layer, generator in generators.items():
         output = outputs[layer]
         lengths = tuple(output.shape[2:])
         place = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
@@ -128,6 +128,5 @@ def _gradients(network, images, generators, unit) -> Iterator[tuple[str, tuple[i
         signs = torch.randint(0, 2, channels.shape, generator=generator) * 2 - 1
         gradient = None
         if channels.requires_grad:
-            (gradient,) = torch.autograd.grad((channels * signs).sum(), images, allow_unused=True,
-                                              retain_graph=number + 1 < len(generators))
+            (gradient,) = torch.autograd.grad((channels * signs).sum(), images, allow_unused=True, retain_graph=True)
         yield layer, place, torch.zeros_like(images) if gradient is None else gradient

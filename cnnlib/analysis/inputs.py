@@ -25,10 +25,10 @@ class Input:
 InputSize = Sequence[int] | Tensor | Input | Sequence[object] | Mapping[str, object]
 
 
-def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+def check_dtype(dtype: torch.dtype | None, name: str = "dtype") -> torch.dtype | None:
     """Raises `ValueError` for what is not a floating-point type of PyTorch."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype must be a floating-point type such as torch.float32, got {dtype!r}")
+        raise ValueError(f"{name} must be None or a floating-point type such as torch.float32, got {dtype!r}")
     return dtype
 
 
@@ -50,28 +50,16 @@ def meta_inputs(input_size: InputSize, batch_size: int, dtype: torch.dtype) -> t
     batch_size = int(batch_size)
     batches = []
     argument = partial(_argument, batch_size=batch_size, dtype=dtype, batches=batches)
-    args, kwargs = (), {}
+    args, kwargs = (input_size,), {}
     if isinstance(input_size, Mapping):
-        kwargs = argument(input_size)
-    elif isinstance(input_size, (Tensor, Input)):
-        args = (argument(input_size),)
-    elif not isinstance(input_size, Iterable) or isinstance(input_size, (str, bytes)):
+        args, kwargs = (), argument(input_size)
+    elif _is_sequence(input_size) and not isinstance(input_size, Tensor):
+        sizes = tuple(input_size)
+        args = (Input(sizes),) if all(isinstance(item, (Integral, float)) for item in sizes) else sizes
+    elif not isinstance(input_size, (Tensor, Input)):
         raise ValueError(f"input size must be a shape such as (3, 224, 224), a sequence of shapes, or a dictionary of keyword "
                          f"arguments; got {input_size!r}")
-    else:
-        sizes = tuple(input_size)
-        is_shape = all(isinstance(item, (Integral, float)) for item in sizes)
-        args = tuple(map(argument, [Input(sizes)] if is_shape else sizes))
-    return args, kwargs, batches[0] if batches else batch_size
-
-
-def batch_hint(inputs: Sequence[Tensor]) -> str:
-    """What to say when a network refuses inputs of which one may have a batch of one written in front of it."""
-    for tensor in inputs:
-        if tensor.dim() == 5 and tensor.shape[1] == 1:
-            shape = tuple(tensor.shape[1:])
-            return f" (Sizes are those of one sample: if {shape} begins with the batch, leave out the batch and write {shape[1:]}.)"
-    return ""
+    return tuple(map(argument, args)), kwargs, batches[0] if batches else batch_size
 
 
 def _argument(item, batch_size: int, dtype: torch.dtype, batches: list[int | None]):
@@ -82,18 +70,27 @@ def _argument(item, batch_size: int, dtype: torch.dtype, batches: list[int | Non
         return torch.empty_like(item, device="meta", requires_grad=False)
     if isinstance(item, Input):
         batches.append(batch_size if item.batched else None)
-        return _tensor(item.shape, item.dtype or dtype, (batch_size,) if item.batched else ())
+        shape = tuple(item.shape) if _is_sequence(item.shape) else (item.shape,)
+        if not shape or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in shape):
+            raise ValueError(f"input size must hold positive integers, such as (3, 224, 224); got {item.shape!r}")
+        batch = (batch_size,) if item.batched else ()
+        return torch.empty((*batch, *map(int, shape)), dtype=item.dtype or dtype, device="meta")
     if isinstance(item, Mapping):
         return {key: value if value is None or isinstance(value, (bool, str)) else argument(value)
                 for key, value in item.items()}
     if isinstance(item, (list, tuple)) and item and not any(isinstance(part, (Integral, float, str, bytes)) for part in item):
-        nested = map(argument, item)
-        return tuple(nested) if isinstance(item, tuple) else list(nested)
+        return (tuple if isinstance(item, tuple) else list)(map(argument, item))
     return argument(Input(item))
 
 
-def _tensor(shape, dtype: torch.dtype, batch: tuple[int, ...]) -> Tensor:
-    lengths = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, (str, bytes)) else (shape,)
-    if not lengths or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in lengths):
-        raise ValueError(f"input size must hold positive integers, such as (3, 224, 224); got {shape!r}")
-    return torch.empty((*batch, *map(int, lengths)), dtype=dtype, device="meta")
+def _is_sequence(thing) -> bool:
+    return isinstance(thing, Iterable) and not isinstance(thing, (str, bytes))
+
+
+def batch_hint(inputs: Sequence[Tensor]) -> str:
+    """What to say when a network refuses inputs of which one may have a batch of one written in front of it."""
+    for tensor in inputs:
+        if tensor.dim() == 5 and tensor.shape[1] == 1:
+            shape = tuple(tensor.shape[1:])
+            return f" (Sizes are those of one sample: if {shape} begins with the batch, leave out the batch and write {shape[1:]}.)"
+    return ""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .cost import Row, Rows
-from .inputs import InputSize, batch_hint, meta_inputs, own_dtype
+from .inputs import InputSize, batch_hint, check_dtype, meta_inputs, own_dtype
 from .trace import lock, modules_of
 from .watch import AnalysisError, LiveBytes, eager, failure, hooked, mapped, tensors_in, unchanged
 
@@ -106,17 +106,16 @@ def training_memory(
     model = modules[0][1]
     if optimizer not in OPTIMIZER_STATES:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_STATES)}; got {optimizer!r}")
-    if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
-        raise ValueError(f"autocast must be a type such as torch.bfloat16, or None; got {autocast!r}")
+    check_dtype(autocast, "autocast")
     device = _check_device(device)
     dtype = own_dtype(model)
     *given, batch = meta_inputs(input_size, batch_size, dtype)
-    saved = {name: Saved(name, type(module).__name__) for name, module in modules}
-    rows = {}  # those of them that save something, in order
-    stack = []  # names of the modules that are running
+    rows = {}  # of the modules that save something, in order
+    stack = []  # names and kinds of the modules that are running
     hooks = []
     for name, module in modules:
-        hooks.append((module.register_forward_pre_hook, lambda module, _, name=name: stack.append(name)))
+        here = name, type(module).__name__
+        hooks.append((module.register_forward_pre_hook, lambda *_, here=here: stack.append(here)))
         hooks.append((module.register_forward_hook, lambda *_: stack.__delitem__(-1)))  # None: the output stays
 
     with lock, eager(), unchanged(modules, values=True), hooked(hooks), FakeTensorMode(allow_non_fake_inputs=True):
@@ -138,8 +137,8 @@ def training_memory(
             storage = tensor.untyped_storage()
             if storage._cdata not in own and storage._cdata not in kept:
                 kept[storage._cdata] = storage
-                row = saved[stack[-1] if stack else ""]
-                rows[row.name] = row
+                here = stack[-1] if stack else ("", type(model).__name__)
+                row = rows.setdefault(here, Saved(*here))
                 row.saved += storage.nbytes()
                 row.tensors += 1
             return tensor
@@ -165,8 +164,7 @@ def training_memory(
                 state = {f"model.{name}": twins[id(tensor)] for name, tensor in state.items()}
                 torch.func.functional_call(_Step(model, step), state, args, kwargs)
         except Exception as error:
-            where = (stack[-1], saved[stack[-1]].kind) if stack else None
-            told = failure(where, error, "the step", f" raised {type(error).__name__}: ")
+            told = failure(stack[-1] if stack else None, error, "the step", f" raised {type(error).__name__}: ")
             raise AnalysisError(f"{told}{batch_hint(list(tensors_in(given)))}") from error
 
     trainable = [p for p in model.parameters() if p.requires_grad]

@@ -25,8 +25,8 @@ class Operator:
         operands: which arguments `macs` multiplies: the backward pass computes a gradient for each, as dear as it.
         other: from a node to its scalar operations beside `macs`, by the rules that `cost.Row` states.
         results: how many of the results count, where the rest are statistics too small to count.
-        kept: what the kernels keep for the backward pass and PyTorch's shape functions do not tell: from the results that
-            these give and the arguments to the results as they really are.
+        made: the results on tensors without values, where PyTorch's shape functions do not tell all that the kernels keep for
+            the backward pass, or take long: from a function that asks them, and the arguments.
         field: the rule of `fields.rules` for it, "" if there is none.
         backward: multiply-adds of the backward pass for each of the forward pass, where it is not one for each operand.
         is_allocation: whether it only takes memory: it is no operation of a network, and is not recorded.
@@ -36,7 +36,7 @@ class Operator:
     operands: tuple[int, ...] = ()
     other: Callable = lambda node: _values(node)
     results: int | None = None
-    kept: Callable | None = None
+    made: Callable | None = None
     field: str = ""
     backward: float | None = None
     is_allocation: bool = False
@@ -112,18 +112,34 @@ def _trilinear_products(node) -> int:
     return 2 * (first.numel // first.shape[-1]) * weight.numel
 
 
-def _norm_kept(weight: int) -> Callable:
-    """Kernels keep the statistics in the weight's dtype; PyTorch's shape functions say the input's."""
-    def kept(results, args):
-        if args[weight] is None or args[weight].dtype == results[1].dtype:
-            return results
-        return (results[0], *(statistic.to(args[weight].dtype) for statistic in results[1:]))
+def _norm_made(weight: int) -> Callable:
+    """Kernels keep the statistics in the type of the weight, argument number `weight`; PyTorch's shape functions say the input's."""
+    def made(run, args):
+        result, *statistics = run()
+        return (result, *(one if args[weight] is None else one.to(args[weight].dtype) for one in statistics))
 
-    return kept
+    return made
 
 
-def _rnn_kept(results, args):
+def _batch_norm_made(run, args):
+    """As above; PyTorch's shape functions take a dozen operations to work it out."""
+    x, weight, training = args[0], args[1], args[5]
+    if weight is None:
+        return run()
+    return (torch.empty_like(x), *(weight.new_empty(len(weight) * training) for _ in range(2)))
+
+
+def _batch_norm_backward_made(run, args):
+    """The gradients of the input, the weight and the bias; of those that nobody needs, None."""
+    x, weight, needed = args[1], args[2], args[-1]
+    if weight is None:
+        return run()
+    return tuple(torch.empty_like(like) if one else None for like, one in zip((x, weight, weight), needed))
+
+
+def _rnn_made(run, args):
     """The workspace of oneDNN's kernel, of a size that only the kernel knows: it runs once on zeros."""
+    results = run()
     if results[3].device.type != "cpu" or results[3].numel():
         return results
     with torch._subclasses.fake_tensor.unset_fake_temporarily(), torch.enable_grad():
@@ -144,17 +160,18 @@ _add("""_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attent
      _scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math_for_mps""",
      macs=_attention_macs, operands=(0, 1, 2), other=_nothing, backward=2.5, field="attention")
 _add("_trilinear", other=_trilinear_products)
-_add("mkldnn_rnn_layer", kept=_rnn_kept)
+_add("mkldnn_rnn_layer", made=_rnn_made)
 
 # Normalization
 
-_add("native_batch_norm _native_batch_norm_legit", results=1, kept=_norm_kept(1), field="batch_norm",
-     other=lambda node: (7 if node.args[5] else 2) * _values(node))
+for _name, _made in {"native_batch_norm": _batch_norm_made, "_native_batch_norm_legit": _norm_made(1)}.items():
+    _add(_name, results=1, made=_made, field="batch_norm", other=lambda node: (7 if node.args[5] else 2) * _values(node))
+_add("native_batch_norm_backward", made=_batch_norm_backward_made)
 _add("_native_batch_norm_legit_no_training", results=1, other=lambda node: 2 * _values(node), field="batch_norm")
-_add("native_layer_norm", results=1, other=_times(7), kept=_norm_kept(2), field="layer_norm")
-_add("native_group_norm", results=1, other=_times(7), kept=_norm_kept(1), field="group_norm")
-_add("_fused_rms_norm", results=1, other=_times(4), field="layer_norm")
-_add("_softmax _log_softmax _safe_softmax", other=_times(3), field="softmax")
+_add("native_layer_norm", results=1, other=_times(7), made=_norm_made(2), field="statistics")
+_add("native_group_norm", results=1, other=_times(7), made=_norm_made(1), field="statistics")
+_add("_fused_rms_norm", results=1, other=_times(4), field="statistics")
+_add("_softmax _log_softmax _safe_softmax", other=_times(3), field="statistics")
 
 # One value from one value of each operand: computed, or only copied or viewed
 
@@ -180,9 +197,7 @@ for _rule, _names in {
     "reshape": "view _unsafe_view unsqueeze squeeze _reshape_alias view_copy",
     "as_strided": "as_strided",
     "permute": "permute transpose t",
-    "slice": "slice",
-    "split": "split unsafe_split split_with_sizes",
-    "select": "select unbind",
+    "parts": "slice split unsafe_split split_with_sizes select unbind",
     "unfold": "unfold",
     "cat": "cat stack",
     "pad": """constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
@@ -215,7 +230,7 @@ _add("col2im", other=_times(1), field="col2im")
 _add("mean sum amax amin prod any all logsumexp max min argmax argmin linalg_vector_norm", other=_times(1),
      field="reduce")
 _add("var var_mean std std_mean", other=_times(3), field="reduce")
-_add("cumsum", other=_times(1), field="cumulative")
+_add("cumsum", other=_times(1), field="statistics")
 
 
 # Arguments

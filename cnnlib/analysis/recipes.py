@@ -1,6 +1,6 @@
 """What is remembered of functions that ran before: the nodes of the first time, to be written down again with new values."""
 
-from dataclasses import dataclass
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ def remembered(tracer, func, args, kwargs):
         if len(_recipes) >= _MOST_RECIPES:
             _recipes.clear()
         try:
-            _recipes[key] = _Recipe(tracer.step.nodes[count:] if tracer.step else [], given, before, result, extra)
+            nodes = tracer.step.nodes[count:] if tracer.step else []
+            _recipes[key] = _Recipe(nodes, given, places, before, result, extra)
         except _Unrepeatable:
             pass
     return result
@@ -69,7 +70,7 @@ class _Unrepeatable(Exception):
 class _Recipe:
     """The nodes of a call, the values that it was given, how its result is built, and the memory that it took on the way."""
 
-    def __init__(self, nodes, given, before, result, extra):
+    def __init__(self, nodes, given, places, before, result, extra):
         self.nodes = nodes
         self.before = before
         self.extra = extra
@@ -83,27 +84,38 @@ class _Recipe:
         made = set()
 
         def described(tensor):
-            for i, one in enumerate(given):
-                if one is tensor:
-                    return _Made(i)
-            handle = getattr(tensor, "_cnnlib_handle", None)
-            if handle is None or handle.value not in known:
+            """A function that makes it again of the tensors and values of that time: one of these, a view of one, or
+            new."""
+            place = places.get(id(tensor))
+            if place is not None:
+                return lambda tracer, now, values: now[place]
+            value = getattr(tensor, "_cnnlib", (None, None))[1]
+            if value not in known:
                 raise _Unrepeatable
-            owner = next((i for i, one in enumerate(before) if one.storage is handle.value.storage), None)
-            offset = tensor.storage_offset()
-            if owner is None and (offset or handle.value.storage in made):
+            owner = next((i for i, one in enumerate(before) if one.storage is value.storage), None)
+            strides, offset = tensor.stride(), tensor.storage_offset()
+            if owner is not None:
+                offset -= given[owner].storage_offset()
+            elif offset or value.storage in made:
                 raise _Unrepeatable
-            made.add(handle.value.storage)
-            return _Made(owner, handle.value, tensor.stride(), offset if owner is None else offset - given[owner].storage_offset())
+            made.add(value.storage)
+
+            def make(tracer, now, values):
+                if owner is None:
+                    again = torch.empty_strided(value.shape, strides, dtype=value.dtype, device="meta")
+                else:
+                    again = now[owner].as_strided(value.shape, strides, now[owner].storage_offset() + offset)
+                tracer.attach(again, values[value])
+                return again
+
+            return make
 
         if not _is_repeatable(result):
             raise _Unrepeatable
         self.result = mapped(described, result)
 
     def repeated(self, tracer, given, now):
-        live = tracer.live
-        if live.now + self.extra > live.peak:
-            live.peak, live.peak_where = live.now + self.extra, live.where
+        tracer.live.reach(tracer.live.now + self.extra)
         values = dict(zip(self.before, now))
         storages = {old.storage: new.storage for old, new in zip(reversed(self.before), reversed(now))}
 
@@ -122,28 +134,7 @@ class _Recipe:
             outputs = tuple([renewed(value, parameters) for value in node.outputs])
             tracer.record(node.op, mapped(values.__getitem__, node.args, Value), inputs, outputs, node.is_view, node.names)
 
-        def again(made):
-            if made.value is None:
-                return given[made.owner]
-            if made.owner is None:
-                tensor = torch.empty_strided(made.value.shape, made.strides, dtype=made.value.dtype, device="meta")
-            else:
-                owner = given[made.owner]
-                tensor = owner.as_strided(made.value.shape, made.strides, owner.storage_offset() + made.offset)
-            tracer.attach(tensor, values[made.value])
-            return tensor
-
-        return mapped(again, self.result, _Made)
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """How a result comes about: it is one of the tensors that were given, a view of one, or new."""
-
-    owner: int | None
-    value: Value | None = None
-    strides: tuple[int, ...] = ()
-    offset: int = 0
+        return mapped(lambda make: make(tracer, given, values), self.result, FunctionType)
 
 
 def _is_repeatable(result) -> bool:

@@ -9,29 +9,33 @@ from torch import Tensor, nn
 
 
 class Storage:
-    """The memory behind one or more values: `handles` are weak references to what its live tensors carry, `first` is the shape and
-    the strides of the first of them."""
+    """The memory behind one or more values: `tensors` are weak references to the live tensors in it, `first` is the
+    shape and the strides of the first of them."""
 
-    __slots__ = ("nbytes", "handles", "first")
+    __slots__ = ("nbytes", "tensors", "first")
 
     def __init__(self, nbytes: int):
         self.nbytes = nbytes
-        self.handles = []
+        self.tensors = []
         self.first = ((), ())
 
-    def places(self, handle: "Handle") -> list[tuple[int | None, range]] | None:
-        """For each dimension of the first tensor, from the slowest: which dimension of `handle` goes along it, and the places taken there.
+    def alive(self) -> list[Tensor]:
+        return [tensor for reference in self.tensors if (tensor := reference()) is not None]
+
+    def places(self, tensor: Tensor) -> list[tuple[int | None, range]] | None:
+        """For each dimension of the first tensor, from the slowest: which dimension of `tensor` goes along it, and the
+        places taken there.
 
         None if a dimension goes along none of them, or along two."""
-        dims = [(stride, dim) for dim, (n, stride) in enumerate(zip(handle.value.shape, handle.strides)) if n > 1 and stride]
-        offset, found = handle.offset, []
+        dims = [(stride, dim) for dim, (n, stride) in enumerate(zip(tensor.shape, tensor.stride())) if n > 1 and stride]
+        offset, found = tensor.storage_offset(), []
         for length, axis in sorted(zip(*self.first), key=lambda one: -one[1]):
             if length == 1 or axis == 0:
                 continue
             own, dims = [one for one in dims if one[0] >= axis], [one for one in dims if one[0] < axis]
             stride, dim = own[0] if own else (axis, None)
             start, offset = divmod(offset, axis)
-            taken = range(start, start + stride // axis * (handle.value.shape[dim] if own else 1), stride // axis)
+            taken = range(start, start + stride // axis * (tensor.shape[dim] if own else 1), stride // axis)
             if len(own) > 1 or stride % axis or taken[-1] >= length:
                 return None
             found.append((dim, taken))
@@ -60,23 +64,6 @@ class Value:
 
     def __repr__(self):
         return f"Value({tuple(self.shape)}, {self.role})"
-
-
-class Handle:
-    """What a live tensor carries: its present value, and where it lies in its storage."""
-
-    __slots__ = ("value", "tracer", "offset", "strides", "__weakref__")
-
-    def __init__(self, value, tracer, offset, strides):
-        self.value = value
-        self.tracer = tracer
-        self.offset = offset
-        self.strides = strides
-
-    def is_usual(self) -> bool:
-        """Whether the tensor lies in memory in the order of its dimensions, without gaps."""
-        shape = self.value.shape
-        return all(n == 1 or stride == math.prod(shape[dim + 1:]) for dim, (n, stride) in enumerate(zip(shape, self.strides)))
 
 
 def made_of(inputs: tuple[Value, ...]) -> tuple[str, ...]:

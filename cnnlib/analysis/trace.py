@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import closed, ops
 from .inputs import InputSize, batch_hint, check_dtype, meta_inputs, own_dtype
 from .recipes import remembered
-from .record import Call, Handle, Missing, Node, Step, Trace, Value, made_of
+from .record import Call, Missing, Node, Step, Trace, Value, made_of
 from .watch import AnalysisError, LiveBytes, eager, failure, mapped, no_collection, tensors_in, unchanged
 
 
@@ -59,10 +59,11 @@ def trace(
     missing, outputs = [], []
     _warm_up()
     with lock, eager(), torch.no_grad(), no_collection(), unchanged(modules) as held:
-        tracer = _Tracer(modules, held, dtype, fast)
+        tracer = _Tracer(model, held, dtype, fast)
         values = [tracer.attach(tensor, Value(tuple(tensor.shape), tensor.dtype, None, "input")) for tensor in inputs]
         try:
-            tracer.watch(modules)
+            for name, module in modules:  # in front of the `forward` of its class, so that its own hooks run as ever
+                module.__dict__["forward"] = tracer.watched(name, module)
             with tracer:
                 result = model(*args, **kwargs)
             outputs = [tracer.value(tensor) for tensor in tensors_in(result)]
@@ -123,20 +124,16 @@ def _is_ordinary() -> bool:
 class _Tracer(TorchFunctionMode):
     """Sees every torch function that the model calls and writes down what it does."""
 
-    def __init__(self, modules, held, dtype, fast):
+    def __init__(self, model, held, dtype, fast):
         super().__init__()
         self.dtype = dtype
         self.fast = fast
         self.rules = closed.RULES if fast else {}
         self.shortcuts = closed.SHORTCUTS if fast else {}
-        self.parameters = {}  # id -> (name, parameter), those that are shared by their first name
-        self.buffers = {}
-        for name, module in modules:
-            prefix = name + "." if name else ""
-            for known, own in ((self.parameters, module._parameters), (self.buffers, module._buffers)):
-                for key, tensor in own.items():
-                    if tensor is not None:
-                        known.setdefault(id(tensor), (prefix + key, tensor))
+        self.thread = threading.get_ident()
+        # id -> (name, parameter), those that are shared by their first name
+        self.parameters = {id(tensor): (name, tensor) for name, tensor in model.named_parameters()}
+        self.buffers = {id(tensor) for tensor in model.buffers()}
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
         self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
         self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
@@ -149,21 +146,13 @@ class _Tracer(TorchFunctionMode):
 
     # Module calls
 
-    def watch(self, modules):
-        """Record calls of these modules, in this thread, until `unchanged` puts their attributes back.
-
-        Each gets an attribute `forward` in front of that of its class, so that its own hooks run as ever.
-        """
-        for name, module in modules:
-            module.__dict__["forward"] = self.watched(name, module, threading.get_ident())
-
-    def watched(self, name, module, thread):
-        """A function that takes the place of `module.forward` and records the call."""
+    def watched(self, name, module):
+        """A function that takes the place of `module.forward` and records the call, if this thread makes it."""
         forward = module.forward
         shortcut = self.shortcuts.get(type(module)) if "forward" not in module.__dict__ else None
 
         def call_of(*args, **kwargs):
-            if threading.get_ident() != thread:
+            if threading.get_ident() != self.thread:
                 return forward(*args, **kwargs)
             parent = self.call
             call = self.call = Call(name, module, parent)
@@ -210,15 +199,18 @@ class _Tracer(TorchFunctionMode):
             return (self.value(thing),)
         return tuple(map(self.value, tensors_in(thing)))
 
+    def values(self, *tensors: Tensor | None) -> list[Value | None]:
+        return [None if tensor is None else self.value(tensor) for tensor in tensors]
+
     def value(self, tensor: Tensor) -> Value:
         """The value that `tensor` holds now; a tensor not seen before is a parameter, a buffer or a constant."""
         key = id(tensor)
         known = self.state_values.get(key)
         if known is not None:
             return known[1]
-        handle = getattr(tensor, "_cnnlib_handle", None)
-        if handle is not None and handle.tracer is self:
-            return handle.value
+        tracer, value = getattr(tensor, "_cnnlib", (None, None))
+        if tracer is self:
+            return value
         if _is_wrapped(tensor):
             return self.value(_unwrapped(tensor))
         dtype = tensor.dtype
@@ -246,58 +238,58 @@ class _Tracer(TorchFunctionMode):
     def found(self, tensor: Tensor) -> Value | None:
         """The value of a tensor that came out of a transform such as vmap, past all watching: a permuted view of one that is known."""
         storage = self.storages.get(tensor.untyped_storage()._cdata)
-        for reference in storage.handles[::-1] if storage is not None else ():
-            handle = reference()
-            if handle is None or handle.offset != tensor.storage_offset():
-                continue
-            ours, theirs = list(zip(handle.value.shape, handle.strides)), list(zip(tensor.shape, tensor.stride()))
-            if ours == theirs:
-                tensor._cnnlib_handle = handle
-                return handle.value
-            if sorted(ours) == sorted(theirs):
-                order = []
+        theirs = list(zip(tensor.shape, tensor.stride()))
+        for known in reversed(storage.alive()) if storage is not None else ():
+            ours = list(zip(known.shape, known.stride()))
+            if known.storage_offset() == tensor.storage_offset() and sorted(ours) == sorted(theirs):
+                value, order = self.value(known), []
                 for pair in theirs:
                     order.append(next(i for i, other in enumerate(ours) if other == pair and i not in order))
-                node = self.record("permute", (handle.value, tuple(order)), (handle.value,), (), True)
-                value = Value(tuple(tensor.shape), tensor.dtype, storage, "result", handle.value.parameters)
-                node.outputs = (self.attach(tensor, value),)
-                return value
+                if ours == theirs:
+                    return self.attach(tensor, value)
+                node = self.record("permute", (value, tuple(order)), (value,), (), True)
+                new = Value(tuple(tensor.shape), tensor.dtype, storage, "result", value.parameters)
+                node.outputs = (self.attach(tensor, new),)
+                return new
         return None
 
     def attach(self, tensor: Tensor, value: Value) -> Value:
         """Let a meta tensor carry a value."""
-        storage, strides = value.storage, tensor.stride()
+        storage = value.storage
         self.storages[self.live.add(tensor)] = storage
-        handle = tensor._cnnlib_handle = Handle(value, self, tensor.storage_offset(), strides)
-        if not storage.handles:
-            storage.first = value.shape, strides
-        storage.handles.append(weakref.ref(handle))
+        tensor._cnnlib = self, value
+        if not storage.tensors:
+            storage.first = value.shape, tensor.stride()
+        storage.tensors.append(weakref.ref(tensor))
         return value
 
     def overwrite(self, tensor: Tensor, parameters: tuple[str, ...]) -> Value:
         """A new value, made of these parameters, in the storage of `tensor`, which was written in place; what shares its memory changes
         with it."""
         old = self.value(tensor)
-        handle, storage = tensor._cnnlib_handle, old.storage
-        handle.value = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)
-        for other in [reference() for reference in storage.handles] if len(storage.handles) > 1 else ():
-            if other is not None and other is not handle:
-                before = other.value
-                other.value = Value(before.shape, before.dtype, storage, "result")
-                whole = (before.numel, other.offset) == (old.numel, handle.offset) and other.is_usual() and handle.is_usual()
-                shared = () if whole else (storage.places(other), storage.places(handle))
-                self.record("written_through", (before, handle.value, shared), (before, handle.value), (other.value,), True)
-        return handle.value
+        storage = old.storage
+        new = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)
+        tensor._cnnlib = self, new
+        for other in storage.alive() if len(storage.tensors) > 1 else ():
+            if other is not tensor:
+                before = self.value(other)
+                now = Value(before.shape, before.dtype, storage, "result")
+                other._cnnlib = self, now
+                whole = (before.numel, other.storage_offset()) == (old.numel, tensor.storage_offset()) and (
+                    other.is_contiguous() and tensor.is_contiguous())
+                shared = () if whole else (storage.places(other), storage.places(tensor))
+                self.record("written_through", (before, new, shared), (before, new), (now,), True)
+        return new
 
     def shadow(self, tensor: Tensor) -> Tensor:
         """The meta tensor that stands for a parameter, a buffer or a real constant; others stand for themselves."""
-        if getattr(tensor, "_cnnlib_handle", None) is not None or _is_wrapped(tensor):
+        if hasattr(tensor, "_cnnlib") or _is_wrapped(tensor):
             return tensor
         known = self.shadows.get(id(tensor))
         if known is not None:
             return known[1]
         value = self.value(tensor)
-        if getattr(tensor, "_cnnlib_handle", None) is not None:  # it was found
+        if hasattr(tensor, "_cnnlib"):  # it was found
             return tensor
         if tensor.layout is not torch.strided:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
@@ -337,13 +329,6 @@ class _Tracer(TorchFunctionMode):
             self.step = None
         return self.general(func, args, kwargs)
 
-    def made(self, result):
-        """What the model makes out of nothing or of constants: the meta tensors among it are known from now on."""
-        for tensor in tensors_in(result):
-            if tensor.is_meta and getattr(tensor, "_cnnlib_handle", None) is None and not _is_wrapped(tensor):
-                self.held[id(tensor)] = tensor
-        return result
-
     def general(self, func, args, kwargs):
         """Run `func` on meta tensors and record the operations that it consists of, or write down what is remembered of it."""
         tensors = list(tensors_in((*args, *kwargs.values())))
@@ -356,13 +341,13 @@ class _Tracer(TorchFunctionMode):
                 name in ("__setitem__", "__set__") or name.startswith("__i") and name.endswith("__"))
             if not (writes and any(id(tensor) in self.buffers or id(tensor) in self.held for tensor in tensors)):
                 return self.run(func, args, kwargs, of_constants=True)  # on real tensors: their values may steer the network
-        if func in _MOVES:
+        if func in (Tensor.cuda, Tensor.cpu):
+            return args[0]
+        if func is Tensor.to:
             args, kwargs = _without_device(args, kwargs)
-            if func is not Tensor.to:
-                return args[0]
         elif kwargs.get("device") is not None:
             kwargs = kwargs | {"device": "meta"}
-        if func in _INDEXING:
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
             args = (args[0], _with_tensors(args[1]), *args[2:])
         args, kwargs = tuple(map(self.on_meta, args)), self.on_meta(kwargs) if kwargs else kwargs
         try:
@@ -374,7 +359,11 @@ class _Tracer(TorchFunctionMode):
     def run(self, func, args, kwargs, of_constants=False):
         """The result of `func`; the operations that it consists of are recorded."""
         with _Recorder(self, of_constants):
-            return self.made(func(*args, **kwargs))
+            result = func(*args, **kwargs)
+        for tensor in tensors_in(result):  # what the model makes out of nothing or of constants is known from now on
+            if tensor.is_meta and not hasattr(tensor, "_cnnlib") and not _is_wrapped(tensor):
+                self.held[id(tensor)] = tensor
+        return result
 
 
 class _Recorder(TorchDispatchMode):
@@ -446,21 +435,17 @@ def _with_tensors(index):
 
 
 def _without_device(args, kwargs):
-    """The arguments of Tensor.to and its kin with any device left out."""
+    """The arguments of Tensor.to with any device left out."""
     keep = tuple(a for i, a in enumerate(args) if i == 0 or not isinstance(a, (torch.device, str, int)) or
                  isinstance(a, bool))
     return keep, {key: item for key, item in kwargs.items() if key != "device"}
 
 
 _DTYPE_QUERIES = {Tensor.dtype.__get__, Tensor.element_size, Tensor.type}
-_QUERIES = _DTYPE_QUERIES | {
-    Tensor.shape.__get__, Tensor.device.__get__, Tensor.ndim.__get__, Tensor.requires_grad.__get__,
-    Tensor.is_meta.__get__, Tensor.is_cuda.__get__, Tensor.layout.__get__, Tensor.is_leaf.__get__,
-    Tensor.grad_fn.__get__, Tensor.is_mps.__get__, Tensor.is_nested.__get__,
-    Tensor.is_quantized.__get__, Tensor.is_sparse.__get__, Tensor.size, Tensor.dim, Tensor.numel, Tensor.nelement,
-    Tensor.stride, Tensor.ndimension, Tensor.is_floating_point, Tensor.is_complex, Tensor.is_contiguous, Tensor.__len__,
-    Tensor.storage_offset, Tensor.get_device, Tensor.__hash__, torch.is_floating_point, torch.is_complex,
-    torch.numel, torch.is_tensor, Tensor.data_ptr,
-}
-_MOVES = {Tensor.to, Tensor.cuda, Tensor.cpu}
-_INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
+_QUERIES = _DTYPE_QUERIES | {torch.is_floating_point, torch.is_complex, torch.numel, torch.is_tensor}
+_QUERIES |= {getattr(Tensor, name).__get__ for name in """
+             shape device ndim requires_grad is_meta is_cuda layout is_leaf grad_fn is_mps is_nested is_quantized
+             is_sparse""".split()}
+_QUERIES |= {getattr(Tensor, name) for name in """
+             size dim numel nelement stride ndimension is_floating_point is_complex is_contiguous __len__ storage_offset
+             get_device __hash__ data_ptr""".split()}

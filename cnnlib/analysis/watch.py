@@ -6,6 +6,7 @@ import gc
 import random
 import sys
 import weakref
+from functools import partial
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -260,16 +261,17 @@ class LiveBytes(TorchDispatchMode):
 
         self.seen[key] = weakref.ref(storage, freed)
         self.now += size
-        if self.now > self.peak:
-            self.peak = self.now
-            self.peak_where = self.where
+        self.reach(self.now)
         return key
 
+    def reach(self, level: int) -> None:
+        if level > self.peak:
+            self.peak, self.peak_where = level, self.where
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        kept = ops.of(func.overloadpacket.__name__).kept
-        if kept is not None and isinstance(result[0], FakeTensor):
-            result = kept(result, args)
+        run = partial(func, *args, **(kwargs or {}))
+        made = ops.of(func.overloadpacket.__name__).made
+        result = made(run, args) if made is not None and isinstance(args[0], FakeTensor) else run()
         for tensor in tensors_in(result):
             self.add(tensor)
         return result

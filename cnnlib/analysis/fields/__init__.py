@@ -20,7 +20,7 @@ from cnnlib import tables
 
 from ..inputs import InputSize
 from ..trace import Trace, Value, trace
-from .algebra import NOWHERE, Branch, Index, State, cover, hull, outermost
+from .algebra import NOWHERE, Branch, Index, State, cover, outermost
 from .rules import Follower, spatial_dims
 
 
@@ -88,26 +88,25 @@ class Field:
 _Units = tuple[Sequence[int], Sequence[int], Sequence[Branch]]
 
 
-def _units(state: State, own: bool | None = None, has_local: Sequence[bool] | None = None) -> tuple[bool, list[_Units]]:
-    """Whether each axis has a dimension of its own, and the units along each; of the same tensor with borders those for
-    which `own` and `has_local` are given.
+def _units(state: State, endless: State | None = None) -> list[_Units]:
+    """The units along each axis; of a tensor with borders those that it has in its `endless` state.
 
     A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
     see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
     stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
     tensor was flattened, and what lies in a vector that holds the whole image are no places. Of an axis with paths that do not see
-    everything (`has_local`) these alone count."""
-    dims = state.places
-    has_local = has_local or [any(not branch.everywhere for branch in axis) for axis in state.axes]
+    everything these alone count."""
+    endless = endless or state
+    has_local = [any(not branch.everywhere for branch in axis) for axis in endless.axes]
     axes = [[branch for branch in axis if not (local and branch.everywhere)] for axis, local in zip(state.axes, has_local)]
-    own = _is_map(state, dims) if own is None else own
-    carrying = dims[2:] if own else _scattered(state, dims, axes)
+    carrying = state.places[2:] if _is_map(endless) else _scattered(state, axes)
     units = []
     for axis, places in zip(axes, carrying):
-        branches = [_unmasked(branch, places, state.factors) for branch in axis]
+        others = [i for i in range(len(state.factors)) if i not in places]
+        branches = [branch.summed(others, state.factors) for branch in axis]
         seeing = [branch for branch in branches if branch.first != math.inf]
         units.append((places, [state.factors[i] for i in places], outermost(seeing, state.factors)))
-    return own, units
+    return units
 
 
 def _depending(branches: Iterable[Branch], moving: bool = True) -> set[int]:
@@ -116,8 +115,9 @@ def _depending(branches: Iterable[Branch], moving: bool = True) -> set[int]:
             if index is not None and (index.moves or not moving)}
 
 
-def _is_map(state: State, dims: Sequence[range]) -> bool:
+def _is_map(state: State) -> bool:
     """Whether the tensor is a map whose fields move along the dimensions of their own axes alone, or differ along them."""
+    dims = state.places
     if len(dims) != len(state.axes) + 2:
         return False
     moves = list(map(_depending, state.axes))
@@ -127,9 +127,9 @@ def _is_map(state: State, dims: Sequence[range]) -> bool:
     return all(moving <= set(places) and (moving or not rest) for moving, rest, places in zip(later, moves, dims[2:]))
 
 
-def _scattered(state: State, dims: Sequence[range], axes: Sequence[Sequence[Branch]]) -> list[list[int]]:
+def _scattered(state: State, axes: Sequence[Sequence[Branch]]) -> list[list[int]]:
     """For each axis the factors along which its units lie, wherever they stand."""
-    every = list(itertools.chain(*state.axes))
+    dims, every = state.places, list(itertools.chain(*state.axes))
     moving = _depending(every)
     beside: dict[int, int] = {}  # still factor -> the moving one that it goes with
     if len(dims) > 2 and (_depending(every, False) != moving or len(state.factors) > len(dims)):
@@ -143,20 +143,9 @@ def _scattered(state: State, dims: Sequence[range], axes: Sequence[Sequence[Bran
     return [sorted(own | {i for i, place in beside.items() if place in own}) for own in moves]
 
 
-def _unmasked(branch: Branch, carrying: Sequence[int], lengths: Sequence[int]) -> Branch:
-    """The branch with all that other factors than those of `carrying` let it see."""
-    hulls = [hull(index, length) for i, (index, length) in enumerate(zip(branch.indices, lengths))
-             if index is not None and i not in carrying]
-    if not hulls:
-        return branch
-    indices = tuple(index if i in carrying else None for i, index in enumerate(branch.indices))
-    first, last = (sum(ends, start) for ends, start in zip(zip(*hulls), (branch.first, branch.last)))
-    return Branch(first, last, indices, branch.everywhere)
-
-
 def _spans(carrying: Sequence[int], lengths: Sequence[int], branches: Sequence[Branch]) -> list[tuple[int, int]]:
     """The span of every unit."""
-    return [cover([branch.span(carrying, unit) for branch in branches] or [NOWHERE])
+    return [cover(branch.span(carrying, unit) for branch in branches)
             for unit in itertools.product(*map(range, lengths))]
 
 
@@ -170,7 +159,7 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
 
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
     sizes, strides, starts, units = [], [], [], []
-    for carrying, lengths, branches in _units(state)[1]:
+    for carrying, lengths, branches in _units(state):
         spans = _spans(carrying, (1,) if _is_steady(carrying, branches) else lengths, branches)
         seeing = [span for span in spans if span[0] != math.inf]
         sizes.append(max(last - first + 1 for first, last in seeing))
@@ -241,9 +230,7 @@ class Fields(tables.Printed, Mapping):
         units = self._field_of(value).units
         axes = [[NOWHERE]] * len(units)
         if value in self._bounded:
-            state = self._states[value]
-            has_local = [any(not branch.everywhere for branch in axis) for axis in state.axes]
-            axes = [_spans(*axis) for axis in _units(self._bounded[value], _units(state)[0], has_local)[1]]
+            axes = [_spans(*axis) for axis in _units(self._bounded[value], self._states[value])]
         return tuple(tuple(spans) if len(spans) == n else (spans[0],) * n for spans, n in zip(axes, units))
 
     def __getitem__(self, name: str) -> Field:

@@ -8,9 +8,9 @@ merge indices; where branches meet, a unit sees what either branch sees.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 
@@ -50,8 +50,8 @@ def hull(index: Index, length: int) -> tuple[int, int]:
 
 
 def cover(spans) -> tuple[int, int]:
-    """The smallest span that contains all of `spans`."""
-    spans = list(spans)
+    """The smallest span that contains all of `spans`, of which there may be none."""
+    spans = list(spans) or [NOWHERE]
     return min(first for first, _ in spans), max(last for _, last in spans)
 
 
@@ -72,13 +72,6 @@ def periodic(step: int, spans: Sequence[tuple[int, int]]) -> Index:
     return Index(step, first, last)
 
 
-def _first(span, count: int) -> list[tuple[int, int]]:
-    """The spans of the first period, of `count` indices; maps resized by odd ratios again and again have endless ones."""
-    if count > LONGEST_PERIOD:
-        raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
-    return list(map(span, range(count)))
-
-
 LONGEST_PERIOD = 2048
 
 
@@ -86,46 +79,47 @@ class Unfollowed(Exception):
     """An operation that the fields cannot be followed through; the message says why."""
 
 
-def slide(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Index:
-    """The function after a window of `out` positions that covers indices o * stride - padding + t * dilation, t < kernel."""
-    return gathered(index, out, (range(-padding, kernel * dilation - padding, dilation),), stride)
+# What outputs see: windows of inputs, and how far these advance until they start anew
+
+Windows = tuple[Sequence[int], ...]
+
+
+def sliding(kernel: int, stride: int, padding: int, dilation: int) -> tuple[Windows, int]:
+    """Output o covers the inputs o * stride - padding + t * dilation, t < kernel."""
+    return (range(-padding, kernel * dilation - padding, dilation),), stride
+
+
+def transposed(kernel: int, stride: int, padding: int, dilation: int, places: int = 1) -> tuple[Windows, int]:
+    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; of inputs that have a
+    place of their own for each t, `places` = kernel of them, number i * places + t."""
+    def window(o):
+        turns = [(t, *divmod(o + padding - t * dilation, stride)) for t in range(kernel)]
+        return tuple([i * places + t % places for t, i, rest in turns if rest == 0])
+
+    return tuple(map(window, range(stride))), places
 
 
 @lru_cache(maxsize=4096)
-def gathered(index: Index, out: int, windows: tuple[Sequence[int], ...], advance: int | None) -> Index:
+def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> Index:
     """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
-    `advance` further on, or there are as many as outputs (None)."""
+    `advance` further on, or there are as many as outputs (None).
+
+    Raises `Unfollowed` where it repeats too late: maps resized by odd ratios again and again have endless patterns."""
     period = len(index.first)
     if period == 1 and not index.is_table:  # the ends decide
-        windows = [(window[0], window[-1]) for window in windows]
+        windows = [(*window[:1], *window[-1:]) for window in windows]
 
     def span(o):
         turn, place = divmod(o, len(windows))
         return cover(index.span(i + turn * (advance or 0)) for i in windows[place])
 
-    if index.is_table or advance is None:
+    if index.is_table or advance is None or not index.moves:
         return table(map(span, range(out)), index.moves)
     turns = period // math.gcd(period, advance)
-    return periodic(index.step * advance * turns // period, _first(span, turns * len(windows)))
-
-
-@lru_cache(maxsize=4096)
-def spread(index: Index, out: int, kernel: int, stride: int, padding: int, dilation: int, taps: Index | None = None) -> Index:
-    """The function after a transposed convolution: output o sees the inputs i with o = i * stride - padding + t * dilation.
-
-    `taps` is a function of t, the place in the window, that is added."""
-    def span(o):
-        spans = []
-        for t in range(kernel):
-            i, rest = divmod(o + padding - t * dilation, stride)
-            if rest == 0:
-                spans.append(index.span(i) if taps is None else add(index.span(i), taps.span(t)))
-        return cover(spans or [NOWHERE])
-
-    moves = index.moves or taps is not None and taps.moves
-    if index.is_table or not moves:
-        return table(map(span, range(out)), moves)
-    return periodic(index.step, _first(span, stride * len(index.first)))
+    count = turns * len(windows)
+    if count > LONGEST_PERIOD:
+        raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
+    return periodic(index.step * advance * turns // period, list(map(span, range(count))))
 
 
 # Fields of a tensor
@@ -155,6 +149,15 @@ class Branch(NamedTuple):
                 first += low
                 last += high
         return first, last
+
+    def summed(self, places: Iterable[int], lengths: Sequence[int]) -> "Branch":
+        """The branch with all that the factors at `places` let it see."""
+        first, last, left = self.first, self.last, list(self.indices)
+        for i in places:
+            if (index := left[i]) is not None:
+                low, high = hull(index, lengths[i])
+                first, last, left[i] = first + low, last + high, None
+        return Branch(first, last, tuple(left), self.everywhere)
 
 
 @dataclass(eq=False)
@@ -214,10 +217,28 @@ class State:
             return self
         return self.rewritten(dim, dim + 1, [(math.prod(lengths),)], lambda indices: [(merge(indices, lengths),)])
 
-    def on_dim(self, dim: int, change: Callable[[Index], Index], length: int) -> "State":
-        """The same with `change` applied to the function of the index of `dim`, which now has `length`."""
-        return self.merged(dim).rewritten(
-            dim, dim + 1, [(length,)], lambda indices: [[index and change(index) for index in indices]])
+    def gathered(self, dim: int, out: int, windows: Windows, advance: int | None = None,
+                 still: Index | None = None) -> "State":
+        """The same after windows along `dim`, which now has length `out`: `gathered` of its index, or of `still` where
+        there is none."""
+        def gather(old):
+            index = old[0] or still
+            return [[index and gathered(index, out, windows, advance)]]
+
+        return self.merged(dim).rewritten(dim, dim + 1, [(out,)], gather)
+
+    def picked(self, dim: int, places: Sequence[int | None]) -> "State":
+        """The elements at these places along `dim`, and nothing where there is None; places in front and behind
+        continue it."""
+        if None not in places and len(places) and not isinstance(places, range):
+            regular = range(places[0], places[-1] + 1, max(places[1] - places[0], 1) if len(places) > 1 else 1)
+            places = regular if list(regular) == list(places) else places
+        if places == range(math.prod(self.layout[dim])):
+            return self
+        if isinstance(places, range):
+            return self.gathered(dim, len(places), ((places.start,),), places.step)
+        windows = tuple([() if i is None else (i,) for i in places])
+        return self.gathered(dim, len(places), windows, still=Index(0, moves=False) if None in places else None)
 
     def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
@@ -226,19 +247,13 @@ class State:
         (N, C, ...): channels may still differ by parts of a pixel."""
         whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
         places = {i for dim in dims for i in self.places[dim]}
-        lengths = self.factors
 
         def contract(branch):
-            first, last, everywhere = branch.first, branch.last, branch.everywhere
-            left = list(branch.indices)
-            reduced = False
-            for i in places:
-                if left[i] is not None:
-                    low, high = hull(left[i], lengths[i])
-                    reduced |= lengths[i] > 1 and left[i].moves
-                    first, last, left[i] = first + low, last + high, None
-            everywhere |= reduced and (whole or not any(index is not None and index.moves for index in left))
-            return Branch(first, last, tuple(left), everywhere)
+            left = branch.summed(places, self.factors)
+            own = [index for i in places if self.factors[i] > 1 and (index := branch.indices[i]) is not None]
+            reduced = any([index.moves for index in own])
+            everywhere = reduced and (whole or not any([index is not None and index.moves for index in left.indices]))
+            return left._replace(everywhere=True) if everywhere else left
 
         return self.with_axes(self.layout, contract).pruned()
 
@@ -247,8 +262,8 @@ class State:
         return self.rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
 
     def without(self, dims: Sequence[int]) -> "State":
-        """Dimensions on which no field depends, dropped."""
-        state = self
+        """Each unit sees what all units along `dims` see, and these dimensions go."""
+        state = self.contracted(dims)
         for dim in sorted(dims, reverse=True):
             state = state.rewritten(dim, dim + 1, [], lambda _: [()])
         return state
@@ -272,70 +287,43 @@ class State:
                 state = state.contracted((dim,)).resized(dim, length)
         return state
 
-    def _cut_for(self, shape: Sequence[int]) -> "State":
-        """The same as one dimension, its factors merged where their borders and those of `shape` cannot both be
-        kept."""
-        ends = [math.prod(shape[i:]) for i in range(len(shape))]
-        groups = []
-        factors = self.factors
-        for i in range(len(factors)):
-            below = math.prod(factors[i:])
-            if groups and any(below % end and end % below for end in ends):
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-        if len(groups) == len(factors):
-            return self
-        layout = (tuple(math.prod(factors[i] for i in group) for group in groups),)
-        return self.with_axes(layout, lambda branch: branch.with_indices(
-            tuple(merge([branch.indices[i] for i in group], [factors[i] for i in group]) for group in groups)))
-
-    def reshaped_away(self, shape: Sequence[int]) -> "State":
-        """Fields that depend on no index, for a tensor of any shape."""
-        return self.with_axes(tuple((length,) for length in shape), lambda branch: branch.with_indices((None,) * len(shape)))
-
     def reshaped(self, shape: Sequence[int]) -> "State":
-        """The fields after a view as `shape`: factors are split and regrouped."""
-        self = self._cut_for(shape)
-        todo = [(length, i) for i, length in enumerate(self.factors)]
-        sources = []  # for each new factor: the old one, or a part of it
-        layout = []
-        pieces = {}  # old factor -> lengths of its parts, outer to inner
+        """The fields after a view as `shape`: factors are split and regrouped, and merged where their borders and those
+        of `shape` cannot both be kept. A length of one stays a dimension if it is one before and after."""
+        if math.prod(shape) != math.prod(self.factors):
+            raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
+        ends = [math.prod(shape[i:]) for i in range(len(shape))]
+        groups: list[tuple[int, ...]] = []
+        for i, length in enumerate(self.factors):
+            below = math.prod(self.factors[i:])
+            if groups and any(below % end and end % below for end in ends):
+                groups[-1] += (length,)
+            else:
+                groups.append((length,))
+        state, below = State(tuple(groups), self.axes, self.unaligned), 1  # a dimension for each factor
+        for dim in reversed(range(len(groups))):
+            above = below * math.prod(groups[dim])
+            cuts = list(dict.fromkeys([above, *(end for end in ends if below < end < above), below]))
+            parts = [a // b for a, b in zip(cuts, cuts[1:])]
+            state, below = state.merged(dim), above
+            if len(parts) > 1:
+                dims = [(part,) for part in parts]
+                state = state.rewritten(dim, dim + 1, dims, lambda indices: split(indices[0], parts))
+        dim, layout = 0, []
         for length in shape:
-            dim = []
-            while length > 1 or (not dim and todo and todo[0][0] == 1):
-                if not todo:
-                    raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
-                n, i = todo.pop(0)
-                if n == 1 and length > 1:
-                    continue
-                if length % n:  # only a part of this factor belongs here
-                    todo.insert(0, (n // length, i))
-                    n = length
-                pieces.setdefault(i, []).append(n)
-                sources.append((i, len(pieces[i]) - 1))
-                dim.append(n)
-                length //= n
-            if not dim:
-                dim.append(1)
-                sources.append(None)
-            layout.append(tuple(dim))
-
-        def regroup(branch):
-            parts = {}
-            first, last = branch.first, branch.last
-            for i, index in enumerate(branch.indices):
-                if i in pieces:
-                    parts[i] = split(index, pieces[i])
-                elif index is not None:  # a factor of length 1 that no longer has a place
-                    first, last = first + index.span(0)[0], last + index.span(0)[1]
-            for ways in itertools.product(*parts.values()):
-                chosen = dict(zip(parts, ways))
-                indices = tuple(None if source is None else chosen[source[0]][source[1]] for source in sources)
-                yield Branch(first, last, indices, branch.everywhere)
-
-        axes = tuple(tuple(way for branch in axis for way in regroup(branch)) for axis in self.axes)
-        return State(tuple(layout), axes, self.unaligned)
+            begin, left = dim, length
+            while left > 1:
+                factor, = state.layout[dim]
+                if factor == 1:
+                    state = state.without((dim,))
+                else:
+                    left, dim = left // factor, dim + 1
+            if length == 1:
+                state = state if state.layout[dim:dim + 1] == ((1,),) else state.with_new(dim)
+                dim += 1
+            layout.append(tuple(state.factors[begin:dim]))
+        state = state.without(range(dim, len(state.layout)))
+        return State(tuple(layout), state.axes, state.unaligned)
 
 
 def _is_blind(branch: Branch) -> bool:
@@ -361,13 +349,9 @@ def merge_two(outer: Index | None, inner: Index | None, before: int, length: int
     ends = any(index is not None and index.is_table for index in (outer, inner))
     outer, inner = outer or Index(0), inner or Index(0)
     count = before if ends or not moves else len(outer.first)
-    spans = [add(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
+    pairs = [zip(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
+    spans = [(sum(firsts), sum(lasts)) for firsts, lasts in pairs]
     return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
-
-
-def add(*spans: tuple[int, int]) -> tuple[int, int]:
-    """The sum of spans, end by end."""
-    return tuple(map(sum, zip(*spans)))
 
 
 @lru_cache(maxsize=4096)
@@ -409,20 +393,12 @@ def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[in
     return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
 
 
-def _aligned_layouts(states: list[State]) -> list[State]:
+def _in_one_layout(states: Sequence[State]) -> Sequence[State]:
     """The same fields in one layout."""
-    target = states[0].layout
-    for state in states[1:]:
-        target = tuple(map(_common_factors, target, state.layout))
-    return [_in_layout(state, target) for state in states]
-
-
-def _in_layout(state: State, layout) -> State:
-    for dim, lengths in enumerate(layout):
-        if state.layout[dim] == lengths:
-            continue
-        state = state.merged(dim).rewritten(dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths))
-    return state
+    for dim, lengths in enumerate([reduce(_common_factors, dims) for dims in zip(*[state.layout for state in states])]):
+        states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
+            dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
+    return states
 
 
 @lru_cache(maxsize=4096)
@@ -487,7 +463,7 @@ def union(states: Sequence[State], where: str) -> State:
     states = list({id(state): state for state in states}.values())
     if len(states) == 1:
         return states[0]
-    states = _aligned_layouts(states)
+    states = _in_one_layout(states)
     lengths = states[0].factors
     axes, unaligned = [], []
     for i in range(len(states[0].axes)):

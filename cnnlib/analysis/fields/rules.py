@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -11,25 +12,10 @@ import torch
 from .. import ops
 from ..trace import Missing, Node, Step, Trace, Value
 from ..watch import AnalysisError
-from .algebra import (
-    NOWHERE, Branch, Index, State, Unfollowed, add, cover, gathered, slide, split_two, spread, table, union,
-)
+from .algebra import Branch, Index, State, Unfollowed, gathered, sliding, split_two, table, transposed, union
 
 
-# From the node and the states of its inputs to the states of its outputs
-
-RULES = {}
-
-
-def _rule(*names):
-    def add(function):
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return add
-
-
-_TAKES_PARTS = {"slice", "split", "select", "rearranged", "index"}  # rules
+_TAKES_PARTS = {"parts", "rearranged", "index"}  # rules
 
 
 class Follower:
@@ -38,6 +24,9 @@ class Follower:
     By default the image and every feature map go on without end, so that fields have a size and a stride. `bounded`
     ends them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image. Without `strict`,
     what cannot be followed is listed in `missing`, and nothing is known of what comes out of it.
+
+    The rule `name` of the table of operators is the method `follow_name`: from a node to the states of its outputs, or
+    one for all.
     """
 
     def __init__(self, record: Trace, source: int, bounded: bool = False, strict: bool = True):
@@ -84,7 +73,7 @@ class Follower:
         try:
             if not name:
                 raise Unfollowed("no rule says which inputs its outputs depend on")
-            results = RULES[name](self, node)
+            results = getattr(self, "follow_" + name)(node)
         except Unfollowed as reason:
             if self.strict:
                 kind = self.step.call.kind if self.step.call else ""
@@ -100,12 +89,327 @@ class Follower:
         for value, state in zip(node.outputs, results):
             if state is not None and (state := state.seeing()) is not None:
                 self.states[value] = state
-        if name == "pool":
-            self.makers[node.outputs[-1]] = node
 
     def union(self, states: Sequence[State | None]) -> State | None:
         states = [state for state in states if state is not None]
         return union(states, self.where) if states else None
+
+    def follow_elementwise(self, node):
+        """Each unit sees what the same unit of any operand sees."""
+        shape = node.outputs[0].shape
+        states = [self.of(value) for value in node.inputs]
+        return self.union([state and state.expanded(shape) for state in states])
+
+    def follow_batch_norm(self, node):
+        """Each unit sees itself, since statistics count as given; those of one channel of a sample (instance norm) depend on all of it."""
+        state = self.follow_elementwise(node)
+        if self.step.kind == "instance_norm" and node.arg("training"):
+            return self.union([state, state.contracted(range(2, len(state.layout)))])
+        return state
+
+    def follow_written(self, node):
+        state = self.of(node.args[1])
+        return state and state.expanded(node.outputs[0].shape)
+
+    def follow_constant(self, node):
+        return None
+
+    def follow_reshape(self, node):
+        return self.of(node.args[0]).reshaped(node.outputs[0].shape)
+
+    def follow_as_strided(self, node):
+        state = self.of(node.args[0])
+        if state.depends(*range(len(state.layout))):
+            raise Unfollowed("it addresses memory directly; use a view that names dimensions")
+        return state.without(range(len(state.layout))).expanded(node.outputs[0].shape)
+
+    def follow_permute(self, node):
+        state = self.of(node.args[0])
+        order = list(range(len(state.layout)))
+        if node.op == "permute":
+            order = [dim % len(order) for dim in node.args[1]]
+        else:
+            a, b = node.args[1:3] if node.op == "transpose" else (0, -1)
+            order[a], order[b] = order[b], order[a]
+        return state.permuted(order)
+
+    # Parts and wholes
+
+    def follow_parts(self, node):
+        """A slice, the parts of a split one behind the other, or single places, whose dimension goes."""
+        value = node.args[0]
+        state, dim = self.of(value), node.arg("dim", 0) % len(value.shape)
+        length = value.shape[dim]
+        if node.op in ("select", "unbind"):
+            places = [node.arg("index") % length] if node.op == "select" else range(length)
+            return [state.picked(dim, range(place, place + 1)).without((dim,)) for place in places]
+        lengths = [out.shape[dim] for out in node.outputs]
+        starts = itertools.accumulate(lengths, initial=0)
+        if node.op == "slice":
+            start = node.arg("start", 0)
+            starts = [min(max(start + length if start < 0 else start, 0), length)]
+        step = node.arg("step", 1)
+        return [state.picked(dim, range(start, start + step * n, step)) for start, n in zip(starts, lengths)]
+
+    def follow_cat(self, node):
+        shape = node.outputs[0].shape
+        dim = node.arg("dim", 0) % len(shape)
+        states, start = [], 0
+        for value in node.args[0]:
+            if value.shape == (0,) and len(shape) > 1:  # PyTorch lets it pass
+                continue
+            state, length = self.of(value), 1
+            if node.op == "stack":
+                state = state and state.with_new(dim)
+            else:
+                length = value.shape[dim]
+            if state is not None and not (self.keeps_parts or state.depends(dim)):
+                state = state.resized(dim, shape[dim])
+            elif state is not None:
+                state = state.picked(dim, [*[None] * start, *range(length), *[None] * (shape[dim] - start - length)])
+            states.append(state)
+            start += length
+        return self.union(states)
+
+    def follow_pad(self, node):
+        """The border that is added counts as a continuation of the image; what it repeats lies inside the same fields."""
+        value, pads = node.args[:2]
+        state = self.of(value)
+        for dim, before in zip(range(len(value.shape) - 1, -1, -1), pads[::2]):
+            state = state.picked(dim, range(-before, node.outputs[0].shape[dim] - before))
+        return state
+
+    def follow_rearranged(self, node):
+        """The same elements in another order."""
+        value = node.args[0]
+        state = self.of(value)
+        shifts, dims = ((0,), node.args[1]) if node.op == "flip" else (node.args[1], node.arg("dims", ()))
+        if not dims:
+            raise Unfollowed("it moves elements across dimensions; name the dimensions")
+        for dim, shift in zip(dims, itertools.cycle(shifts)):
+            n = value.shape[dim]
+            order = [n - 1 - i if node.op == "flip" else (i - shift) % n for i in range(n)]
+            state = state.picked(dim % len(value.shape), order)
+        return state
+
+    def follow_repeat(self, node):
+        value, repeats = node.args[:2]
+        state = self.of(value).reshaped((1,) * (len(repeats) - len(value.shape)) + value.shape)
+        for dim, times in reversed(list(enumerate(repeats))):
+            if times > 1:
+                state = state.with_new(dim, times)
+        return state.reshaped(node.outputs[0].shape)
+
+    def follow_index(self, node):
+        """Elements by constant indices: those along one dimension, or tuples of them along several, which become one."""
+        value = node.args[0]
+        if node.op == "index_select":
+            dim = node.arg("dim", 0) % len(value.shape)
+            indices = (None,) * dim + (node.arg("index"),)
+        else:
+            indices = node.arg("indices")
+        dims = [dim for dim, one in enumerate(indices) if one is not None]
+        if any(indices[dim].data is None for dim in dims):
+            raise Unfollowed("the values of its indices are not known; they must be constants, and not on the meta device")
+        tensors = [indices[dim].data.cpu() % value.shape[dim] for dim in dims]  # negative ones count from the end
+        start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+        stop = start + len(dims)
+        others = [dim for dim in range(len(value.shape)) if dim not in dims]
+        state = self.of(value).permuted([*others[:start], *dims, *others[start:]])
+        along = [[i - tensor.dim() for i, n in enumerate(tensor.shape) if n > 1] for tensor in tensors]
+        places = list(itertools.chain(*along))
+        if len(set(places)) == len(places) and max(map(len, along)) < 2:  # each along a dimension of its own
+            for dim, tensor in enumerate(tensors, start):
+                state = state.picked(dim, tensor.flatten().tolist())
+            order = sorted(range(start, stop), key=lambda dim: along[dim - start])
+            state = state.permuted([*range(start), *order, *range(stop, len(state.layout))])
+        else:
+            strides = itertools.accumulate([value.shape[dim] for dim in dims[:0:-1]], operator.mul, initial=1)
+            places = sum(tensor * stride for tensor, stride in zip(reversed(tensors), strides))
+            merged = [math.prod(dim) for dim in state.layout]
+            state = state.reshaped([*merged[:start], math.prod(merged[start:stop]), *merged[stop:]])
+            state = state.picked(start, places.flatten().tolist())
+        return state.reshaped(node.outputs[0].shape)
+
+    def follow_shuffled(self, node):
+        value, r = node.args[:2]
+        n, c, *rest = value.shape
+        if "channel" in node.op:
+            shape, order = (n, r, c // r, *rest), (0, 2, 1, *range(3, len(rest) + 3))
+        elif "unshuffle" in node.op:
+            shape, order = (n, c, rest[0] // r, r, rest[1] // r, r), (0, 1, 3, 5, 2, 4)
+        else:
+            shape, order = (n, c // r**2, r, r, *rest), (0, 1, 4, 2, 5, 3)
+        return self.of(value).reshaped(shape).permuted(order).reshaped(node.outputs[0].shape)
+
+    # Windows
+
+    def follow_pool(self, node):
+        value = node.args[0]
+        self.makers[node.outputs[-1]] = node
+        return _slid(self.of(value), node.outputs[0].shape, [sliding(*one) for one in _window(node)], value.shape)
+
+    def follow_max_unpool(self, node):
+        """A maximum goes back to its place, which is any place of its window: known from the pooling that found it."""
+        value, indices = node.args[:2]
+        maker = self.makers.get(indices)
+        if maker is None:
+            raise Unfollowed("its indices are not those of a pooling layer of the network")
+        state = self.union([self.of(value), self.of(indices)])
+        return _slid(state, node.outputs[0].shape, [transposed(*one) for one in _window(maker)])
+
+    def follow_adaptive_pool(self, node):
+        """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
+        value, sizes = node.args[0], ops.lengths(node.args[1], 1)
+        ways = []
+        for length, out in zip(value.shape[-len(sizes):], sizes):
+            repeats = math.gcd(length, out)
+            windows = (range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats))
+            ways.append((tuple(windows), length // repeats))
+        return _slid(self.of(value), node.outputs[0].shape, ways, value.shape)
+
+    def follow_convolution(self, node):
+        value, weight, bias, stride, padding, dilation, is_transposed, _, groups = node.args[:9]
+        out = node.outputs[0].shape
+        given = [self.of(extra) for extra in (weight, bias)]  # a kernel computed from the input: all of it counts
+        given = [state and state.without(range(len(state.layout))).expanded(out) for state in given]
+        state = self.of(value)
+        if state is None:
+            return self.union(given)
+        if groups > 1 and state.depends(1):
+            per_group, made = value.shape[1] // groups, out[1] // groups
+            state = state.gathered(1, out[1], (range(per_group),) * made, per_group)
+        else:
+            state = state.contracted((1,)).resized(1, out[1])
+        windows = zip(weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation)))
+        ways = [transposed(*one) if is_transposed else sliding(*one) for one in windows]
+        return self.union([_slid(state, out, ways), *given])
+
+    def follow_upsample(self, node):
+        """Output o lies at a place between the inputs: the nearest one counts, or those on both sides, or a filter's whole width."""
+        value, nearest = node.args[0], "nearest" in node.op
+        corners = not nearest and node.args[2]
+        scales = node.args[2 if nearest else 3:]
+        ways = []
+        for length, out, scale in itertools.zip_longest(value.shape[2:], node.outputs[0].shape[2:], scales):
+            if nearest:
+                windows = tuple((i,) for i in _nearest(node.op, value.dtype, length, out, scale))
+                advance = length
+            else:
+                step = Fraction(length, out)
+                if corners:
+                    step = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
+                elif scale:
+                    step = 1 / Fraction(scale)
+                windows = tuple(_sources(node.op, o, step, corners) for o in range(min(step.denominator, out)))
+                advance = step.numerator if step.denominator <= out else None  # no pattern that repeats
+            ways.append((windows, advance))
+        return _slid(self.of(value), node.outputs[0].shape, ways)
+
+    def follow_im2col(self, node):
+        """Windows side by side: F.unfold and nn.Unfold, (N, C * kernel positions, window positions)."""
+        value, kernel, dilation, padding, stride = node.args[:5]
+        state = self.of(value)
+        for dim, window in reversed(list(enumerate(zip(kernel, stride, padding, dilation), 2))):
+            state = _windows(state, dim, ops.windows_along(value.shape[dim], *window), *window)
+        return state.permuted((0, 1, 2, 4, 3, 5)).reshaped(node.outputs[0].shape)
+
+    def follow_col2im(self, node):
+        """F.fold and nn.Fold: each place sums the values of the windows that cover it."""
+        value, size, kernel, dilation, padding, stride = node.args[:6]
+        out = [ops.windows_along(*one) for one in zip(size, kernel, stride, padding, dilation)]
+        maps = (value.shape[0], value.shape[1] // math.prod(kernel))
+        state = self.of(value).reshaped((*maps, *kernel, *out)).permuted((0, 1, 4, 2, 5, 3))
+        state = state.reshaped((*maps, *map(operator.mul, out, kernel)))
+        ways = [transposed(*one, one[0]) for one in zip(kernel, stride, padding, dilation)]
+        return _slid(state, node.outputs[0].shape, ways)
+
+    def follow_unfold(self, node):
+        """Tensor.unfold: windows along one dimension, the place in a window last."""
+        value, dim, size, step = node.args
+        rank = len(value.shape)
+        dim %= rank
+        state = _windows(self.of(value), dim, node.outputs[0].shape[dim], size, step, 0, 1)
+        return state.permuted((*range(dim), *range(dim + 1, rank + 1), dim))
+
+    # Sums over dimensions
+
+    def follow_reduce(self, node):
+        value = node.args[0]
+        rank = len(value.shape)
+        if len(node.inputs) > 1:  # max and min of two tensors
+            return self.follow_elementwise(node)
+        dims = node.arg("dim")
+        if dims is None or dims == ():
+            dims = range(rank)
+        dims = sorted({dim % max(rank, 1) for dim in ((dims,) if isinstance(dims, int) else dims)})
+        state = self.of(value).without(dims)
+        for dim in dims if len(node.outputs[0].shape) == rank else ():
+            state = state.with_new(dim)
+        return state
+
+    def follow_statistics(self, node):
+        """A unit sees itself and all that the sum or the statistics go over: one dimension (softmax; of a running sum
+        too all of it counts), the last ones (layer norm), or everything but the batch (group norm)."""
+        state = self.of(node.args[0])
+        rank, dim, last = len(state.layout), node.arg("dim"), node.arg("normalized_shape", ())
+        dims = range(rank - len(last), rank) if last else range(1, rank) if dim is None else (dim % rank,)
+        return self.union([state, state.contracted(dims)])
+
+    def follow_attention(self, node):
+        """A token sees itself and, through keys and values, all tokens."""
+        shape = node.outputs[0].shape
+        query, *others = map(self.of, node.args[:3])
+        states = [query and query.contracted((len(shape) - 1,))]
+        states += [state and state.contracted(range(1, len(shape))) for state in others]
+        return self.union([state and state.expanded(shape) for state in states])
+
+    def follow_product(self, node):
+        """A matrix product: an output sees a row of the left and a column of the right operand, and what is added."""
+        out, places = node.outputs[0].shape, ops.of(node.op).operands
+        left, right = (node.args[place] for place in places)
+        states = [state.expanded(out) for place, value in enumerate(node.args[:3])
+                  if place not in places and (state := self.of(value)) is not None]
+        for one, other, is_right in ((left, right, False), (right, left, True)):
+            state, rank = self.of(one), len(one.shape)
+            if state is not None:
+                dim = rank - 2 if is_right and rank > 1 and node.op != "linear" else rank - 1
+                state = state.without((dim,))
+                if len(other.shape) > 1:
+                    state = state.with_new(max(len(state.layout) - is_right, 0))
+                states.append(state.expanded(out))
+        return self.union(states)
+
+    def follow_written_through(self, node):
+        """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there before.
+
+        `shared` is empty where both are the whole of the memory in one order; else it says for both, for each axis of the memory, which
+        dimension goes along it and which places that takes."""
+        before, written, shared = node.args
+        old, new = self.of(before), self.of(written)
+        if not shared:
+            return new and new.reshaped(before.shape)
+        if None in shared:
+            raise Unfollowed("a part of a tensor is written by way of a view that mixes its dimensions; use torch.cat instead")
+        ours, theirs = shared
+        at = [[taken.index(i) if i in taken else None for i in places] for (_, places), (_, taken) in zip(ours, theirs)]
+        if any(all(i is None for i in indices) for indices in at):  # nothing in common
+            return old
+        if new is not None:
+            new = _along(new, [dim for dim, _ in theirs if dim is not None])
+            for axis, ((dim, _), indices) in enumerate(zip(theirs, at)):
+                new = (new.with_new(axis) if dim is None else new).picked(axis, indices)
+            order = [dim for dim, _ in ours]
+            kept = [axis for axis, dim in enumerate(order) if dim is not None]
+            new = _along(new, sorted(kept, key=order.__getitem__))
+            for dim, length in enumerate(before.shape):
+                if dim not in order:
+                    new = new.with_new(dim, length)
+        states = [new]
+        for (dim, _), indices in zip(ours, at) if old is not None else ():  # outside in at least one dimension
+            if dim is not None and None in indices:
+                states.append(old.picked(dim, [i if j is None else None for i, j in enumerate(indices)]))
+        return self.union(states)
 
 
 def spatial_dims(value: Value) -> tuple[int, ...]:
@@ -113,231 +417,16 @@ def spatial_dims(value: Value) -> tuple[int, ...]:
     return tuple(range(2, len(value.shape)))
 
 
-@_rule("elementwise")
-def _elementwise(follower, node):
-    """Each unit sees what the same unit of any operand sees."""
-    shape = node.outputs[0].shape
-    states = [follower.of(value) for value in node.inputs]
-    return follower.union([state and state.expanded(shape) for state in states])
+def _slid(state: State, out: Sequence[int], ways: Sequence[tuple], given: Sequence[int] = ()) -> State:
+    """The fields after windows moved along the last dimensions, whose lengths are then those of `out`: for each
+    (windows, advance).
 
-
-@_rule("batch_norm")
-def _batch_norm(follower, node):
-    """Each unit sees itself, since statistics count as given; those of one channel of a sample (instance norm) depend on all of it."""
-    state = _elementwise(follower, node)
-    if follower.step.kind == "instance_norm" and node.arg("training"):
-        return follower.union([state, state.contracted(range(2, len(state.layout)))])
-    return state
-
-
-@_rule("written")
-def _copy(follower, node):
-    state = follower.of(node.args[1])
-    return state and state.expanded(node.outputs[0].shape)
-
-
-@_rule("constant")
-def _constant(follower, node):
-    return None
-
-
-@_rule("reshape")
-def _view(follower, node):
-    return follower.of(node.args[0]).reshaped(node.outputs[0].shape)
-
-
-@_rule("as_strided")
-def _as_strided(follower, node):
-    state = follower.of(node.args[0])
-    if state.depends(*range(len(state.layout))):
-        raise Unfollowed("it addresses memory directly; use a view that names dimensions")
-    return state.reshaped_away(node.outputs[0].shape)
-
-
-@_rule("permute")
-def _permute(follower, node):
-    state = follower.of(node.args[0])
-    order = list(range(len(state.layout)))
-    if node.op == "permute":
-        order = [dim % len(order) for dim in node.args[1]]
-    else:
-        a, b = node.args[1:3] if node.op == "transpose" else (0, -1)
-        order[a], order[b] = order[b], order[a]
-    return state.permuted(order)
-
-
-# Parts and wholes
-
-
-def _taken(state: State, dim: int, start: int, step: int, length: int) -> State:
-    """The fields of the elements start, start + step, ... along `dim`."""
-    return state.on_dim(dim, lambda index: slide(index, length, 1, step, -start, 1), length)
-
-
-def _picked(state: State, dim: int, places: Sequence[int | None], always: bool = True) -> State:
-    """The fields of the elements at these places along `dim`, and nothing where there is None. Where no field depends on the
-    dimension, that matters only if the whole may be taken apart again (`always`)."""
-    state = state.merged(dim)
-    if not always and not state.depends(dim):
-        return state.resized(dim, len(places))
-
-    def pick(old):
-        if old[0] is None and None not in places:
-            return [old]
-        index = old[0] or Index(0, moves=False)
-        return [[table((NOWHERE if i is None else index.span(i) for i in places), index.moves)]]
-
-    return state.rewritten(dim, dim + 1, [(len(places),)], pick)
-
-
-@_rule("slice", "split", "select")
-def _parts(follower, node):
-    """A slice, the parts of a split one behind the other, or single places, whose dimension goes."""
-    value, name = node.args[0], ops.of(node.op).field
-    state, dim = follower.of(value), node.arg("dim", 0) % len(value.shape)
-    length = value.shape[dim]
-    if name == "select":
-        places = [node.arg("index") % length] if node.op == "select" else range(length)
-        return [_taken(state, dim, place, 1, 1).contracted((dim,)).without((dim,)) for place in places]
-    lengths = [out.shape[dim] for out in node.outputs]
-    starts = itertools.accumulate(lengths, initial=0)
-    if name == "slice":
-        start = node.arg("start", 0)
-        starts = [min(max(start + length if start < 0 else start, 0), length)]
-    return [_taken(state, dim, start, node.arg("step", 1), n) for start, n in zip(starts, lengths)]
-
-
-@_rule("cat")
-def _cat(follower, node):
-    shape = node.outputs[0].shape
-    dim = node.arg("dim", 0) % len(shape)
-    states, start = [], 0
-    for value in node.args[0]:
-        if value.shape == (0,) and len(shape) > 1:  # PyTorch lets it pass
-            continue
-        state, length = follower.of(value), 1
-        if node.op == "stack":
-            state = state and state.with_new(dim)
-        else:
-            length = value.shape[dim]
-        if state is not None and length < shape[dim]:
-            places = [*[None] * start, *range(length), *[None] * (shape[dim] - start - length)]
-            state = _picked(state, dim, places, follower.keeps_parts)
-        states.append(state)
-        start += length
-    return follower.union(states)
-
-
-@_rule("pad")
-def _pad(follower, node):
-    """The border that is added counts as a continuation of the image; what it repeats lies inside the same fields."""
-    value, pads = node.args[:2]
-    state = follower.of(value)
-    for i in range(len(pads) // 2):
-        dim = len(value.shape) - 1 - i
-        if pads[2 * i] or pads[2 * i + 1]:
-            state = _taken(state, dim, -pads[2 * i], 1, node.outputs[0].shape[dim])
-    return state
-
-
-@_rule("rearranged")
-def _rearranged(follower, node):
-    """The same elements in another order."""
-    value = node.args[0]
-    state = follower.of(value)
-    shifts, dims = ((0,), node.args[1]) if node.op == "flip" else (node.args[1], node.arg("dims", ()))
-    if not dims:
-        raise Unfollowed("it moves elements across dimensions; name the dimensions")
-    for dim, shift in zip(dims, itertools.cycle(shifts)):
-        n = value.shape[dim]
-        order = [n - 1 - i if node.op == "flip" else (i - shift) % n for i in range(n)]
-        state = _picked(state, dim % len(value.shape), order, always=False)
-    return state
-
-
-@_rule("repeat")
-def _repeat(follower, node):
-    value, repeats = node.args[:2]
-    state = follower.of(value).reshaped((1,) * (len(repeats) - len(value.shape)) + value.shape)
-    for dim, times in reversed(list(enumerate(repeats))):
-        if times > 1:
-            state = state.with_new(dim, times)
-    return state.reshaped(node.outputs[0].shape)
-
-
-@_rule("index")
-def _index(follower, node):
-    """Elements by constant indices: those along one dimension, or tuples of them along several, which become one."""
-    value = node.args[0]
-    if node.op == "index_select":
-        dim = node.arg("dim", 0) % len(value.shape)
-        indices = (None,) * dim + (node.arg("index"),)
-    else:
-        indices = node.arg("indices")
-    dims = [dim for dim, one in enumerate(indices) if one is not None]
-    if any(indices[dim].data is None for dim in dims):
-        raise Unfollowed("the values of its indices are not known; they must be constants, and not on the meta device")
-    tensors = [torch.atleast_1d(indices[dim].data.cpu()) for dim in dims]
-    shape = tuple(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
-    along = []  # for each tensor the result's dimension along which it varies, or all of them as one
-    for tensor in tensors:
-        varying = [i - tensor.dim() for i, length in enumerate(tensor.shape) if length > 1]
-        along.append(len(shape) + varying[0] if len(varying) == 1 else 0 if not varying else None)
-    if None in along:
-        made, along = (math.prod(shape),), [0] * len(dims)
-        tensors = [tensor.expand(shape) for tensor in tensors]
-    else:
-        made = shape
-    picked = []
-    for dim, tensor, target in zip(dims, tensors, along):
-        numbers = [int(i) % value.shape[dim] for i in tensor.flatten()]
-        picked.append(numbers * made[target] if len(numbers) == 1 else numbers)
-    state = follower.of(value)
-    start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
-    others = [dim for dim in range(len(value.shape)) if dim not in dims]
-    state = state.permuted([*others[:start], *dims, *others[start:]])
-    stop = start + len(dims)
-    for dim in range(start, stop):
-        state = state.merged(dim)
-
-    def pick(old):
-        new = []
-        for target, length in enumerate(made):
-            parts = [(index, numbers) for index, numbers, own in zip(old, picked, along) if own == target and index is not None]
-            new.append(table((add(*(index.span(numbers[n]) for index, numbers in parts)) for n in range(length)),
-                             any(index.moves for index, _ in parts)) if parts else None)
-        return [new]
-
-    state = state.rewritten(start, stop, [(length,) for length in made], pick)
-    if state.factors and tuple(math.prod(dim) for dim in state.layout) != node.outputs[0].shape:
-        if len(node.outputs[0].shape) < len(state.layout):  # numbers for indices: no dimension is left
-            return state.contracted((start,)).without((start,))
-        state = state.reshaped(node.outputs[0].shape)
-    return state
-
-
-@_rule("shuffled")
-def _shuffled(follower, node):
-    value, r = node.args[:2]
-    n, c, *rest = value.shape
-    if "channel" in node.op:
-        shape, order = (n, r, c // r, *rest), (0, 2, 1, *range(3, len(rest) + 3))
-    elif "unshuffle" in node.op:
-        shape, order = (n, c, rest[0] // r, r, rest[1] // r, r), (0, 1, 3, 5, 2, 4)
-    else:
-        shape, order = (n, c // r**2, r, r, *rest), (0, 1, 4, 2, 5, 3)
-    return follower.of(value).reshaped(shape).permuted(order).reshaped(node.outputs[0].shape)
-
-
-# Windows
-
-
-def _pooled(state: State, dim: int, length: int, out: int, windows: tuple[range, ...], advance: int) -> State:
-    """The fields after windows moved along `dim`, as in `gathered`; one over all of its `length` sees everything."""
-    state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance), out)
-    if out == 1 < length <= len(windows[0]) and windows[0].step == 1:
-        return state.with_axes(state.layout, lambda branch: branch._replace(
-            everywhere=branch.everywhere or any(branch.indices[place] is not None for place in state.places[dim])))
+    A pooling's window over a whole dimension of the shape `given` sees everything."""
+    for dim, (windows, advance) in enumerate(ways, len(out) - len(ways)):
+        state = state.gathered(dim, out[dim], windows, advance)
+        if given and out[dim] == 1 < given[dim] <= len(windows[0]) and windows[0].step == 1:
+            state = state.with_axes(state.layout, lambda branch: branch._replace(
+                everywhere=branch.everywhere or branch.indices[state.places[dim].start] is not None))
     return state
 
 
@@ -347,91 +436,6 @@ def _window(node) -> list[tuple[int, int, int, int]]:
     kernel = ops.lengths(node.arg("kernel_size"), n)
     others = (node.arg("stride") or kernel, node.arg("padding", 0), node.arg("dilation", 1))
     return list(zip(kernel, *(ops.lengths(one, n) for one in others)))
-
-
-def _slid(state: State, windows: Sequence[tuple[int, int, int, int]], out: Sequence[int], move=slide) -> State:
-    """The fields after windows (kernel, stride, padding, dilation) moved along the last dimensions, whose lengths are then those of `out`."""
-    for dim, window in enumerate(windows, len(out) - len(windows)):
-        state = state.on_dim(dim, lambda index: move(index, out[dim], *window), out[dim])
-    return state
-
-
-@_rule("pool")
-def _pool(follower, node):
-    state, given, out, windows = follower.of(node.args[0]), node.args[0].shape, node.outputs[0].shape, _window(node)
-    for dim, (kernel, stride, padding, dilation) in enumerate(windows, len(out) - len(windows)):
-        window = range(-padding, kernel * dilation - padding, dilation)
-        state = _pooled(state, dim, given[dim], out[dim], (window,), stride)
-    return state
-
-
-@_rule("max_unpool")
-def _max_unpool(follower, node):
-    """A maximum goes back to its place, which is any place of its window: known from the pooling that found it."""
-    value, indices = node.args[:2]
-    maker = follower.makers.get(indices)
-    if maker is None:
-        raise Unfollowed("its indices are not those of a pooling layer of the network")
-    return _slid(follower.union([follower.of(value), follower.of(indices)]), _window(maker), node.outputs[0].shape, spread)
-
-
-@_rule("adaptive_pool")
-def _adaptive_pool(follower, node):
-    """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
-    value, sizes = node.args[:2]
-    state = follower.of(value)
-    sizes = ops.lengths(sizes, 1)
-    for dim, out in enumerate(sizes, len(value.shape) - len(sizes)):
-        length = value.shape[dim]
-        repeats = math.gcd(length, out)
-        windows = tuple(range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats))
-        state = _pooled(state, dim, length, out, windows, length // repeats)
-    return state
-
-
-@_rule("convolution")
-def _convolution(follower, node):
-    value, weight, bias, stride, padding, dilation, transposed, _, groups = node.args[:9]
-    out = node.outputs[0].shape
-    given = [follower.of(extra) for extra in (weight, bias)]  # a kernel computed from the input: all of it counts
-    given = [state and state.contracted(range(len(state.layout))).reshaped_away(out) for state in given]
-    state = follower.of(value)
-    if state is None:
-        return follower.union(given)
-    if groups > 1 and state.depends(1):
-        per_group, made = value.shape[1] // groups, out[1] // groups
-        groups_of = [[o // made * per_group + i for i in range(per_group)] for o in range(out[1])]
-        state = state.on_dim(1, lambda index: table(
-            (cover(map(index.span, group)) for group in groups_of), index.moves), out[1])
-    else:
-        state = state.contracted((1,)).resized(1, out[1])
-    windows = list(zip(weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation))))
-    return follower.union([_slid(state, windows, out, spread if transposed else slide), *given])
-
-
-@_rule("upsample")
-def _upsample(follower, node):
-    """Output o lies at a place between the inputs: the nearest one counts, or those on both sides, or a filter's whole width."""
-    value, nearest = node.args[0], "nearest" in node.op
-    corners = not nearest and node.args[2]
-    scales = node.args[2 if nearest else 3:]
-    state = follower.of(value)
-    for dim in range(2, len(value.shape)):
-        length, out = value.shape[dim], node.outputs[0].shape[dim]
-        scale = scales[dim - 2] if dim - 2 < len(scales) else None
-        if nearest:
-            windows = tuple((i,) for i in _nearest(node.op, value.dtype, length, out, scale))
-            advance = length
-        else:
-            step = Fraction(length, out)
-            if corners:
-                step = Fraction(length - 1, out - 1) if out > 1 else Fraction(0)
-            elif scale:
-                step = 1 / Fraction(scale)
-            windows = tuple(_sources(node.op, o, step, corners) for o in range(min(step.denominator, out)))
-            advance = step.numerator if step.denominator <= out else None  # no pattern that repeats
-        state = state.on_dim(dim, lambda index: gathered(index, out, windows, advance), out)
-    return state
 
 
 @lru_cache(maxsize=1024)
@@ -472,165 +476,14 @@ def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding
         if index is None:
             return [(None, None)]
         if len(index.first) == 1 and not index.is_table:
-            shift = index.step * padding
-            start = Index(index.step * stride, (index.first[0] - shift,), (index.last[0] - shift,))
-            return [(Index(index.step * dilation), start)]
-        both = table((index.span(o * stride - padding + t * dilation) for t in range(kernel) for o in range(out)),
-                       index.moves)
-        return split_two(both, kernel, out)
+            return [(Index(index.step * dilation), gathered(index, out, ((-padding,),), stride))]
+        places = tuple([(o * stride - padding + t * dilation,) for t in range(kernel) for o in range(out)])
+        return split_two(gathered(index, kernel * out, places, None), kernel, out)
 
     return state.merged(dim).rewritten(dim, dim + 1, [(kernel,), (out,)], split)
 
 
-@_rule("im2col")
-def _im2col(follower, node):
-    """Windows side by side: F.unfold and nn.Unfold, (N, C * kernel positions, window positions)."""
-    value, kernel, dilation, padding, stride = node.args[:5]
-    state = follower.of(value)
-    out = [ops.windows_along(*one) for one in zip(value.shape[2:], kernel, stride, padding, dilation)]
-    for i in (1, 0):
-        state = _windows(state, 2 + i, out[i], kernel[i], stride[i], padding[i], dilation[i])
-    return state.permuted((0, 1, 2, 4, 3, 5)).reshaped(node.outputs[0].shape)
-
-
-@_rule("col2im")
-def _col2im(follower, node):
-    """F.fold and nn.Fold: each place sums the values of the windows that cover it."""
-    value, size, kernel, dilation, padding, stride = node.args[:6]
-    out = [ops.windows_along(*one) for one in zip(size, kernel, stride, padding, dilation)]
-    channels = value.shape[1] // math.prod(kernel)
-    state = follower.of(value).reshaped((value.shape[0], channels, *kernel, *out)).permuted((0, 1, 2, 4, 3, 5))
-    for i in (1, 0):
-        state = _folded(state, 2 + 2 * i, size[i], kernel[i], stride[i], padding[i], dilation[i])
-    return state
-
-
-def _folded(state: State, dim: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> State:
-    """The fields after `dim`, the place in a window, and the dimension behind it, the windows, became one."""
-    state = state.merged(dim).merged(dim + 1)
-    count = math.prod(state.layout[dim + 1])
-
-    def fold(indices):
-        taps, windows = indices
-        if taps is None and windows is None:
-            return [[None]]
-        return [[spread(windows or table([(0, 0)] * count, False), out, kernel, stride, padding, dilation, taps)]]
-
-    return state.rewritten(dim, dim + 2, [(out,)], fold)
-
-
-@_rule("unfold")
-def _unfold(follower, node):
-    """Tensor.unfold: windows along one dimension, the place in a window last."""
-    value, dim, size, step = node.args
-    rank = len(value.shape)
-    dim %= rank
-    state = _windows(follower.of(value), dim, node.outputs[0].shape[dim], size, step, 0, 1)
-    return state.permuted((*range(dim), *range(dim + 1, rank + 1), dim))
-
-
-# Sums over dimensions
-
-
-@_rule("reduce")
-def _reduce(follower, node):
-    value = node.args[0]
-    rank = len(value.shape)
-    if len(node.inputs) > 1:  # max and min of two tensors
-        return _elementwise(follower, node)
-    dims = node.arg("dim")
-    if dims is None or dims == ():
-        dims = range(rank)
-    dims = sorted({dim % max(rank, 1) for dim in ((dims,) if isinstance(dims, int) else dims)})
-    state = follower.of(value).contracted(dims)
-    if len(node.outputs[0].shape) == rank:
-        for dim in dims:
-            state = state.resized(dim, 1)
-        return state
-    return state.without(dims)
-
-
-@_rule("softmax", "layer_norm", "group_norm", "cumulative")
-def _with_statistics(follower, node):
-    """A unit sees itself and all that the sum or the statistics go over: one dimension (of a running sum too all of it counts), the last
-    ones, or everything but the batch."""
-    state = follower.of(node.args[0])
-    rank, name = len(state.layout), ops.of(node.op).field
-    dims = range(rank - len(node.args[1]), rank) if name == "layer_norm" else range(1, rank)
-    if name in ("softmax", "cumulative"):
-        dims = (node.arg("dim", 0) % rank,)
-    return follower.union([state, state.contracted(dims)])
-
-
-@_rule("attention")
-def _attention(follower, node):
-    """A token sees itself and, through keys and values, all tokens."""
-    shape = node.outputs[0].shape
-    query, *others = map(follower.of, node.args[:3])
-    states = [query and query.contracted((len(shape) - 1,))]
-    states += [state and state.contracted(range(1, len(shape))) for state in others]
-    return follower.union([state and state.expanded(shape) for state in states])
-
-
-@_rule("product")
-def _product(follower, node):
-    """A matrix product: an output sees a row of the left and a column of the right operand, and what is added."""
-    out, places = node.outputs[0].shape, ops.of(node.op).operands
-    left, right = (node.args[place] for place in places)
-    states = [state.expanded(out) for place, value in enumerate(node.args[:3])
-              if place not in places and (state := follower.of(value)) is not None]
-    for one, other, is_right in ((left, right, False), (right, left, True)):
-        state, rank = follower.of(one), len(one.shape)
-        if state is not None:
-            dim = rank - 2 if is_right and rank > 1 and node.op != "linear" else rank - 1
-            state = state.contracted((dim,)).without((dim,))
-            if len(other.shape) > 1:
-                state = state.with_new(max(len(state.layout) - is_right, 0))
-            states.append(state.expanded(out))
-    return follower.union(states)
-
-
-@_rule("written_through")
-def _written_through(follower, node):
-    """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there before.
-
-    `shared` is empty where both are the whole of the memory in one order; else it says for both, for each axis of the memory, which
-    dimension goes along it and which places that takes."""
-    before, written, shared = node.args
-    old, new = follower.of(before), follower.of(written)
-    if not shared:
-        return new and new.reshaped(before.shape)
-    if None in shared:
-        raise Unfollowed("a part of a tensor is written by way of a view that mixes its dimensions; use torch.cat instead")
-    ours, theirs = shared
-    at = [[taken.index(i) if i in taken else None for i in places] for (_, places), (_, taken) in zip(ours, theirs)]
-    if any(all(i is None for i in indices) for indices in at):  # nothing in common
-        return old
-    if new is not None:
-        new = new.permuted([dim for dim, _ in theirs if dim is not None] + [
-            dim for dim in range(len(written.shape)) if dim not in [dim for dim, _ in theirs]])
-        for axis, ((dim, _), indices) in enumerate(zip(theirs, at)):
-            new = _shared(new if dim is not None else new.with_new(axis), axis, indices)
-        order = [dim for dim, _ in ours]
-        gone = [axis for axis, dim in enumerate(order) if dim is None] + list(range(len(order), len(new.layout)))
-        new = new.contracted(gone).without(gone)
-        order = [dim for dim in order if dim is not None]
-        new = new.permuted(sorted(range(len(order)), key=order.__getitem__))
-        for dim, length in enumerate(before.shape):
-            if dim not in order:
-                new = new.with_new(dim, length)
-    states = [new]
-    for (dim, _), indices in zip(ours, at) if old is not None else ():  # outside in at least one dimension
-        if dim is not None and None in indices:
-            states.append(_shared(old, dim, [i if j is None else None for i, j in enumerate(indices)]))
-    return follower.union(states)
-
-
-def _shared(state: State, dim: int, places: Sequence[int | None]) -> State:
-    """`_picked`, and the state itself or a regular part of it where these are all places or places with regular steps."""
-    steps = {b - a for a, b in zip(places, places[1:])} if None not in places else {0, 1}
-    if len(steps) > 1:
-        return _picked(state, dim, places)
-    step = next(iter(steps), 1)
-    whole = step == 1 and places[0] == 0 and len(places) == math.prod(state.layout[dim])
-    return state if whole else _taken(state, dim, places[0], step, len(places))
+def _along(state: State, dims: Sequence[int]) -> State:
+    """The fields along these dimensions, in this order; each unit sees what all along the others see."""
+    rest = [dim for dim in range(len(state.layout)) if dim not in dims]
+    return state.permuted([*dims, *rest]).without(range(len(dims), len(state.layout)))
