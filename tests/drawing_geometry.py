@@ -1,14 +1,14 @@
 """What is wrong with the geometry of a drawing: overlaps, clipped or covered text, lines across boxes. Nothing is a
 good answer. And what its lines join, found by following them.
 
-Text is as wide as `cnnlib.analysis.shapes.text_width` says, which is at least as wide as any usual font makes it, and
+Text is as wide as `cnnlib.analysis.drawing.shapes.text_width` says, which is at least as wide as any usual font makes it, and
 as high as the capitals and descenders of its size.
 """
 
 from itertools import combinations
 
-from cnnlib.analysis.shapes import SIZES, Scene, text_width
-from cnnlib.analysis.structure import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit
+from cnnlib.analysis.drawing.shapes import SIZES, Scene, text_width
+from cnnlib.analysis.diagram.structure import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit
 
 SLACK = 0.6  # pixels by which things may touch
 

@@ -11,7 +11,7 @@ from torch import nn
 from cnnlib import create_model
 from cnnlib.analysis import cost_table
 from cnnlib.analysis.diagram import diagram
-from cnnlib.analysis.structure import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit
+from cnnlib.analysis.diagram.structure import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit
 from cnnlib.layers import ConvNormAct
 from cnnlib.registry import find_variant
 from zoo import on_meta

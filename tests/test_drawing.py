@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from cnnlib import create_model, list_models, plots
-from cnnlib.analysis import drawing, layout, shapes
+from cnnlib.analysis import drawing
+from cnnlib.analysis.drawing import layout, shapes
 from cnnlib.analysis.diagram import diagram
 from cnnlib.analysis.drawing import differences, draw, scene
-from cnnlib.analysis.shapes import NARROW, WIDE, Item, Scene, svg_of, text_width, wrap
-from cnnlib.analysis.strips import ladder_of
+from cnnlib.analysis.drawing.shapes import NARROW, WIDE, Item, Scene, svg_of, text_width, wrap
+from cnnlib.analysis.drawing.strips import ladder_of
 from cnnlib.models.googlenet import TABLE, Inception, NaiveInception
 from cnnlib.registry import find_variant
 from drawing_geometry import connections, faults_of, texts_of, wrong_connections

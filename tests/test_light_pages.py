@@ -9,7 +9,7 @@ from pathlib import Path
 import notebooks
 import pytest
 
-from cnnlib.analysis.shapes import INK, style_sheet
+from cnnlib.analysis.drawing.shapes import INK, style_sheet
 
 sys.path.insert(0, str(notebooks.ROOT / "_ext"))
 import light_pages

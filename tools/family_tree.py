@@ -10,7 +10,7 @@ from pathlib import Path
 
 import notebooks
 
-from cnnlib.analysis.shapes import text_width
+from cnnlib.analysis.drawing.shapes import text_width
 
 SOURCE, TARGET = notebooks.ROOT / "data" / "family_tree.csv", notebooks.ROOT / "_static" / "family_tree.html"
 WIDE, NARROW = 770, 336  # pixels; letters are 12 and 10.5 pixels in both

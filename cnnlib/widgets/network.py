@@ -16,9 +16,9 @@ from torch import nn
 from cnnlib.analysis import AnalysisError, receptive_field
 from cnnlib.analysis.diagram import Diagram, diagram
 from cnnlib.analysis.drawing import ends_in, scene
-from cnnlib.analysis.layout import stand_in
-from cnnlib.analysis.shapes import COLOUR_OF, LINE, Scene, number, strokes, style_sheet, text_width
-from cnnlib.analysis.structure import ENDS, Part, Repeat, Thing
+from cnnlib.analysis.drawing.layout import stand_in
+from cnnlib.analysis.drawing.shapes import COLOUR_OF, LINE, Scene, number, strokes, style_sheet, text_width
+from cnnlib.analysis.diagram.structure import ENDS, Part, Repeat, Thing
 from cnnlib.data import book_file
 
 from .base import Explorer, check_choice, check_input_size, module, named_model, style

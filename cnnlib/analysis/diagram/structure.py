@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from .labels import CONTAINERS, HEAVY, JOINS, STRIPS, scaled, sized, strided
 
 if TYPE_CHECKING:
-    from .diagram import Diagram
+    from . import Diagram
 
 INPUT, OUTPUT = -1, -2  # stand for the network's input and output among the ids of layers
 ENDS = ("input", "output")  # kinds of what stands for one of several maps that come from outside, or go there

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import NamedTuple
 
-from .diagram import Diagram
-from .labels import HEAVY, STRIPS
+from ..diagram import Diagram
+from ..diagram.labels import HEAVY, STRIPS
 from .layout import Placed, Style, shape_text
 from .shapes import NARROW, WIDE, Item, broken, line, moved, size_of, texts
-from .structure import INPUT, OUTPUT, Box, Parallel, Part, Repeat, Series, Unit, blocks_in, contents, repeated
+from ..diagram.structure import INPUT, OUTPUT, Box, Parallel, Part, Repeat, Series, Unit, blocks_in, contents, repeated
 
 TOWERS = 7  # pixels between solids of one cell
 ARROW = 16  # and for an arrow between cells

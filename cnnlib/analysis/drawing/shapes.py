@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .labels import JOINS
+from ..diagram.labels import JOINS
 
 # Advance widths of DejaVu Sans for the characters from 32 to 126, in hundredths of the font size.
 ADVANCES = [

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from .ops import lengths, macs
-from .record import Node
+from ..ops import lengths, macs
+from ..record import Node
 
 STRIPS = ("norm", "act", "drop", "scale", "flatten", "pad")  # drawn small, on the layer that they belong to
 HEAVY = ("conv", "fc", "pool", "attention")

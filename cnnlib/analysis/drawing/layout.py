@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeGuard
 
-from .labels import CONTAINERS, JOINS, STRIPS, by
+from ..diagram.labels import CONTAINERS, JOINS, STRIPS, by
 from .shapes import Item, boxed, broken, line, moved, size_of, text_width, tip
-from .structure import (ENDS, INPUT, OUTPUT, Box, Graph, Parallel, Part, Repeat, Series, Thing, Unit, is_join, rows_of,
+from ..diagram.structure import (ENDS, INPUT, OUTPUT, Box, Graph, Parallel, Part, Repeat, Series, Thing, Unit, is_join, rows_of,
                         topological)
 
 GAP = 20  # between things in a row, for an arrow

@@ -19,11 +19,11 @@ from torch import nn
 
 from .groups import Group, Layer, arrange, has_blocks_in_a_row, name_stages
 from .labels import JOINS, is_heavy
-from .ops import macs
-from .record import Call, Node, Step, Trace, Value
+from ..ops import macs
+from ..record import Call, Node, Step, Trace, Value
 from .structure import INPUT, OUTPUT, Part, Series, structure_of
-from .trace import modules_of, trace
-from .watch import unchanged
+from ..trace import modules_of, trace
+from ..watch import unchanged
 
 
 @dataclass

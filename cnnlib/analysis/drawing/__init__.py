@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from .diagram import Diagram, diagram as diagram_of
-from .labels import JOINS
+from ..diagram import Diagram, diagram as diagram_of
+from ..diagram.labels import JOINS
 from .layout import Placed, Style, end_of, place_series, shape_text, stand_in, starts_with_box
 from .shapes import (COLOUR_OF, LIGHT_DARK, LINE, NARROW, WIDE, Item, Scene, escaped, line, moved, number, svg_of,
                      text_width, texts, wrap)
 from .strips import Cell, cells_of, input_cell, largest_side, place_network, solid
-from .structure import ENDS, Box, Graph, Parallel, Part, Repeat, Series, Unit
+from ..diagram.structure import ENDS, Box, Graph, Parallel, Part, Repeat, Series, Unit
 
 MARGIN = 8
 LABELS = (170, 110, 74)  # pixels at which labels are broken
