@@ -445,13 +445,13 @@ def fuse(items: list[Thing]) -> list[Thing]:
     Norms and activations belong to the layer before them; where they come first (pre-activation), to the one behind.
     """
     out = []
-    stack, before = [], False  # before: the stack began with strips
+    stack = []
 
     def close():
-        nonlocal stack, before
+        nonlocal stack
         if stack:
             out.append(Unit(stack))
-        stack, before = [], False
+        stack = []
 
     for i, item in enumerate(items):
         part = item.layers[0] if isinstance(item, Unit) and len(item.layers) == 1 else None
@@ -465,9 +465,7 @@ def fuse(items: list[Thing]) -> list[Thing]:
                 close()
             elif body is not None and not (body is stack[-1] and is_separable(body, part)):
                 close()
-        elif body is None:
-            before = True
-        elif before:
+        elif body is not None and stack[0].kind in STRIPS:
             following = next((other.layers[0] for other in items[i + 1 :]
                               if isinstance(other, Unit) and other.layers[0].kind in HEAVY), None)
             if following is not None and (part.parent != body.parent or following.parent == body.parent):
