@@ -344,8 +344,8 @@ class _Count:
             self.row_of[call] = self.row_of[call.parent]
             self.opaque.add(call)
             return
-        kinds = type(call.module).__mro__ if self.formulas else ()
-        formula = next((self.formulas[kind] for kind in kinds if kind in self.formulas), None)
+        kinds = [kind for kind in type(call.module).__mro__ if kind in self.formulas] if self.formulas else ()
+        formula = self.formulas[kinds[0]] if kinds else None
         if formula is None and call.has_children:
             return
         made = [value for value in call.outputs if value.role == "result"]

@@ -59,7 +59,7 @@ def trace(
     missing, outputs = [], []
     _warm_up()
     with lock, eager(), torch.no_grad(), no_collection(), unchanged(modules) as held:
-        tracer = _Tracer(model, held, dtype, fast)
+        tracer = _Tracer(modules, held, dtype, fast)
         values = [tracer.attach(tensor, Value(tuple(tensor.shape), tensor.dtype, None, "input")) for tensor in inputs]
         try:
             for name, module in modules:  # in front of the `forward` of its class, so that its own hooks run as ever
@@ -124,16 +124,20 @@ def _is_ordinary() -> bool:
 class _Tracer(TorchFunctionMode):
     """Sees every torch function that the model calls and writes down what it does."""
 
-    def __init__(self, model, held, dtype, fast):
+    def __init__(self, modules, held, dtype, fast):
         super().__init__()
         self.dtype = dtype
         self.fast = fast
         self.rules = closed.RULES if fast else {}
         self.shortcuts = closed.SHORTCUTS if fast else {}
         self.thread = threading.get_ident()
-        # id -> (name, parameter), those that are shared by their first name
-        self.parameters = {id(tensor): (name, tensor) for name, tensor in model.named_parameters()}
-        self.buffers = {id(tensor) for tensor in model.buffers()}
+        self.parameters = {}  # id -> (name, parameter), those that are shared by their first name
+        self.buffers = set()  # ids
+        for name, module in modules:
+            for key, tensor in module._parameters.items():
+                if tensor is not None:
+                    self.parameters.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
+            self.buffers.update(map(id, module._buffers.values()))
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
         self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
         self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
