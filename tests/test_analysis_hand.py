@@ -217,6 +217,29 @@ def test_statistics_of_mixed_precision_are_kept_in_the_weights_type():
     assert rows["1"] == 2 * 4 * 36 + 2 * 4 * 4  # the map in two bytes, mean and deviation in four
 
 
+class Halved(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x.bfloat16())
+
+
+@pytest.mark.parametrize(("norm", "training", "statistics"), [
+    (nn.BatchNorm2d(4), True, 2 * 4), (nn.BatchNorm2d(4), False, 0), (nn.GroupNorm(2, 4), True, 2 * 2 * 2)])
+def test_norms_of_maps_in_half_precision(norm, training, statistics):
+    memory = training_memory(Halved(norm).train(training), (4, 8, 8), batch_size=2)
+    assert memory.saved == 2 * 512 + 4 * statistics  # one for each channel, or each group of each image
+
+
+def test_a_norm_of_the_input_makes_no_gradient_of_it():
+    memory = training_memory(nn.BatchNorm2d(4).train(), (4, 8, 8), optimizer="sgd")
+    state, statistics, loss = 4 * (4 * 4 + 2), 4 * 2 * 4, 2 * 4  # the counter has eight bytes; the sum of the outputs, and that sum added to 0
+    assert memory.peak == state + 2 * 1024 + statistics + loss
+
+
+
 # Depth and footprints
 
 
