@@ -468,6 +468,19 @@ def test_a_scaled_activation_is_an_activation():
         assert diagram(nn.Sequential(nn.Conv2d(3, 4, 1), module), (3, 4, 4)).layers()[-1].kind == kind
 
 
+@pytest.mark.parametrize("stack", [
+    lambda: [nn.GELU(), nn.Conv2d(4, 4, 3, padding=1)], lambda: [nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)]])
+def test_stacks_that_begin_with_an_activation_are_alike(stack):
+    series = diagram(nn.Sequential(*(layer for _ in range(4) for layer in stack())), (4, 8, 8)).structure()
+    found = [[layer.kind for layer in unit.layers] for unit in series.items if isinstance(unit, Unit)]
+    assert found == 4 * [found[0]] and len(found[0]) == len(stack())
+
+
+def test_the_middle_of_xception_is_three_times_the_same():
+    stacks = 3 * ["ReLU | 3x3 depthwise conv, 728 | 1x1 conv, 728 | BN"]
+    assert told(drawn("xception").structure("stages.2.2")) == [("branches", stacks, []), "+"]
+
+
 def test_splits_shuffles_gates_and_means():
     units = told(drawn("shufflenet_v2_x1_0").structure("stages.0.1"))
     assert units[0] == "split" and units[-2:] == ["concatenate", "channel shuffle"] and units[1][2] == []

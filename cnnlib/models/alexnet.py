@@ -12,8 +12,9 @@ split over two GPUs (`alexnet_two_tower`); the single tower that courses teach (
 
 - All: the 2012 text says 224x224 input, which does not give 55x55 with 11x11 filters, stride 4 and no padding.
   227x227 does; the 2014 form pads 224x224 by 2 and reaches 55x55 too.
-- `alexnet`: the widths of the 2014 paper; no local response normalization; drops the inputs of FC6 and FC7 rather than
-  their outputs; averages the last map to 6x6, so that other input sizes pass; initialized as PyTorch does.
+- `alexnet`: the widths that libraries give the network of 2014, whose footnote has 384 filters, not 256, in the fourth
+  convolution; no local response normalization; drops the inputs of FC6 and FC7 rather than their outputs; averages the
+  last map to 6x6, so that other input sizes pass; initialized as PyTorch does.
 - `alexnet_227`: one tower without groups; pools before it normalizes, as courses print it.
 - `alexnet_two_tower`: nothing but the input size. The towers are the two groups of a grouped convolution.
 - `alexnet_cifar`: the widths of one tower of 2012, filters and strides for 32x32 images, 1024 hidden units, no
