@@ -220,8 +220,8 @@ def runs() -> Iterator[tuple[str, Callable[[int], dict], int]]:
     yield "03 as they are, 120 epochs", lambda seed: alexnet(seed, 120), 3
     yield "03 mirrored and moved by 3, 120 epochs", lambda seed: alexnet(seed, 120, flip=True, crop=3), 3
     for label, name, options, seeds in (
-        ("small weights", "vgg16_cifar", {"initialization": "paper"}, 1), ("He", "vgg16_cifar", {"initialization": "he"}, 2),
-        ("batch norm", "vgg16_cifar_bn", {"initialization": "paper"}, 2),
+        ("small weights", "vgg16_cifar", {"initialization": "paper"}, 1), ("He", "vgg16_cifar", {"initialization": "he"}, 1),
+        ("batch norm", "vgg16_cifar_bn", {"initialization": "paper"}, 1),
         ("five convolutions", "vgg16_cifar", {"initialization": "paper", "depths": (1, 1, 1, 1, 1)}, 3),
     ):
         yield f"05 {label}", lambda seed, name=name, options=options: vgg(name, seed, **options), seeds
