@@ -106,7 +106,11 @@ def test_rearrangements_see_what_their_gradients_say(start):
     for seed in range(start, start + 20):
         torch.manual_seed(seed)
         model = rearranging_network(seed, size).double()
-        fields = receptive_field(model, size)
+        try:
+            fields = receptive_field(model, size)
+        except AnalysisError as error:  # refused by name, and not counted
+            assert "are the most that are followed" in str(error)
+            continue
         names = [name for name, _ in model.named_children() if name in fields]  # units of the others see nothing
         x = torch.rand(1, *size, dtype=torch.float64)
         try:
