@@ -8,6 +8,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -170,10 +171,15 @@ class Description:
     year: int
     cite: str
     input_size: tuple[int, int, int]
-    params: int
     arguments: Mapping[str, object]
     twin: str | None
     weights: tuple  # of cnnlib.published.PublishedWeights
+
+    @cached_property
+    def params(self) -> int:
+        """The number of parameters, of a network that is built on the meta device when it is first asked for."""
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in create_model(self.name).parameters())
 
     def _rows(self, name: str) -> list[tuple[str, str]]:
         return [
@@ -198,13 +204,11 @@ class Description:
 def describe(name: str) -> Description:
     """What is known of a network: family, paper, input size, parameter count, arguments, twin, published weights.
 
-    Builds it on the meta device, so that nothing is allocated. Raises `ValueError` for an unknown name.
+    Raises `ValueError` for an unknown name.
     """
     from cnnlib.published import published_weights  # only here, because it imports torchvision
 
     variant = find_variant(name)
-    with torch.device("meta"):
-        model = create_model(name)
     defaults = {key: parameter.default for key, parameter in inspect.signature(variant.network).parameters.items()}
     return Description(
         name=name,
@@ -213,7 +217,6 @@ def describe(name: str) -> Description:
         year=variant.year,
         cite=variant.cite,
         input_size=variant.input_size,
-        params=sum(parameter.numel() for parameter in model.parameters()),
         arguments={**defaults, **variant.config},
         twin=variant.twin,
         weights=published_weights(variant.twin),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class Input:
     batched: bool = True
 
 
-InputSize = Sequence[int] | Tensor | Input | Sequence[object] | Mapping[str, object]
+InputSize: TypeAlias = Sequence[int] | Tensor | Input | Sequence[object] | Mapping[str, object]
 
 
 def check_dtype(dtype: torch.dtype | None, name: str = "dtype") -> torch.dtype | None:
