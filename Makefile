@@ -37,8 +37,8 @@ chapters: $(INSTALLED)  ## execute and tidy all chapters, then make pages
 	$(BIN)/python tools/execute.py $(CHAPTERS)
 	$(MAKE) pages
 
-pages: $(INSTALLED)  ## renew what is generated, without running a chapter
-	$(BIN)/python tools/zoo_table.py
+pages: $(INSTALLED)  ## renew what is generated, without running a chapter (FAMILY= for the rows of one family alone)
+	$(BIN)/python tools/zoo_table.py $(FAMILY:%=--family %)
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/gallery.py
 	$(BIN)/python tools/experiments_page.py

@@ -1,6 +1,7 @@
 """The table of all networks: data/zoo.csv and the page chapters/zoo.md that shows it.
 
     python tools/zoo_table.py                       write both
+    python tools/zoo_table.py --family alexnet      the same; rows of other families stay as they are
     python tools/zoo_table.py --check               write nothing; fail if either would change
     python tools/zoo_table.py --check alexnet vgg16     the same for the rows of these networks alone
 """
@@ -140,6 +141,8 @@ def read_papers() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
+    parser.add_argument("--family", choices=sorted({find_variant(name).family for name in list_models()}), metavar="FAMILY",
+                        help="compute the rows of this family alone")
     parser.add_argument("names", nargs="*", help="with --check: these networks alone")
     arguments = parser.parse_args()
     if arguments.names and not arguments.check:
@@ -148,7 +151,8 @@ def main() -> None:
         known = {row["name"]: row for row in read_csv()}
         wrong = [name for name in arguments.names if known.get(name) != make_row(name)]
         sys.exit(f"rows that would change: {', '.join(wrong)}" if wrong else 0)
-    rows = [make_row(name) for name in sorted(list_models(), key=lambda name: (find_variant(name).family, name))]
+    kept = {row["name"]: row for row in read_csv() if row["family"] != arguments.family} if arguments.family else {}
+    rows = [kept.get(name) or make_row(name) for name in sorted(list_models(), key=lambda name: (find_variant(name).family, name))]
     for path, text in ((TABLE, as_csv(rows)), (PAGE, as_page(rows))):
         if arguments.check and (not path.exists() or path.read_text(encoding="utf-8") != text):
             sys.exit(f"{path.relative_to(ROOT)} is not up to date; run python tools/zoo_table.py")
