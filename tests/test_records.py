@@ -105,7 +105,8 @@ def test_a_plan_that_has_begun_tells_how_far_it_is():
 @pytest.mark.parametrize("name", PLANS)
 def test_plans_build_their_networks_for_both_budgets(name):
     for budget in ("cpu", "gpu"):
-        recipes = read_plan(book_file(f"experiments/{name}.toml"), budget).recipes.values()
+        plan = read_plan(book_file(f"experiments/{name}.toml"), budget)
+        recipes = [*plan.recipes.values(), *plan.waiting.values()]
         for model, arguments in {(recipe.model, json.dumps(recipe.model_args)) for recipe in recipes}:
             with torch.device("meta"):
                 create_model(model, num_classes=10, **json.loads(arguments))
@@ -120,7 +121,8 @@ COMPARED = {  # what stands in every comparison, each at all step sizes and seed
 @pytest.mark.parametrize("name", COMPARED)
 def test_both_sides_of_a_planned_comparison_get_the_same_step_sizes_and_seeds(name):
     """But for step size, seed and network the runs of a plan are alike; only ZFNet names its size of photographs."""
-    runs = read_plan(book_file(f"experiments/{name}.toml"), "gpu").recipes
+    plan = read_plan(book_file(f"experiments/{name}.toml"), "gpu")
+    runs = plan.recipes | plan.waiting
     sides = {}
     for run, recipe in runs.items():
         side, _, _ = run.partition(", lr ")

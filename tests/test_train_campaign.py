@@ -169,6 +169,52 @@ def test_a_campaign_does_what_is_left_and_names_what_fails(folder, monkeypatch):
     assert Child.started == [], "recorded, and the other not asked for"
 
 
+PROBES = """
+[defaults]
+model = "alexnet_cifar"
+data = "shapes"
+epochs = 1
+batch_size = 32
+train_images = 64
+[runs]
+"plain, lr 0.01" = { lr = 0.01 }
+"plain, lr 0.03" = { lr = 0.03 }
+"wide, lr 0.01" = { model_args = { hidden = 64 }, lr = 0.01 }
+"wide, lr 0.03" = { model_args = { hidden = 64 }, lr = 0.03 }
+"""
+PROBED = PROBES.replace("epochs = 1", "epochs = 2").replace("[runs]", '[budgets.cpu]\nprobes = "tries"\n[runs]')
+
+
+class Trained(Child):
+    """A child whose runs end with an accuracy: the larger step size is the better for one network, and equal for the other."""
+
+    def __init__(self, command, **options):
+        super().__init__(command, **options)
+        plan, [run] = Path(command[3]), command[command.index("--runs") + 1:]
+        record = experiments.read_record(target := plan.parent.parent / "results" / f"{plan.stem}.json")
+        record["runs"][run]["rows"] = [{"test_accuracy": 60.0 if run == "plain, lr 0.03" else 50.0, "seconds": 1.0}]
+        experiments.write_record(target, record)
+
+
+def test_the_step_size_with_the_best_probe_is_carried_out(folder, monkeypatch):
+    for name, text in (("seeds", PROBED), ("tries", PROBES)):
+        (folder / "experiments" / f"{name}.toml").write_text(text)
+    path = folder / "experiments" / "seeds.toml"
+    assert read_plan(path).recipes == {} and len(read_plan(path).waiting) == 4 and len(read_plan(path, "gpu").recipes) == 4
+    monkeypatch.setattr(campaign.subprocess, "Popen", Trained)
+    monkeypatch.setattr(campaign.time, "sleep", lambda seconds: None)
+    Trained.started, lines = [], []
+    plans = find_plans([folder / "experiments"])
+    assert campaign.carry_out(plans, cores=1, only=["plain*"], work=folder / "runs", log=lines.append) == 0
+    assert lines == ["tries: plain, lr 0.01", "tries: plain, lr 0.03", "seeds: plain, lr 0.03"]
+    assert list(read_plan(path).recipes) == ["plain, lr 0.03"] and list(read_plan(path).waiting) == ["wide, lr 0.01", "wide, lr 0.03"]
+    assert campaign.carry_out(find_plans([folder / "experiments"]), cores=1, work=folder / "runs", log=lines.append) == 0
+    assert lines[3:] == ["tries: wide, lr 0.01", "tries: wide, lr 0.03", "seeds: wide, lr 0.01"], "of equal ones the smaller"
+    (folder / "experiments" / "tries.toml").write_text(PROBES.replace('"wide, lr 0.03"', '"wide, lr 0.02"').replace("64 }, lr = 0.03", "64 }, lr = 0.02"))
+    with pytest.raises(ValueError, match="seeds.toml: run 'wide, lr 0.03': tries.toml has no probe of alexnet_cifar with lr=0.03"):
+        read_plan(path)
+
+
 def test_ensembles_follow_their_members(folder, monkeypatch):
     monkeypatch.setattr(campaign.subprocess, "Popen", Child)
     monkeypatch.setattr(campaign.time, "sleep", lambda seconds: None)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import notebooks
 from cnnlib.data import book_file, load_result, load_table
-from cnnlib.train.experiments import Plan, read_plan
+from cnnlib.train.experiments import Plan, network_of, read_plan
 
 PAGE = Path(__file__).parents[1] / "chapters" / "experiments.md"
 HEAD = """# Experiments
@@ -86,18 +86,23 @@ def different(recipes: list[Mapping]) -> int:
     return len({json.dumps((recipe["model"], recipe["model_args"])) for recipe in recipes})
 
 
+def planned(plan: Plan) -> int:
+    """How many runs a plan has; of those that wait for probes, one of each network and seed will be carried out."""
+    return len(plan.recipes) + len({(network_of(recipe), recipe.seed) for recipe in plan.waiting.values()})
+
+
 def facts(name: str, plan: Plan | None) -> Facts:
     """Of the record of that name; of the plan alone where there is no record."""
     if not book_file("results").joinpath(f"{name}.json").exists():
-        recipes = [recipe.to_dict() for recipe in plan.recipes.values()]
-        return Facts(plan.description, 0, len(recipes), different(recipes), span({recipe["epochs"] for recipe in recipes}),
+        recipes = [recipe.to_dict() for recipe in (plan.recipes | plan.waiting).values()]
+        return Facts(plan.description, 0, planned(plan), different(recipes), span({recipe["epochs"] for recipe in recipes}),
                      len({recipe["seed"] for recipe in recipes}), 0.0)
     record = load_result(name)
     runs = record.get("runs") or {}
     runs = {key: run for key, run in runs.items() if isinstance(run, Mapping)} if isinstance(runs, Mapping) else {}
     recipes = [run["recipe"] for run in runs.values() if "recipe" in run]
     epochs = span({recipe["epochs"] for recipe in recipes}) if recipes else str(record.get("recipe", {}).get("epochs", ""))
-    return Facts(plan.description if plan else record.get("description", ""), len(runs) or None, len(plan.recipes) if plan else None,
+    return Facts(plan.description if plan else record.get("description", ""), len(runs) or None, planned(plan) if plan else None,
                  different(recipes) or None, epochs, seeds(runs, recipes) if runs else None, sum(map(hours, runs.values())))
 
 

@@ -152,8 +152,8 @@ class _Repeated:
         return iter([self.batch] * self.count)
 
 
-def status(jobs: Sequence[Job], cores: int) -> str:
-    """A table of all jobs, and what is left of them together."""
+def status(jobs: Sequence[Job], cores: int, unprobed: int = 0) -> str:
+    """A table of all jobs, and what is left of them together; `unprobed` more runs wait for their probes."""
     lines = [f"{'plan':24} {'run':44} {'state':9} {'epochs':>11} {'core-hours':>10} {'left':>8}"]
     for job in jobs:
         spent, left = ("?" if value is None else f"{value / 3600:.2f}" for value in (job.spent, job.left))
@@ -164,7 +164,8 @@ def status(jobs: Sequence[Job], cores: int) -> str:
     left = sum(job.left or 0.0 for job in waiting) / 3600
     lines.append(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are recorded; {left:.1f} core-hours are left, "
                  f"{left / cores:.1f} hours on {cores} core{'s' * (cores > 1)}"
-                 + (f", and {unknown} runs of unknown cost (--probe tries a few steps of each)" if unknown else ""))
+                 + (f", and {unknown} runs of unknown cost (--probe tries a few steps of each)" if unknown else "")
+                 + (f"; {unprobed} more wait for the probes of their step sizes" if unprobed else ""))
     return "\n".join(lines)
 
 
@@ -206,11 +207,16 @@ def carry_out(
 ) -> int:
     """Do every run that is not recorded, and ensembles whose members are; returns how many failed.
 
-    A run that another process is writing is left to it. One that fails is named, and the rest goes on.
+    A run that another process is writing is left to it. One that fails is named, and the rest goes on. A run that waited for
+    probes begins next when they are recorded.
     """
-    budget = plans[0].budget if plans else "cpu"
-    queue = [(job.plan, (job.run,)) for job in jobs_of(plans, work)
-             if job.state in ("begun", "waiting") and any(fnmatch(job.run, pattern) for pattern in only)]
+    budget, plans = plans[0].budget if plans else "cpu", list(plans)
+
+    def to_do(plans: Sequence[Plan]) -> list[tuple[Plan, tuple[str, ...]]]:
+        return [(job.plan, (job.run,)) for job in jobs_of(plans, work)
+                if job.state in ("begun", "waiting") and any(fnmatch(job.run, pattern) for pattern in only)]
+
+    queue = to_do(plans)
     places = 1 if budget == "gpu" else max(1, cores // threads)
     workers, failed, joined = Workers(threads, budget, work), 0, set()
     try:
@@ -223,6 +229,10 @@ def carry_out(
             if status:
                 failed += 1
                 log(f"{plan.record.stem}: {', '.join(runs) or 'ensembles'} FAILED with status {status}")
+            for i, other in enumerate(plans):
+                if other.waiting:
+                    plans[i] = read_plan(other.path, budget)
+                    queue[:0] = [(probed, runs) for probed, runs in to_do([plans[i]]) if runs[0] not in other.recipes]
             record = read_record(plan.record, runs={})
             if plan.ensembles and plan.path not in joined and set(plan.recipes) <= set(record["runs"]):
                 joined.add(plan.path)
@@ -251,7 +261,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         plans = find_plans(options.plans, budget)
         if options.status:
-            print(status(jobs_of(plans, options.work, probe=options.probe), options.cores))
+            unprobed = sum(len(plan.waiting) for plan in plans)
+            print(status(jobs_of(plans, options.work, probe=options.probe), options.cores, unprobed))
         elif failed := carry_out(plans, cores=options.cores, threads=options.threads, work=options.work, only=options.runs,
                                  log=lambda text: print(text, flush=True)):
             raise SystemExit(f"error: {failed} of the runs failed; they stand above")

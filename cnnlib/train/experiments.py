@@ -5,7 +5,8 @@ A file such as `data/experiments/alexnet.toml` has a `description`, a table `[de
 `[ensembles."<name>"]` with `members` averages the probabilities of runs. A `priority` says which file goes first in a
 campaign (the highest; 0 if not given). Tables `[budgets.cpu]` and `[budgets.gpu]` hold fields for one kind of machine,
 which stand above the defaults and below a run's own; `runs`, a list of patterns such as "*, seed 0", names those that it
-can afford.
+can afford. Where a budget has `probes = "<name>"`, another file beside this one with short runs of the same networks, only the
+step size whose probe had the best accuracy is carried out, and a network waits until all its probes are recorded.
 The record `data/results/alexnet.json` holds for every run: recipe, rows, parameters, core-seconds, hardware, versions;
 that of the budget "gpu" is `alexnet_gpu.json`.
 """
@@ -42,6 +43,7 @@ class Plan:
     ensembles: dict[str, list[str]] = field(default_factory=dict)
     priority: float = 0.0
     budget: str = "cpu"
+    waiting: dict[str, Recipe] = field(default_factory=dict)  # runs of networks whose probes are not all recorded
 
     @property
     def record(self) -> Path:
@@ -83,6 +85,7 @@ def _plan(path: Path, plan: Mapping[str, object], budget: str) -> Plan:
     patterns = table.pop("runs", ["*"])
     if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"[budgets.{budget}]: runs={patterns!r} must be a list of patterns")
+    probes = table.pop("probes", None)
     if idle := [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in plan["runs"])]:
         raise ValueError(f"[budgets.{budget}]: runs={idle[0]!r} fits no run")
     recipes = {}
@@ -94,6 +97,9 @@ def _plan(path: Path, plan: Mapping[str, object], budget: str) -> Plan:
                 recipes[name] = named(known, **fields) if known is not None else Recipe.from_dict(fields)
             except ValueError as error:
                 raise ValueError(f"run {name!r}: {error}") from error
+    waiting: dict[str, Recipe] = {}
+    if probes is not None:
+        recipes, waiting = _probed(recipes, read_plan(path.with_name(f"{probes}.toml"), budget))
     ensembles = {}
     for name, entry in plan.get("ensembles", {}).items():
         if set(entry) != {"members"} or not isinstance(entry["members"], list):
@@ -102,7 +108,32 @@ def _plan(path: Path, plan: Mapping[str, object], budget: str) -> Plan:
             raise ValueError(f"ensemble {name!r} names runs that are not there: {', '.join(map(str, missing))}")
         if set(entry["members"]) <= set(recipes):
             ensembles[name] = entry["members"]
-    return Plan(path, plan.get("description", ""), recipes, ensembles, float(plan.get("priority", 0)), budget)
+    return Plan(path, plan.get("description", ""), recipes, ensembles, float(plan.get("priority", 0)), budget, waiting)
+
+
+def _probed(recipes: Mapping[str, Recipe], probes: Plan) -> tuple[dict[str, Recipe], dict[str, Recipe]]:
+    """The runs whose step size had the best probe of their network, and those whose network's probes are not all recorded."""
+    record = read_record(probes.record, runs={})["runs"]
+    tried: dict[str, dict[float, float | None]] = {}  # network -> step size -> accuracy
+    for name, probe in probes.recipes.items():
+        if name in record:
+            check_recorded(probes, name, record[name])
+        tried.setdefault(network_of(probe), {})[probe.lr] = record[name]["rows"][-1]["test_accuracy"] if name in record else None
+    chosen, waiting = {}, {}
+    for name, recipe in recipes.items():
+        found = tried.get(network_of(recipe), {})
+        if recipe.lr not in found:
+            raise ValueError(f"run {name!r}: {probes.path.name} has no probe of {recipe.model} with lr={recipe.lr:g}")
+        if None in found.values():
+            waiting[name] = recipe
+        elif recipe.lr == max(found, key=lambda lr: (found[lr], -lr)):
+            chosen[name] = recipe
+    return chosen, waiting
+
+
+def network_of(recipe: Recipe) -> str:
+    """What tells networks apart: name and arguments, as JSON."""
+    return json.dumps([recipe.model, recipe.model_args], sort_keys=True)
 
 
 def read_experiment(path: str | os.PathLike) -> tuple[str, dict[str, Recipe], dict[str, list[str]]]:
