@@ -25,7 +25,7 @@ from cnnlib import create_model, describe, list_models, registry
 from cnnlib.models import mobilenet_v4
 from cnnlib.registry import find_variant
 from zoo import (
-    count_params, is_quick, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind
+    count_params, is_quick, macs_and_shape, on_meta, randomize, size_of, smallest_input, smallest_of_each_kind, with_random_tensors
 )
 
 ROOT = Path(__file__).parents[1]
@@ -135,7 +135,7 @@ def test_every_network_can_be_checked_against_somebody_else():
 def network(request):
     """(network with random tensors, two images)."""
     torch.manual_seed(0)
-    model = randomize(create_model(request.param))
+    model = with_random_tensors(request.param)
     return model, torch.randn(2, *smallest_input(request.param))
 
 

@@ -16,7 +16,7 @@ from cnnlib.models import (
 )
 from cnnlib.registry import find_variant
 from libraries import timm, torchvision
-from zoo import count_params, on_meta, randomize, size_of
+from zoo import count_params, on_meta, size_of, with_random_tensors
 
 # one of each family, the start of which is its twin's: weights by order
 STARTS = ("efficientnet_lite0", "repvgg_a0", "mobileone_s0", "mobilenet_v4_conv_small", "convnext_v2_atto",
@@ -108,7 +108,7 @@ FUSED = [pytest.param(name, marks=pytest.mark.slow if size_of(name)[0] > 1.5e7 e
 @torch.no_grad()
 @pytest.mark.parametrize("name", FUSED)
 def test_fusing_changes_the_layers_and_not_the_logits(name):
-    model, images = randomize(create_model(name)), torch.randn(2, 3, 64, 64)
+    model, images = with_random_tensors(name), torch.randn(2, 3, 64, 64)
     before = model.eval()(images)
     fused = copy.deepcopy(model).train().fuse()
     assert not fused.training and not any(isinstance(m, (nn.BatchNorm2d, repvgg.RepBlock)) for m in fused.modules())

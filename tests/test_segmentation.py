@@ -12,7 +12,7 @@ from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.registry import find_variant
 from cnnlib.segmentation import FCN, FPN, Encoder, FPNSegmenter, UNet, UpBlock, dilated, features, intersection_over_union
 from libraries import torchvision
-from zoo import randomize, smallest_of_each_kind
+from zoo import randomize, smallest_of_each_kind, with_random_tensors
 
 NETWORKS = ("resnet18", "vgg11_bn", "densenet_cifar", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5",
             "efficientnet_lite0", "convnext_cifar", "rdnet_cifar", "preresnet20", "starnet_cifar", "squeezenet1_1",
@@ -21,7 +21,7 @@ NETWORKS = ("resnet18", "vgg11_bn", "densenet_cifar", "googlenet", "mobilenet_v2
 
 def network(name: str, **overrides) -> nn.Module:
     torch.manual_seed(0)
-    return randomize(create_model(name, **overrides)).eval()
+    return with_random_tensors(name, **overrides).eval()
 
 
 @torch.no_grad()

@@ -144,3 +144,11 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
             else:
                 tensor.uniform_(-0.5, 0.5, generator=generator)
     return model
+
+
+def with_random_tensors(name: str, seed: int = 0, **overrides) -> nn.Module:
+    """The network with `randomize`'s values, without the time to draw those of its own start first."""
+    with torch.device("meta"):
+        model = create_model(name, **overrides)
+    assert {buffer for buffer, _ in model.named_buffers()} <= model.state_dict().keys(), "a buffer outside of the state"
+    return randomize(model.to_empty(device="cpu"), seed)
