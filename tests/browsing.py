@@ -65,14 +65,16 @@ class Watched:
 
     def _arrives(self, frame):
         if frame == self.page.main_frame:
-            self._leaving, self._left = False, set(self._pending)
+            self._leaving = False
+            self._left |= self._pending
 
     def _leave(self):
         """Gives what is still on its way a moment; from now on the page is being left."""
         end = time.monotonic() + 2
-        while self._pending and time.monotonic() < end:
+        while self._pending - self._left and time.monotonic() < end:
             self.page.wait_for_timeout(10)
         self._leaving = True
+        self._left |= self._pending  # not waited for again
 
     def open(self, url):
         """The page at the address, loaded, its explorers ready."""
@@ -102,7 +104,7 @@ class Watched:
 
 
 class Tab(Watched):
-    """A page that shows one explorer after the other, from files in a folder of its own: no test starts a renderer anew."""
+    """A page that shows one explorer after the other, from files in a folder of its own: no test starts a renderer."""
 
     def __init__(self, browser, serve, folder, **options):
         super().__init__(browser, serve(folder), **options)
@@ -175,8 +177,8 @@ PICTURE = """node => node.innerHTML + [...node.querySelectorAll('input, select')
 FEW_ROWS = "tr:nth-child(n+16):not(:last-child)"
 # Takes away what is neither in such elements nor around one. Returns names of elements in them that others have, too.
 ONLY = """(only) => {
-  const twice = [...document.querySelectorAll(only)].flatMap((one) => [...one.querySelectorAll("[id]")].map(({id}) => id))
-    .filter((name) => document.querySelectorAll("#" + CSS.escape(name)).length > 1);
+  const named = [...document.querySelectorAll(only)].flatMap((one) => [...one.querySelectorAll("[id]")]);
+  const twice = named.map(({id}) => id).filter((name) => document.querySelectorAll("#" + CSS.escape(name)).length > 1);
   const around = new Set();
   for (let one of document.querySelectorAll(only)) for (; one; one = one.parentElement) around.add(one);
   const look = (node) => { for (const one of [...node.children]) {
@@ -193,12 +195,17 @@ def keep_only(page, selector):
     assert page.evaluate(ONLY, selector) == [], "elements of one name"
 
 
+WRONG = """async ([context, options]) => (await axe.run(context ?? document, options)).violations
+  .filter(({impact}) => ["serious", "critical"].includes(impact))
+  .map(({id, nodes}) => [id, nodes.map(({html}) => html.slice(0, 200))])"""
+
+
 def violations(page, context=None):
     """What axe finds that is serious or critical, as (rule, nodes), with the first rows and the last of long tables."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.add_style_tag(content=FEW_ROWS + " { display: none !important }")  # and those that are still to come
     page.evaluate("(rows) => document.querySelectorAll(rows).forEach((row) => row.remove())", FEW_ROWS)
+    if not page.evaluate("() => Boolean(window.axe)"):
+        page.evaluate(axe.Axe().axe_script)
     options = {"resultTypes": ["violations"], "preload": False}  # no rule that is on reads style sheets
-    found = axe.Axe().run(page, context=context, options=options).response["violations"]
-    return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found
-            if one["impact"] in ("serious", "critical")]
+    return [tuple(one) for one in page.evaluate(WRONG, [context, options])]
