@@ -175,7 +175,8 @@ PICTURE = """node => node.innerHTML + [...node.querySelectorAll('input, select')
 
 # Rows of a long table are alike, and axe looks for what lies behind each word: twenty seconds for FractalNet's costs.
 FEW_ROWS = "tr:nth-child(n+16):not(:last-child)"
-# Takes away what is neither in such elements nor around one, but no style. Returns names of elements in them that others have, too.
+# Takes away what is neither in such elements nor around one, but no style. Returns names of elements in them that
+# others have, too.
 ONLY = """(only) => {
   const named = [...document.querySelectorAll(only)].flatMap((one) => [...one.querySelectorAll("[id]")]);
   const twice = named.map(({id}) => id).filter((name) => document.querySelectorAll("#" + CSS.escape(name)).length > 1);
