@@ -3,6 +3,7 @@
 The fixtures `browser`, `serve` and `show` stand in conftest.py.
 """
 
+import itertools
 import json
 import shutil
 import time
@@ -64,14 +65,16 @@ class Watched:
 
     def _arrives(self, frame):
         if frame == self.page.main_frame:
-            self._leaving, self._left = False, set(self._pending)
+            self._leaving = False
+            self._left |= self._pending
 
     def _leave(self):
         """Gives what is still on its way a moment; from now on the page is being left."""
         end = time.monotonic() + 2
-        while self._pending and time.monotonic() < end:
+        while self._pending - self._left and time.monotonic() < end:
             self.page.wait_for_timeout(10)
         self._leaving = True
+        self._left |= self._pending  # not waited for again
 
     def open(self, url):
         """The page at the address, loaded, its explorers ready."""
@@ -80,6 +83,19 @@ class Watched:
         self.page.wait_for_function(EXPLORERS_READY)
         return self.page
 
+    def leave(self):
+        """Leaves the page for an empty one, which costs nothing when the window changes."""
+        self._leave()
+        self.page.goto("about:blank")
+
+    def rest(self):
+        """The problems since the last call, once nothing is on its way; what the page stored is forgotten."""
+        self._leave()
+        if self.page.url.startswith("http"):
+            self.page.evaluate("() => localStorage.clear()")
+        found, self.problems = self.problems, []
+        return found
+
     def close(self):
         """Closes the page and returns its problems."""
         self._leave()
@@ -87,7 +103,24 @@ class Watched:
         return self.problems
 
 
-def bare_page(folder, *explorers, theme="light", sort_keys=False):
+class Tab(Watched):
+    """A page that shows one explorer after the other, from files in a folder of its own: no test starts a renderer."""
+
+    def __init__(self, browser, serve, folder, **options):
+        super().__init__(browser, serve(folder), **options)
+        self.folder, self._written = folder, itertools.count()
+
+    def show(self, *explorers, theme="light", width=1280, **options):
+        """The page with these explorers, in a browser as if just started: theme, width, no medium, no pointer on it."""
+        name = f"page{next(self._written)}"
+        bare_page(self.folder, *explorers, theme=theme, name=name, **options)
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(media="null", color_scheme=theme, reduced_motion="null", forced_colors="null")
+        self.page.mouse.move(0, 0)
+        return self.open(f"{self.address}/{name}.html")
+
+
+def bare_page(folder, *explorers, theme="light", sort_keys=False, name="index"):
     """A page as the book has it: the state in the head, the places in the body, the book's script."""
     from ipywidgets.embed import dependency_state, embed_data
 
@@ -98,7 +131,7 @@ def bare_page(folder, *explorers, theme="light", sort_keys=False):
     kind = "application/vnd.jupyter.widget-view+json"
     places = "".join(f'<div><script type="{kind}">{view}</script></div>' for view in views)
     shutil.copy(ROOT / "_static" / "explorers.js", folder)
-    (folder / "index.html").write_text(f"""<!doctype html>
+    (folder / f"{name}.html").write_text(f"""<!doctype html>
 <html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>An explorer</title>
 <link rel="icon" href="data:,"><meta name="viewport" content="width=device-width, initial-scale=1">
 <style>html[data-theme="dark"] body {{ background: #121212; color: #eee; }}</style>
@@ -116,6 +149,21 @@ def integers(texts):
     return [int(text.replace(",", "")) for text in texts]
 
 
+def remember(explorer):
+    """Notes in the page what an explorer shows, for `changed`."""
+    explorer.evaluate(f"node => {{ node.shown = ({PICTURE})(node); }}")
+
+
+def changed(explorer, within=PATIENCE):
+    """Whether an explorer shows something else than was noted, as soon as it does or after `within` ms; notes it."""
+    return explorer.evaluate(f"""async (node, within) => {{
+      for (const end = performance.now() + within; ; await new Promise((done) => setTimeout(done, 10))) {{
+        const shown = ({PICTURE})(node), other = shown !== node.shown;
+        if (other || performance.now() >= end) {{ node.shown = shown; return other; }}
+      }}
+    }}""", within)
+
+
 def picture(explorer):
     """What an explorer shows: its text, its drawing and its fields."""
     return explorer.evaluate(PICTURE)
@@ -125,22 +173,40 @@ PICTURE = """node => node.innerHTML + [...node.querySelectorAll('input, select')
   (input) => input.checked + input.value).join()"""
 
 
-def wait_until_it_shows_another(explorer, before):
-    """What an explorer shows as soon as that is not `before`."""
-    place = explorer.element_handle()
-    changed = f"([node, before]) => ({PICTURE})(node) !== before"
-    explorer.page.wait_for_function(changed, arg=[place, before], polling=20)
-    return picture(explorer)
-
-
 # Rows of a long table are alike, and axe looks for what lies behind each word: twenty seconds for FractalNet's costs.
-FEW_ROWS = "tr:nth-child(n+16):not(:last-child) { display: none !important }"
+FEW_ROWS = "tr:nth-child(n+16):not(:last-child)"
+# Takes away what is neither in such elements nor around one, but no style. Returns names of elements in them that
+# others have, too.
+ONLY = """(only) => {
+  const named = [...document.querySelectorAll(only)].flatMap((one) => [...one.querySelectorAll("[id]")]);
+  const twice = named.map(({id}) => id).filter((name) => document.querySelectorAll("#" + CSS.escape(name)).length > 1);
+  const around = new Set();
+  for (let one of document.querySelectorAll(only)) for (; one; one = one.parentElement) around.add(one);
+  const look = (node) => { for (const one of [...node.children]) {
+    if (!around.has(one) && !one.matches("style, link")) one.remove();
+    else if (!one.matches(only)) look(one);
+  } };
+  look(document.body);
+  return twice;
+}"""
 
 
-def violations(page, **options):
+def keep_only(page, selector):
+    """Takes away all but these elements and what is around them: axe goes through the whole page for every rule."""
+    assert page.evaluate(ONLY, selector) == [], "elements of one name"
+
+
+WRONG = """async ([context, options]) => (await axe.run(context ?? document, options)).violations
+  .filter(({impact}) => ["serious", "critical"].includes(impact))
+  .map(({id, nodes}) => [id, nodes.map(({html}) => html.slice(0, 200))])"""
+
+
+def violations(page, context=None):
     """What axe finds that is serious or critical, as (rule, nodes), with the first rows and the last of long tables."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page.add_style_tag(content=FEW_ROWS)
-    found = axe.Axe().run(page, **options).response["violations"]
-    return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found
-            if one["impact"] in ("serious", "critical")]
+    page.add_style_tag(content=FEW_ROWS + " { display: none !important }")  # and those that are still to come
+    page.evaluate("(rows) => document.querySelectorAll(rows).forEach((row) => row.remove())", FEW_ROWS)
+    if not page.evaluate("() => Boolean(window.axe)"):
+        page.evaluate(axe.Axe().axe_script)
+    options = {"resultTypes": ["violations"], "preload": False}  # no rule that is on reads style sheets
+    return [tuple(one) for one in page.evaluate(WRONG, [context, options])]

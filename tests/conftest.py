@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from browsing import Watched, bare_page
+from browsing import Tab
 from chromium import Server, find, launch
 
 SLOW, PAGES = 3600, 1800  # seconds; the first test of the pages builds the book
@@ -105,17 +105,17 @@ def serve():
         list(pool.map(Server.close, servers))
 
 
+@pytest.fixture(scope="module")
+def tab(browser, serve, tmp_path_factory):
+    """One page for all tests of a file that show explorers."""
+    tab = Tab(browser, serve, tmp_path_factory.mktemp("explorers"))
+    yield tab
+    tab.close()
+
+
 @pytest.fixture
-def show(browser, serve, tmp_path):
-    """`show(explorer)`: a page with it; afterwards, that nothing went wrong on any of them."""
-    watched = []
-
-    def open_one(explorer, theme="light", width=1280):
-        bare_page(tmp_path, explorer, theme=theme)
-        address = serve(tmp_path)
-        watched.append(Watched(browser, address, theme, width))
-        return watched[-1].open(f"{address}/index.html")
-
-    yield open_one
-    problems = [problem for one in watched for problem in one.close()]
-    assert problems == []
+def show(tab):
+    """`show(explorer)`: the page with it; afterwards, that nothing went wrong on it."""
+    tab.rest()  # what a test that failed has left
+    yield lambda explorer, theme="light", width=1280: tab.show(explorer, theme=theme, width=width)
+    assert tab.rest() == []

@@ -7,6 +7,8 @@ as high as the capitals and descenders of its size.
 
 from itertools import combinations
 
+import numpy as np
+
 from cnnlib.analysis.drawing.shapes import SIZES, Scene, text_width
 from cnnlib.analysis.diagram.structure import INPUT, OUTPUT, Box, Graph, Parallel, Repeat, Series, Unit
 
@@ -72,19 +74,29 @@ def loose_ends(scene: Scene) -> list[str]:
     segments = [(i, *shape[2][j : j + 4]) for i, shape in enumerate(lines) if shape[0] == "l"
                 for j in range(0, len(shape[2]) - 2, 2)]
     points = [(i, *shape[2][j : j + 2]) for i, shape in enumerate(lines) for j in (0, len(shape[2]) - 2)]
-    texts = [text for text in texts_of(scene) if text[5].kind == "shape"]
-    found = []
-    for i, x, y in points:
-        on_edge = any(left - 1 <= x <= right + 1 and top - 1 <= y <= bottom + 1 and (
-            min(abs(x - left), abs(x - right), abs(y - top), abs(y - bottom)) <= 1) for left, top, right, bottom in edges)
-        on_line = any(i != j and min(a, c) - 1 <= x <= max(a, c) + 1 and min(b, d) - 1 <= y <= max(b, d) + 1
-                      for j, a, b, c, d in segments)
-        on_end = any(i != j and abs(x - a) <= 1 and abs(y - b) <= 8 for j, a, b in points)  # before the tip of an arrow
-        beside = any(left <= x <= right and min(abs(y - top), abs(y - bottom)) <= 8 for left, top, right, bottom, *_ in texts)
-        at_border = y <= 20 or y >= scene.height - 20
-        if not (on_edge or on_line or on_end or beside or at_border):
-            found.append(f"a line ends in nothing at {x:.0f}, {y:.0f}")
-    return found
+    if not points:
+        return []
+    texts = [text[:4] for text in texts_of(scene) if text[5].kind == "shape"]
+    # Every point, down, against every other thing, across.
+    i, x, y = np.array(points).T[..., None]
+    left, top, right, bottom = _columns(edges, 4)
+    on_edge = (left - 1 <= x) & (x <= right + 1) & (top - 1 <= y) & (y <= bottom + 1) & (
+        np.minimum.reduce(np.broadcast_arrays(abs(x - left), abs(x - right), abs(y - top), abs(y - bottom))) <= 1)
+    j, a, b, c, d = _columns(segments, 5)
+    on_line = (i != j) & (np.minimum(a, c) - 1 <= x) & (x <= np.maximum(a, c) + 1) & (
+        np.minimum(b, d) - 1 <= y) & (y <= np.maximum(b, d) + 1)
+    j, a, b = _columns(points, 3)
+    on_end = (i != j) & (abs(x - a) <= 1) & (abs(y - b) <= 8)  # before the tip of an arrow
+    left, top, right, bottom = _columns(texts, 4)
+    beside = (left <= x) & (x <= right) & (np.minimum(abs(y - top), abs(y - bottom)) <= 8)
+    at_border = (y <= 20) | (y >= scene.height - 20)
+    fast = np.concatenate([on_edge, on_line, on_end, beside, at_border], axis=1).any(axis=1)
+    return [f"a line ends in nothing at {x:.0f}, {y:.0f}" for (_, x, y), held in zip(points, fast) if not held]
+
+
+def _columns(rows, count):
+    """The columns of a table, each as a row of an array that has a row."""
+    return np.array(rows, dtype=float).reshape(-1, count).T[:, None]
 
 
 def overlap(one, other) -> bool:

@@ -1,5 +1,9 @@
 """One example of every explorer, for the tests with a browser and without one."""
 
+import functools
+
+from torch import nn
+
 from cnnlib.widgets import (
     ArchitectureMap,
     BlockDesigner,
@@ -33,3 +37,15 @@ EXAMPLES = {
     "order": lambda: Question("From small to large", ["NiN", "AlexNet", "VGG-16"], kind="order"),
     "stack": lambda: StackDesigner("AlexNet's beginning"),
 }
+
+
+def long_table() -> CostTableExplorer:
+    """Costs of 480 layers, which are counted in no time."""
+    blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(160)]
+    return CostTableExplorer(nn.Sequential(*blocks), sizes=[(4, 8, 8)])
+
+
+@functools.cache
+def example(name: str):
+    """An example that is made once, for tests that only look at it."""
+    return EXAMPLES[name]()

@@ -4,14 +4,19 @@ import pytest
 
 from browsing import EXPLORERS_READY, bare_page
 from chromium import PATIENCE
-from cnnlib.widgets import CostTableExplorer, NormalizationAxes
-from explorers import EXAMPLES
+from explorers import EXAMPLES, example, long_table
 from test_light_pages import HTML
 
 CHAPTER = "chapters/01_components"
 # Animations that run by themselves; those that follow scrolling move only as far as the reader does.
 MOVING = """() => document.getAnimations({subtree: true}).filter((one) => one.timeline instanceof DocumentTimeline
   && one.playState === "running").map((one) => one.transitionProperty ?? one.animationName)"""
+TYPESET = """if (window.MathJax) {
+  while (!MathJax.startup?.promise) await new Promise((done) => setTimeout(done, 10));
+  await MathJax.startup.promise;
+}"""
+# Explorers that follow their own width have done so after a frame.
+SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 # WCAG 1.4.12: text may be spaced like this without a loss.
 SPACED = """*:not(svg *) { line-height: 1.5 !important; letter-spacing: 0.12em !important; word-spacing: 0.16em !important; }
   p { margin-bottom: 2em !important; }"""
@@ -30,60 +35,87 @@ LOST = """(root) => [...document.querySelectorAll(`${root} *`)].filter((node) =>
 }).map((node) => node.tagName + "." + node.className + ": " + node.textContent.trim().slice(0, 40))"""
 
 
-@pytest.fixture
-def seen(browser, serve, tmp_path):
-    """`seen(name, **how)`: the page of an example, or of a chapter, in a browser that is set so."""
-    opened = []
+@pytest.fixture(scope="module")
+def look(browser, serve, tmp_path_factory):
+    """`look(name, **how)`: the page of an example, or of a chapter, as a reader sees it who has set the browser so.
 
-    def open_one(name, **how):
+    One page for all, and another for each other number of dots a pixel.
+    """
+    pages, folder = {}, tmp_path_factory.mktemp("explorers")
+    addresses = [serve(folder), serve(HTML)]
+
+    def open_one(name, width=1280, height=900, scale=1, **media):
         if name in EXAMPLES:
-            bare_page(tmp_path, EXAMPLES[name]())
-            address = f"{serve(tmp_path)}/index.html"
+            address = f"{addresses[0]}/{name}.html"
+            if not (folder / f"{name}.html").exists():
+                bare_page(folder, example(name), name=name)
         elif HTML.exists():
-            address = f"{serve(HTML)}/{name}.html"
+            address = f"{addresses[1]}/{name}.html"
         else:
             pytest.skip("needs the built book: make book")
-        opened.append(browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | how))
-        opened[-1].set_default_timeout(PATIENCE)
-        opened[-1].goto(address)
-        opened[-1].wait_for_function(EXPLORERS_READY)
-        opened[-1].wait_for_function("() => !window.MathJax || MathJax.startup?.promise")
-        opened[-1].evaluate("() => window.MathJax?.startup.promise")
-        return opened[-1]
+        if scale not in pages:
+            pages[scale] = browser.new_page(device_scale_factor=scale)
+            pages[scale].set_default_timeout(PATIENCE)
+        page = pages[scale]
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(**{"media": "null", "color_scheme": "light", "reduced_motion": "null", "forced_colors": "null"} | media)
+        page.mouse.move(0, 0)
+        page.goto(address)
+        page.wait_for_function(EXPLORERS_READY)
+        page.evaluate(f"""async () => {{
+          {TYPESET}
+          await {SETTLED};
+        }}""")
+        return page
 
     yield open_one
-    for page in opened:
+    for page in pages.values():
         page.close()
 
 
+# The place of one of the controls that a pointer can rest on, scrolled into view; and what moves once it does so.
+PLACE = """([controls, number]) => {
+  const node = document.querySelectorAll(controls)[number];
+  if (!node?.checkVisibility({visibilityProperty: true}) || !node.getClientRects().length) return null;
+  node.scrollIntoView({block: "center", behavior: "instant"});
+  const {x, y, width, height} = node.getBoundingClientRect();
+  window.control = node;
+  return [x + width / 2, y + height / 2];
+}"""
+
+
 @pytest.mark.parametrize("name", [*EXAMPLES, CHAPTER])
-def test_nothing_moves_for_readers_who_asked_for_that(seen, name):
+def test_nothing_moves_for_readers_who_asked_for_that(look, name):
     """Not by itself, nor when something is chosen or a pointer rests on it."""
-    page = seen(name, reduced_motion="reduce")
-    moving = page.evaluate(MOVING)
-    for control in page.locator("article summary, .cx :is(button, input, select), .bd-header button").all()[:12]:
-        if control.is_visible():
-            control.hover()
-            moving += page.evaluate(MOVING)
+    page = look(name, reduced_motion="reduce")
+    moving, reached = page.evaluate(MOVING), 0
+    for number in range(12):
+        if place := page.evaluate(PLACE, ["article summary, .cx :is(button, input, select), .bd-header button", number]):
+            page.mouse.move(*place)
+            found, rests = page.evaluate(f"() => [({MOVING})(), window.control.matches(':hover')]")
+            moving, reached = moving + found, reached + rests
+    assert reached > 2
     page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
     assert moving + page.evaluate(MOVING) == []
 
 
 @pytest.mark.parametrize("name", [*EXAMPLES, CHAPTER])
-def test_zoom_and_spaced_letters_lose_nothing(seen, name):
+def test_zoom_and_spaced_letters_lose_nothing(look, name):
     """At 200% in a window of 1280 pixels, at 400% (a width of 320), and with letters, words and lines apart."""
+    page = look(name, 640, 450, scale=2)
+    lost = f"""async (root) => {{
+      await {SETTLED};
+      return [({LOST})(root), document.documentElement.scrollWidth];
+    }}"""
     root = ".cx" if name in EXAMPLES else "article"
-    page = seen(name, viewport={"width": 640, "height": 450}, device_scale_factor=2)
     for width in (640, 320):
         page.set_viewport_size({"width": width, "height": 450})
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
-        assert page.evaluate(LOST, root) == [], width
+        found, widest = page.evaluate(lost, root)
+        assert found == [] and widest <= width, width
     page.set_viewport_size({"width": 640, "height": 450})
     page.add_style_tag(content=SPACED)
-    page.wait_for_timeout(100)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 640
-    assert page.evaluate(LOST, root) == []
+    found, widest = page.evaluate(lost, root)
+    assert found == [] and widest <= 640
 
 
 # What is written or drawn in the colour of the ground it lies on, and what can be pressed without an edge.
@@ -113,23 +145,21 @@ VANISHED = """() => {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_nothing_vanishes_in_forced_colours(seen, name):
-    page = seen(name, forced_colors="active", viewport={"width": 900, "height": 900})
+def test_nothing_vanishes_in_forced_colours(look, name):
+    page = look(name, 900, forced_colors="active")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.evaluate("(scheme) => { document.documentElement.dataset.theme = scheme; }", scheme)
-        assert page.evaluate("(scheme) => matchMedia(`(forced-colors: active) and (prefers-color-scheme: ${scheme})`).matches", scheme)
-        assert page.evaluate(VANISHED) == [], scheme
+        active, gone = page.evaluate(f"""(scheme) => {{
+          document.documentElement.dataset.theme = scheme;
+          return [matchMedia(`(forced-colors: active) and (prefers-color-scheme: ${{scheme}})`).matches, ({VANISHED})()];
+        }}""", scheme)
+        assert active and gone == [], scheme
 
 
-def test_a_pressed_value_shows_in_forced_colours(browser, serve, tmp_path):
-    bare_page(tmp_path, NormalizationAxes("group"))
-    page = browser.new_page(forced_colors="active")
-    page.goto(f"{serve(tmp_path)}/index.html")
-    page.wait_for_function(EXPLORERS_READY)
+def test_a_pressed_value_shows_in_forced_colours(look):
+    page = look("normalization", forced_colors="active")  # in groups
     pressed, other = (page.locator(f".cx button[aria-pressed={state}]").first.evaluate("node => getComputedStyle(node).backgroundColor")
                       for state in ("true", "false"))
-    page.close()
     assert pressed != other
 
 
@@ -137,26 +167,22 @@ SHEET = round((297 - 20 - 22) / 25.4 * 96 / 0.8)  # pixels within the margins of
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_explorer_fits_a_sheet_of_paper(seen, name):
+def test_an_explorer_fits_a_sheet_of_paper(look, name):
     """Whole: nothing is cut at its right edge, and it is no higher than a page of A4 within its margins."""
-    page = seen(name, viewport={"width": 813, "height": 1100})
-    page.emulate_media(media="print")
+    page = look(name, 813, 1100, media="print")
     page.add_style_tag(path=HTML.parents[1] / "_static" / "book.css")
     page.evaluate("() => { const article = document.createElement('article'); article.append(...document.querySelector('main').childNodes); "
                   "document.querySelector('main').append(article); }")
-    assert page.evaluate(LOST, ".cx") == []
+    lost, height = page.evaluate(f"() => [({LOST})('.cx'), document.querySelector('.explorer').offsetHeight]")
     more = 60 if name == "map" else 0  # for families that are not here yet
-    assert page.locator(".explorer").evaluate("node => node.offsetHeight") + more < SHEET
+    assert lost == [] and height + more < SHEET
 
 
-def test_long_tables_are_cut_on_paper_and_say_so(seen, browser, serve, tmp_path):
-    bare_page(tmp_path, CostTableExplorer("densenet121"))
-    page = browser.new_page(viewport={"width": 813, "height": 1100})
-    page.goto(f"{serve(tmp_path)}/index.html")
-    page.wait_for_function("() => document.querySelectorAll('.cx-table tbody tr').length > 400")
+def test_long_tables_are_cut_on_paper_and_say_so(show):
+    page = show(long_table(), width=813)
+    page.wait_for_function("() => document.querySelectorAll('.cx-table tbody tr').length > 400", polling=50)
     page.evaluate("() => { const article = document.createElement('article'); article.append(document.querySelector('.explorer')); document.body.append(article); }")
     page.add_style_tag(path=HTML.parents[1] / "_static" / "book.css")
     page.emulate_media(media="print")
     assert page.locator(".cx-table tbody tr:visible").count() == 9
     assert "further rows" in page.locator(".cx-table tbody").evaluate("node => getComputedStyle(node, '::after').content")
-    page.close()

@@ -1,5 +1,6 @@
 """Diagrams: what is drawn is what the network does, and changes when the network does."""
 
+import functools
 import json
 import pickle
 import re
@@ -22,7 +23,9 @@ FEW = ["alexnet_227", "vgg16", "googlenet", "resnet20", "resnet50", "preresnet20
        "squeezenet1_0_simple"]
 
 
+@functools.lru_cache(64)
 def drawn(name):
+    """Made once; leave it as it is."""
     return diagram(on_meta(name), find_variant(name).input_size, title=name)
 
 

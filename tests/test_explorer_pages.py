@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from browsing import NARROW, Watched, bare_page, integers, type_into, violations
+from browsing import NARROW, integers, type_into, violations
 from cnnlib import create_model
 from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, ReceptiveFieldExplorer, StackDesigner
-from explorers import EXAMPLES
+from explorers import EXAMPLES, example
 
 
 def on_meta(name):
@@ -171,7 +171,7 @@ def test_stack_designer_by_keyboard_and_mouse(show):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_explorers_are_accessible_narrow_follow_the_theme_and_clean_up(show, name):
-    page = show(EXAMPLES[name](), "dark", NARROW)
+    page = show(example(name), "dark", NARROW)
     for theme, width in (("dark", NARROW), ("light", 1280)):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
@@ -204,16 +204,14 @@ def test_explorers_are_accessible_narrow_follow_the_theme_and_clean_up(show, nam
     }""") == [1, 1, 0, 0]
 
 
-def test_two_views_share_one_model(browser, serve, tmp_path):
-    bare_page(tmp_path, ConvolutionArithmetic(7, 3, 1))
-    page_file = tmp_path / "index.html"
+def test_two_views_share_one_model(tab):
+    tab.show(ConvolutionArithmetic(7, 3, 1))
+    page_file, = tab.folder.glob(tab.page.url.rpartition("/")[2])
     text = page_file.read_text(encoding="utf-8")
     start = text.index("<div><script")
     view = text[start:text.index("</div>", start) + 6]
     page_file.write_text(text.replace(view, view + view), encoding="utf-8")
-    address = serve(tmp_path)
-    watched = Watched(browser, address)
-    page = watched.open(f"{address}/index.html")
+    page = tab.open(f"{tab.page.url}?")
     page.get_by_role("slider", name="Stride S").first.press("ArrowRight")
     assert page.locator(".cx-formula strong").all_inner_texts() == ["3", "3"]
-    assert watched.close() == []
+    assert tab.rest() == []

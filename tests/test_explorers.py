@@ -14,42 +14,49 @@ from cnnlib.widgets import ConvolutionArithmetic, CostTableExplorer, FollowPhoto
 from cnnlib.widgets import follow
 from cnnlib.widgets.base import STATIC
 from chromium import QuietHandler, Server
-from explorers import EXAMPLES
-from browsing import NARROW, Watched, bare_page, picture, type_into, violations
+from explorers import EXAMPLES, example
+from browsing import NARROW, Tab, Watched, bare_page, picture, type_into, violations
 
-# Computed styles in an explorer, as one text: of the first three elements of each name and class within one parent's, which no
+# Computed styles in each explorer, as one text: of the first three elements of each name and class within one parent's, which no
 # sheet could tell apart. Sizes in pixels are left out, they follow from the rest.
-STYLES = """(node) => {
-  const seen = {}, kind = (one) => one.tagName + (one.getAttribute('class') ?? '').replace(/cx-[0-9a-z]+-[0-9]+/g, '');
-  const few = [...node.querySelectorAll('*')].filter((one) => {
-    const place = kind(one.parentNode) + '>' + kind(one);
-    return (seen[place] = (seen[place] ?? 0) + 1) <= 3;
-  });
+STYLES = """() => {
   const left = /^(width|height|top|right|bottom|left|inset-.*|inline-size|block-size|perspective-origin|transform-origin|.*-color)$/;
-  const names = [...getComputedStyle(node)].filter((name) => !left.test(name)).sort();
-  return [node, ...few].map((one) => {
-    const style = getComputedStyle(one);
-    return one.tagName + names.map((name) => name + '=' + style.getPropertyValue(name)).join(';');
-  }).join('|').replace(/cx-[0-9a-z]+-[0-9]+/g, '');
+  const names = [...getComputedStyle(document.body)].filter((name) => !left.test(name)).sort();
+  const bare = (text) => text.replace(/cx-[0-9a-z]+-[0-9]+/g, ''), kind = (one) => one.tagName + bare(one.getAttribute('class') ?? '');
+  return [...document.querySelectorAll('section.cx')].map((node) => {
+    const seen = {}, few = [...node.querySelectorAll('*')].filter((one) => {
+      const place = kind(one.parentNode) + '>' + kind(one);
+      return (seen[place] = (seen[place] ?? 0) + 1) <= 3;
+    });
+    return bare([node, ...few].map((one) => {
+      const style = getComputedStyle(one);
+      return one.tagName + names.map((name) => name + '=' + style.getPropertyValue(name)).join(';');
+    }).join('|')).replace(/[0-9]+(\\.[0-9]+)?px/g, 'px');
+  });
 }"""
 
 
-def test_style_sheets_do_not_touch_each_other(browser, serve, tmp_path):
+TELL = {"texts": "texts", "digests": """Promise.all(texts.map(async (text) =>
+  [...new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)))].join()))"""}
+
+
+def test_style_sheets_do_not_touch_each_other(tab):
     """Each explorer alone, and all of them on a page in two orders, so that every sheet comes before and after every other."""
-    address, styles = serve(tmp_path), {}
-    for names in ([name] for name in EXAMPLES), (list(EXAMPLES), list(EXAMPLES)[::-1]):
-        for order in names:
-            bare_page(tmp_path, *(EXAMPLES[name]() for name in order))
-            watched = Watched(browser, address)
-            page = watched.open(f"{address}/index.html")
-            page.wait_for_timeout(400)  # rows that follow later
-            for name, explorer in zip(order, page.locator("section.cx").all(), strict=True):
-                found = re.sub(r"\d+(\.\d+)?px", "px", explorer.evaluate(STYLES))
-                if styles.setdefault(name, found) != found:
-                    one, other = next(pair for pair in zip(styles[name].split("|"), found.split("|")) if pair[0] != pair[1])
-                    different = [pair for pair in zip(one.split(";"), other.split(";")) if pair[0] != pair[1]]
-                    raise AssertionError(f"{name}, alone and beside others: {one.split('=')[0]}, {different}")
-            assert watched.close() == []
+    def seen(order, of="digests"):
+        page = tab.show(*map(example, order))
+        page.wait_for_function("() => document.getAnimations().every((one) => one.playState !== 'running')")
+        return page.evaluate(f"async () => {{ const texts = ({STYLES})(); return await ({TELL[of]}); }}")
+
+    alone = {name: seen([name])[0] for name in EXAMPLES}
+    assert len(set(alone.values())) > len(EXAMPLES) / 2
+    for order in (list(EXAMPLES), list(EXAMPLES)[::-1]):
+        for name, found in zip(order, seen(order), strict=True):
+            if found != alone[name]:
+                texts = seen([name], "texts")[0], seen(order, "texts")[order.index(name)]
+                one, other = next(pair for pair in zip(*(text.split("|") for text in texts)) if pair[0] != pair[1])
+                different = [pair for pair in zip(one.split(";"), other.split(";")) if pair[0] != pair[1]]
+                raise AssertionError(f"{name}, alone and beside others: {one.split('=')[0]}, {different}")
+    assert tab.rest() == []
 
 
 FAR = "<style>.explorer { margin-bottom: 4000px }</style></head>"  # between an explorer and the next
@@ -111,15 +118,12 @@ def test_own_style_sheets_are_nested_in_their_explorer():
 
 
 @pytest.mark.parametrize("name", ["block", "inception", "map", "stack", "cost"])
-def test_notebooks_that_sort_names_change_nothing(browser, serve, tmp_path, name):
-    address, found = serve(tmp_path), []
+def test_notebooks_that_sort_names_change_nothing(tab, name):
+    found = []
     for sort_keys in (False, True):
-        bare_page(tmp_path, EXAMPLES[name](), sort_keys=sort_keys)
-        watched = Watched(browser, address)
-        text = picture(watched.open(f"{address}/index.html").locator("section.cx"))
-        found.append(re.sub(r"cx-\w+-\d+", "", text))
-        assert watched.close() == []
-    assert found[0] == found[1]
+        page = tab.show(example(name), sort_keys=sort_keys)
+        found.append(re.sub(r"cx-\w+-\d+", "", picture(page.locator("section.cx"))))
+    assert tab.rest() == [] and found[0] == found[1]
 
 
 def swipe(page, box, dx, dy):
@@ -255,26 +259,24 @@ def test_a_pressed_value_shows_what_is_normalized_with_it(show):
 # --- a live network ---
 
 
+@pytest.fixture(scope="module")
+def live_tab(browser, serve, tmp_path_factory):
+    """One page for all tests of a live network, with the files beside it."""
+    folder = tmp_path_factory.mktemp("live")
+    follow.write_files(folder / "live")
+    tab = Tab(browser, serve, folder)
+    tab.page.on("request", lambda request: tab.page.requests.append(request.url))
+    yield tab
+    tab.close()
+
+
 @pytest.fixture
-def live(browser, serve, tmp_path):
-    """`live(explorer, ...)`: a page with it and the files beside it; afterwards that nothing went wrong."""
-    watched = []
-
-    def open_one(explorer, theme="light", width=1280):
-        bare_page(tmp_path, explorer, theme=theme)
-        if not (tmp_path / "live").exists():
-            follow.write_files(tmp_path / "live")
-        address = serve(tmp_path)
-        watched.append(Watched(browser, address, theme, width))
-        requests = []
-        watched[-1].page.on("request", lambda request: requests.append(request.url))
-        page = watched[-1].open(f"{address}/index.html")
-        page.requests = requests
-        return page
-
-    yield open_one
-    problems = [problem for one in watched for problem in one.close()]
-    assert problems == []
+def live(live_tab):
+    """`live(explorer, ...)`: the page with it, and what it asked for; afterwards that nothing went wrong."""
+    live_tab.rest()
+    live_tab.page.requests = []
+    yield lambda explorer, theme="light", width=1280: live_tab.show(explorer, theme=theme, width=width)
+    assert live_tab.rest() == []
 
 
 def start(page):
@@ -538,6 +540,7 @@ def test_layers_and_units_by_touch_and_by_arrow_keys(live):
     page.wait_for_function(status, arg="), unit")
     number, name = re.search(r", channel (\d) \((\w+)\), unit", page.get_by_role("status").inner_text()).groups()
     assert name == follow.CIFAR10[int(number)]  # the last layer's channels are the classes
+    client.detach()
 
 
 def test_opened_as_a_file_it_says_what_is_missing(browser, tmp_path):

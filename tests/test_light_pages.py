@@ -1,5 +1,6 @@
 """A first visit is light: icons without a script, formulas' script only where there are formulas, late images."""
 
+import functools
 import gzip
 import re
 import sys
@@ -44,6 +45,10 @@ class Assets(HTMLParser):
                 self.found.add(name)
 
 
+assets = functools.cache(Assets)
+
+
+@functools.cache
 def weight(path: Path) -> int:
     return len(path.read_bytes() if path.suffix in (".png", ".woff2") else gzip.compress(path.read_bytes(), 6))
 
@@ -51,7 +56,7 @@ def weight(path: Path) -> int:
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)
 def test_first_visit_is_light(page):
     limit = LANDING if page.stem == "index" else CHAPTER
-    files = [page, *((page.parent / name).resolve() for name in Assets(page).found)]
+    files = [page, *((page.parent / name).resolve() for name in assets(page).found)]
     weights = {file.name: weight(file) for file in files if file.exists()}
     assert sum(weights.values()) < limit, sorted(weights.items(), key=lambda item: -item[1])[:5]
 
@@ -116,7 +121,7 @@ def test_what_scrolls_is_reached_by_keys_and_closed_cells_are_not_laid_out(brows
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_images_of_the_article_wait(page):
-    images = [image for image in Assets(page).images if "_images/" in image["src"]]
+    images = [image for image in assets(page).images if "_images/" in image["src"]]
     assert all(image.get("loading") == "lazy" for image in images[1:])
 
 

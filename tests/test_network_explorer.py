@@ -1,5 +1,6 @@
 """The network explorer: its state against the analysis, its formulas against the counts, its walk in a browser."""
 
+import functools
 import json
 
 import pytest
@@ -10,9 +11,12 @@ from cnnlib.analysis import cost_table, receptive_field
 from cnnlib.widgets import NetworkExplorer
 from cnnlib.widgets.base import MOST_DATA
 from cnnlib.widgets.network import _shorter
-from explorers import EXAMPLES
+from explorers import example
 from test_widgets import node  # noqa: F401
 from zoo import on_meta
+
+
+explorer_of = functools.cache(NetworkExplorer)  # made once; leave it as it is
 
 
 def opened(node, explorer, name):  # noqa: F811
@@ -21,7 +25,7 @@ def opened(node, explorer, name):  # noqa: F811
 
 
 def test_rows_are_those_of_the_analysis(node):  # noqa: F811
-    explorer = NetworkExplorer("resnet50")
+    explorer = explorer_of("resnet50")
     table = {row.name: row for row in cost_table(on_meta("resnet50").eval(), (3, 224, 224))}
     fields = receptive_field(on_meta("resnet50"), (3, 224, 224))
     seen = 0
@@ -135,7 +139,7 @@ def fact(page, name):
 
 
 def test_from_the_whole_to_a_layer_and_back_by_keys(show):  # noqa: F811
-    page = show(NetworkExplorer("resnet50"))
+    page = show(explorer_of("resnet50"))
     status = page.get_by_role("status")
     assert "resnet50" in status.inner_text()
     page.locator(".cx-part[tabindex='0']").focus()
@@ -211,7 +215,7 @@ def test_an_input_can_be_chosen_and_followed(show):  # noqa: F811
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("name", ["network", "normalization", "question", "stack", "fusion", "block"])
 def test_room_is_kept_until_an_explorer_runs_and_none_is_left(show, name, width):  # noqa: F811
-    page = show(EXAMPLES[name](), width=width)
+    page = show(example(name), width=width)
     frame, inside = (page.locator(which).bounding_box() for which in (".explorer", ".explorer > *"))
     assert frame["height"] - inside["height"] < 20, "empty room"
     kept = page.locator(".explorer").evaluate("""element => {

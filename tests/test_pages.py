@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from browsing import NARROW, ROOT, Watched, picture, violations, wait_until_it_shows_another
+from browsing import NARROW, ROOT, Watched, changed, keep_only, remember, violations
 
 CONTENTS = re.findall(r"^(?:root| +- file): (\S+)$", (ROOT / "_toc.yml").read_text(encoding="utf-8"), re.M)
 ENLARGED = 320  # pixels that a window of 1280 has where letters are four times as large
@@ -62,35 +62,51 @@ def test_every_page_is_in_the_table_of_contents(book):
 PROBE = ".cx :is(input[type=range], input[type=number], input[type=radio]):visible"
 
 
-def is_typeset(page):
-    """Whether the page has formulas; then all are typeset, without an error."""
-    if not page.locator(".math").count():
-        return False
-    page.wait_for_function("() => window.MathJax?.startup?.promise")
-    page.evaluate("() => MathJax.startup.promise")
-    assert page.locator(".math:not(:has(mjx-container))").count() == 0
-    assert page.locator("mjx-merror").count() == 0
-    return True
+# How many formulas are not typeset and how many are errors, once the page's script has typeset what it has.
+TYPESET = """async () => {
+  if (!document.querySelector(".math")) return [0, 0];
+  while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 10));
+  await MathJax.startup.promise;
+  return [".math:not(:has(mjx-container))", "mjx-merror"].map((one) => document.querySelectorAll(one).length);
+}"""
 
 
-def answers(page, explorer):
+def answers(explorer):
     """The explorer shows another picture after a key, and again another after its button of return."""
-    before = picture(explorer)
+    remember(explorer)
     if (probe := explorer.locator(PROBE)).count():
         probe.first.press("ArrowUp")
-        page.wait_for_timeout(30)
-        if picture(explorer) == before:
+        if not changed(explorer, 30):
             probe.first.press("ArrowDown")  # it stood at its end
-    elif (photographs := explorer.locator("button[data-photograph][aria-pressed=false]")).count():
-        photographs.first.press("Enter")  # nothing is fetched for it
-    elif (moves := explorer.locator(".cx-order button:enabled")).count():
-        moves.first.press("Enter")
-    else:  # a question with a field for its answer
-        explorer.locator("input[type=text]").fill("1")
-        explorer.get_by_role("button", name="Check").click()
-    after = wait_until_it_shows_another(explorer, before)
+            assert changed(explorer)
+    else:
+        if (photographs := explorer.locator("button[data-photograph][aria-pressed=false]")).count():
+            photographs.first.press("Enter")  # nothing is fetched for it
+        elif (moves := explorer.locator(".cx-order button:enabled")).count():
+            moves.first.press("Enter")
+        else:  # a question with a field for its answer
+            field = explorer.locator("input[type=text]")
+            field.fill("1")
+            remember(explorer)  # an answer is more than its field
+            field.press("Enter")
+        assert changed(explorer)
     explorer.get_by_role("button", name="Back to the example").click()
-    wait_until_it_shows_another(explorer, after)
+    assert changed(explorer)
+
+
+# Whether the page has turned to a theme, within ten seconds, and is no wider than its window.
+FITS = """async ([theme, width]) => {
+  const root = document.documentElement;
+  for (let i = 0; i < 1000 && root.dataset.theme !== theme; i++) await new Promise((done) => setTimeout(done, 10));
+  return root.dataset.theme === theme && root.scrollWidth <= width;
+}"""
+# Names of explorers whose button of return is hidden by something else on the page.
+COVERED = """() => [...document.querySelectorAll(".explorer")].filter((one) => {
+  const button = [...one.querySelectorAll("button")].find((node) => node.textContent.includes("Back to the example"));
+  button.scrollIntoView({block: "center", behavior: "instant"});
+  const {x, y, width, height} = button.getBoundingClientRect();
+  return !button.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+}).map((one) => one.dataset.explorer)"""
 
 
 @pytest.mark.parametrize("number, name", enumerate(NAMES), ids=NAMES)
@@ -98,38 +114,46 @@ def test_page(view, number, name):
     """Quiet, typeset, still while it loads; explorers answer and are accessible; narrow, it fits in both themes.
 
     Of each chapter's two pages one is opened wide and light, the other narrow and dark; of the next one's the other.
+    The explorers are asked when the rest of the page has been taken away, which would be laid out anew for each answer.
     """
-    view.problems.clear()
-    theme, width = ("light", 1280) if (number + number // 2) % 2 == 0 else ("dark", NARROW)
-    view.page.set_viewport_size({"width": width, "height": 900})
-    view.page.emulate_media(color_scheme=theme)
-    page = view.open(f"{view.address}/{name}.html")
-    is_typeset(page)
-    for _ in range(3):  # a busy machine paints in pieces; what the page itself moves, it moves each time
-        if page.evaluate("window.shift") <= 0.15:
-            break
-        is_typeset(view.open(page.url))
-    else:
-        raise AssertionError(f"parts of the page move by {page.evaluate('window.shift'):.2f}")
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert view.problems == []
+    page, opened = view.page, "light" if (number + number // 2) % 2 == 0 else "dark"
+    size = {"light": 1280, "dark": NARROW}[opened]
 
-    page.set_viewport_size({"width": 1280, "height": 900})
-    page.emulate_media(color_scheme="light")
-    page.wait_for_function("document.documentElement.dataset.theme === 'light'")
-    for explorer in page.locator(".explorer").all():
-        answers(page, explorer)
-    assert view.problems == []
-    if page.locator(".explorer").count():
-        assert violations(page, context=".explorer") == []  # what it asks for itself is no problem of the page
-        view.problems.clear()
-
-    page.set_viewport_size({"width": NARROW, "height": 900})
-    for theme in ("dark", "light"):
+    def set_to(theme, width):
+        page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
-        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
-        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW, theme
-    page.set_viewport_size({"width": ENLARGED, "height": 900})
-    assert page.evaluate("document.documentElement.scrollWidth") <= ENLARGED
+
+    def fits(theme, width):
+        set_to(theme, width)
+        return page.evaluate(FITS, [theme, width])
+
+    view.leave()
+    view.problems.clear()
+    set_to(opened, size)
+    for _ in range(3):  # a busy machine paints in pieces; what the page itself moves, it moves each time
+        view.open(f"{view.address}/{name}.html")
+        assert page.evaluate(TYPESET) == [0, 0]
+        if (moved := page.evaluate("window.shift")) <= 0.15:
+            break
+    else:
+        raise AssertionError(f"parts of the page move by {moved:.2f}")
+    assert page.evaluate("document.documentElement.dataset.theme") == opened
+    assert page.evaluate("document.documentElement.scrollWidth") <= size
+    explorers = page.locator(".explorer").all()
+    assert page.evaluate(COVERED) == []
+
+    for theme in ("light", "dark") if opened == "light" else ("light",):
+        assert fits(theme, NARROW), theme
+    assert fits(theme, ENLARGED)
     assert view.problems == []
+    if not explorers:
+        return
+
+    keep_only(page, ".explorer, #pst-header")  # the theme's script looks for its header
+    assert fits("light", 1280)
+    for explorer in explorers:
+        answers(explorer)
+    assert view.problems == []
+    for width in (NARROW, ENLARGED, 1280):
+        assert fits("light", width), width
+    assert violations(page, ".explorer") == []
