@@ -24,12 +24,12 @@ from torch import nn
 
 from cnnlib import tables
 
-from .cost import Row, Rows, cost_table
+from .cost import Costs, Row, cost_table
 from .drawing import draw_file
 from .fields import receptive_field
 from .memory import OPTIMIZER_STATES, training_memory
 
-FORMATS = {"text": str, "markdown": lambda table: table.to_markdown(), "html": lambda table: table.to_html(),
+FORMATS = {"text": str, "markdown": tables.Printed.to_markdown, "html": tables.Printed.to_html,
            "csv": lambda table: table.to_csv().rstrip("\n")}
 
 
@@ -125,8 +125,8 @@ def report(options: argparse.Namespace):
             rows.append(Compared.of([table.total], name=name, input_shape=size, peak_bytes=table.peak_bytes))
             note = table.note
         columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
-        table = Rows(rows, None, note).with_columns(*columns)
-        table.title_of = Rows.title_of | {"name": "network"}
+        table = Costs(rows, None, note).with_columns(*columns)
+        table.title_of = Costs.title_of | {"name": "network"}
         return table
     model, size = given(options.network)
     if options.draw:
