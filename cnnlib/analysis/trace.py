@@ -74,7 +74,7 @@ def trace(
                 raise AnalysisError(f"{failure}{batch_hint(inputs)}") from error
             missing.append(Missing(tracer.call.name if tracer.call else "", "", str(failure)))
         finally:
-            tracer.shadows.clear()
+            tracer.state.clear()
     return Trace(
         model, tracer.steps, values, outputs, batch, input_dtype, tracer.parameters, tracer.live.peak,
         tracer.live.peak_where, missing
@@ -139,8 +139,7 @@ class _Tracer(TorchFunctionMode):
                     self.parameters.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
             self.buffers.update(map(id, module._buffers.values()))
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
-        self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
-        self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
+        self.state = {}  # id of a parameter, buffer or constant -> itself, its value, the meta tensor that stands for it
         self.storages = {}  # address of a live meta storage -> the record's
         self.steps = []
         self.call = None
@@ -209,7 +208,7 @@ class _Tracer(TorchFunctionMode):
     def value(self, tensor: Tensor) -> Value:
         """The value that `tensor` holds now; a tensor not seen before is a parameter, a buffer or a constant."""
         key = id(tensor)
-        known = self.state_values.get(key)
+        known = self.state.get(key)
         if known is not None:
             return known[1]
         tracer, value = getattr(tensor, "_cnnlib", (None, None))
@@ -236,7 +235,7 @@ class _Tracer(TorchFunctionMode):
                              "function or another thread; call the Python function that it was made from, in the thread of the network")
         data = tensor if not tensor.is_meta and not dtype.is_floating_point and tensor.numel() <= 1 << 20 else None
         value = Value(tuple(tensor.shape), dtype, None, role, names, data)
-        self.state_values[key] = (tensor, value)
+        self.state[key] = [tensor, value, None]
         return value
 
     def found(self, tensor: Tensor) -> Value | None:
@@ -251,7 +250,7 @@ class _Tracer(TorchFunctionMode):
                     order.append(next(i for i, other in enumerate(ours) if other == pair and i not in order))
                 if ours == theirs:
                     return self.attach(tensor, value)
-                node = self.record("permute", (value, tuple(order)), (value,), (), True)
+                node = self.record("permute", (value, tuple(order)), is_view=True)
                 new = Value(tuple(tensor.shape), tensor.dtype, storage, "result", value.parameters)
                 node.outputs = (self.attach(tensor, new),)
                 return new
@@ -289,12 +288,12 @@ class _Tracer(TorchFunctionMode):
         """The meta tensor that stands for a parameter, a buffer or a real constant; others stand for themselves."""
         if hasattr(tensor, "_cnnlib") or _is_wrapped(tensor):
             return tensor
-        known = self.shadows.get(id(tensor))
-        if known is not None:
-            return known[1]
         value = self.value(tensor)
         if hasattr(tensor, "_cnnlib"):  # it was found
             return tensor
+        known = self.state[id(tensor)]
+        if known[2] is not None:
+            return known[2]
         if tensor.layout is not torch.strided:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=value.dtype, device="meta")
@@ -302,7 +301,7 @@ class _Tracer(TorchFunctionMode):
             meta = _unwrapped(meta)
         self.live.seen[meta.untyped_storage()._cdata] = None  # the model holds it: never counted, never freed
         self.attach(meta, value)
-        self.shadows[id(tensor)] = (tensor, meta)
+        known[2] = meta
         return meta
 
     def on_meta(self, thing):
@@ -311,10 +310,12 @@ class _Tracer(TorchFunctionMode):
 
     # Operations
 
-    def record(self, op, args, inputs, outputs, is_view=False, names=None) -> Node:
+    def record(self, op, args, inputs=None, outputs=(), is_view=False, names=None) -> Node:
+        """A new node of the present step; by default its inputs are the values among `args`."""
         if self.step is None:
             self.step = Step(self.function, self.call)
             self.steps.append(self.step)
+        inputs = tuple([arg for arg in args if type(arg) is Value]) if inputs is None else inputs
         node = Node(op, args, inputs, outputs, is_view, ops.argument_names(op) if names is None else names)
         self.step.nodes.append(node)
         return node
@@ -348,7 +349,8 @@ class _Tracer(TorchFunctionMode):
         if func in (Tensor.cuda, Tensor.cpu):
             return args[0]
         if func is Tensor.to:
-            args, kwargs = _without_device(args, kwargs)
+            args = tuple(arg for arg in args if not isinstance(arg, (torch.device, str, int)) or isinstance(arg, bool))
+            kwargs = {key: item for key, item in kwargs.items() if key != "device"}
         elif kwargs.get("device") is not None:
             kwargs = kwargs | {"device": "meta"}
         if func in (Tensor.__getitem__, Tensor.__setitem__):
@@ -398,9 +400,8 @@ class _Recorder(TorchDispatchMode):
             return result
         parameters = made_of(inputs)
         outputs = []
-        node = None
-        if inputs and not ops.of(op).is_allocation:
-            node = tracer.record(op, args, inputs, (), aliases[0] == "view", names)
+        is_node = inputs and not ops.of(op).is_allocation
+        node = tracer.record(op, args, inputs, (), aliases[0] == "view", names) if is_node else None
         for i, tensor in enumerate(results[:ops.of(op).results]):
             alias = aliases[min(i, len(aliases) - 1)]
             if self.of_constants:
@@ -436,13 +437,6 @@ def _with_tensors(index):
     if type(index).__module__ == "numpy" and hasattr(index, "dtype") and getattr(index, "ndim", 0):
         return torch.as_tensor(index)
     return index
-
-
-def _without_device(args, kwargs):
-    """The arguments of Tensor.to with any device left out."""
-    keep = tuple(a for i, a in enumerate(args) if i == 0 or not isinstance(a, (torch.device, str, int)) or
-                 isinstance(a, bool))
-    return keep, {key: item for key, item in kwargs.items() if key != "device"}
 
 
 _DTYPE_QUERIES = {Tensor.dtype.__get__, Tensor.element_size, Tensor.type}
