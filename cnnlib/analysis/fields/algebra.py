@@ -23,8 +23,7 @@ NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
 class Index(NamedTuple):
     """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
 
-    A table has one entry for each index instead and no step; outside it there is nothing to see. A table that does not
-    `move` only says which indices (channels) see at all.
+    A table has one entry for each index and nothing outside; one that does not `move` only says which indices (channels) see at all.
     """
 
     step: int
@@ -90,8 +89,7 @@ def sliding(kernel: int, stride: int, padding: int, dilation: int) -> tuple[Wind
 
 
 def transposed(kernel: int, stride: int, padding: int, dilation: int, places: int = 1) -> tuple[Windows, int]:
-    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; of inputs that have a
-    place of their own for each t, `places` = kernel of them, number i * places + t."""
+    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; or of `places` for each, i * places + t."""
     def window(o):
         turns = [(t, *divmod(o + padding - t * dilation, stride)) for t in range(kernel)]
         return tuple([i * places + t % places for t, i, rest in turns if rest == 0])
@@ -102,9 +100,7 @@ def transposed(kernel: int, stride: int, padding: int, dilation: int, places: in
 @lru_cache(maxsize=4096)
 def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> Index:
     """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
-    `advance` further on, or there are as many as outputs (None).
-
-    Raises `Unfollowed` where it repeats too late: maps resized by odd ratios again and again have endless patterns."""
+    `advance` further on, or there are as many as outputs (None). Raises `Unfollowed` for patterns that are too long."""
     period = len(index.first)
     if period == 1 and not index.is_table:  # the ends decide
         windows = [(*window[:1], *window[-1:]) for window in windows]
@@ -118,6 +114,7 @@ def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> I
     turns = period // math.gcd(period, advance)
     count = turns * len(windows)
     if count > LONGEST_PERIOD:
+        # maps resized by odd ratios again and again have endless patterns
         raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
     return periodic(index.step * advance * turns // period, list(map(span, range(count))))
 
@@ -162,10 +159,8 @@ class Branch(NamedTuple):
 
 @dataclass(eq=False)
 class State:
-    """The fields of one tensor: a layout, which splits each dimension into factors, and branches for each input axis.
-
-    `unaligned` names the modules in which branches met whose fields have different strides or centres.
-    """
+    """The fields of one tensor: a layout, which splits each dimension into factors, branches for each input axis, and the names
+    of the modules in which branches met whose fields have different strides or centres."""
 
     layout: tuple[tuple[int, ...], ...]
     axes: tuple[tuple[Branch, ...], ...]
@@ -193,34 +188,34 @@ class State:
             return None
         return self if axes == self.axes else State(self.layout, axes, self.unaligned)
 
-    def pruned(self) -> "State":
-        """The same without branches that see nothing beyond another branch."""
-        axes = [outermost([branch for branch in axis if branch.first != math.inf], self.factors) for axis in self.axes]
-        return State(self.layout, tuple(axes), self.unaligned)
-
-    def with_axes(self, layout, change) -> "State":
-        return State(layout, tuple([tuple([change(branch) for branch in axis]) for axis in self.axes]), self.unaligned)
+    def changed(self, layout, change: Callable) -> "State":
+        """The same in another layout, with what `change` makes of the branches of each axis."""
+        return State(layout, tuple([tuple(change(axis)) for axis in self.axes]), self.unaligned)
 
     def rewritten(self, start: int, stop: int, dims: Sequence[tuple[int, ...]], ways: Callable) -> "State":
-        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors.
-
-        `ways` makes of a branch's indices there the ways to write them anew: a list, one for each new branch."""
+        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors; `ways` makes of a branch's
+        indices there the ways to write them anew: a list, one for each new branch."""
         begin, end = (sum(map(len, self.layout[:dim])) for dim in (start, stop))
-        axes = tuple([tuple([branch.with_indices((*branch.indices[:begin], *way, *branch.indices[end:]))
-                             for branch in axis for way in ways(branch.indices[begin:end])]) for axis in self.axes])
-        return State((*self.layout[:start], *dims, *self.layout[stop:]), axes, self.unaligned)
+        return self.changed((*self.layout[:start], *dims, *self.layout[stop:]), lambda axis: [
+            branch.with_indices((*branch.indices[:begin], *way, *branch.indices[end:]))
+            for branch in axis for way in ways(branch.indices[begin:end])])
 
     def merged(self, dim: int) -> "State":
         """The same with a single factor for `dim`."""
         lengths = self.layout[dim]
-        if len(lengths) == 1:
-            return self
-        return self.rewritten(dim, dim + 1, [(math.prod(lengths),)], lambda indices: [(merge(indices, lengths),)])
+
+        def merge(indices):
+            merged, before = indices[0], lengths[0]
+            for index, length in zip(indices[1:], lengths[1:]):
+                merged = merge_two(merged, index, before, length)
+                before *= length
+            return [(merged,)]
+
+        return self if len(lengths) == 1 else self.rewritten(dim, dim + 1, [(math.prod(lengths),)], merge)
 
     def gathered(self, dim: int, out: int, windows: Windows, advance: int | None = None,
                  still: Index | None = None) -> "State":
-        """The same after windows along `dim`, which now has length `out`: `gathered` of its index, or of `still` where
-        there is none."""
+        """The same after windows along `dim`, now of length `out`: `gathered` of its index, or of `still` where there is none."""
         def gather(old):
             index = old[0] or still
             return [[index and gathered(index, out, windows, advance)]]
@@ -228,8 +223,7 @@ class State:
         return self.merged(dim).rewritten(dim, dim + 1, [(out,)], gather)
 
     def picked(self, dim: int, places: Sequence[int | None]) -> "State":
-        """The elements at these places along `dim`, and nothing where there is None; places in front and behind
-        continue it."""
+        """The elements at these places along `dim`, nothing where there is None; places in front and behind continue it."""
         if None not in places and len(places) and not isinstance(places, range):
             regular = range(places[0], places[-1] + 1, max(places[1] - places[0], 1) if len(places) > 1 else 1)
             places = regular if list(regular) == list(places) else places
@@ -241,10 +235,8 @@ class State:
         return self.gathered(dim, len(places), windows, still=Index(0, moves=False) if None in places else None)
 
     def contracted(self, dims: Sequence[int]) -> "State":
-        """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
-
-        This is a path through everything where no place is left along an axis, or where `dims` hold all places of a map
-        (N, C, ...): channels may still differ by parts of a pixel."""
+        """Each unit sees what all units along `dims` see; the dimensions keep their lengths. It sees everything where no place is left
+        along an axis, or where `dims` hold all places of a map (N, C, ...): channels may still differ by parts of a pixel."""
         whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
         places = {i for dim in dims for i in self.places[dim]}
 
@@ -255,11 +247,12 @@ class State:
             everywhere = reduced and (whole or not any([index is not None and index.moves for index in left.indices]))
             return left._replace(everywhere=True) if everywhere else left
 
-        return self.with_axes(self.layout, contract).pruned()
+        return self.changed(self.layout, lambda axis: outermost(
+            [branch for branch in map(contract, axis) if branch.first != math.inf], self.factors))
 
     def resized(self, dim: int, length: int) -> "State":
-        """The same with `dim`, on which no field may depend, given another length."""
-        return self.rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
+        """Each unit sees what all units along `dim` see, which gets another length."""
+        return self.contracted((dim,)).rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
 
     def without(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see, and these dimensions go."""
@@ -275,7 +268,7 @@ class State:
     def permuted(self, order: Sequence[int]) -> "State":
         positions = [i for dim in order for i in self.places[dim]]
         layout = tuple(self.layout[dim] for dim in order)
-        return self.with_axes(layout, lambda branch: branch.with_indices(tuple([branch.indices[i] for i in positions])))
+        return self.changed(layout, lambda axis: [branch.with_indices(tuple([branch.indices[i] for i in positions])) for branch in axis])
 
     def expanded(self, shape: Sequence[int]) -> "State":
         """Broadcast to `shape`."""
@@ -284,12 +277,11 @@ class State:
             state = state.with_new(0)
         for dim, length in enumerate(shape):
             if math.prod(state.layout[dim]) != length:
-                state = state.contracted((dim,)).resized(dim, length)
+                state = state.resized(dim, length)
         return state
 
     def reshaped(self, shape: Sequence[int]) -> "State":
-        """The fields after a view as `shape`: factors are split and regrouped, and merged where their borders and those
-        of `shape` cannot both be kept. A length of one stays a dimension if it is one before and after."""
+        """The fields after a view as `shape`: factors are split and regrouped, or merged where borders cannot be kept."""
         if math.prod(shape) != math.prod(self.factors):
             raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
         ends = [math.prod(shape[i:]) for i in range(len(shape))]
@@ -331,18 +323,9 @@ def _is_blind(branch: Branch) -> bool:
         [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
 
 
-def merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | None:
-    """One function of i = i1 * length2 + i2 from functions of i1 and i2, and so on."""
-    merged, before = indices[0], lengths[0]
-    for index, length in zip(indices[1:], lengths[1:]):
-        merged = merge_two(merged, index, before, length)
-        before *= length
-    return merged
-
-
 @lru_cache(maxsize=4096)
 def merge_two(outer: Index | None, inner: Index | None, before: int, length: int) -> Index | None:
-    """The same for two, of which i1 < `before` and i2 < `length`."""
+    """One function of i = i1 * length + i2 from functions of i1 < `before` and i2 < `length`."""
     if outer is None and inner is None:
         return None
     moves = any(index is not None and index.moves for index in (outer, inner))
@@ -370,8 +353,7 @@ def split_two(index: Index, outer: int, inner: int) -> list[tuple[Index, Index]]
 
 
 def split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None]]:
-    """The ways to write a function of one index as a sum of functions of its parts; each way covers some of the
-    indices."""
+    """The ways to write a function of one index as a sum of functions of its parts; each covers some of the indices."""
     if index is None:
         return [[None] * len(lengths)]
     if len(lengths) == 1:
@@ -393,18 +375,9 @@ def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[in
     return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
 
 
-def _in_one_layout(states: Sequence[State]) -> Sequence[State]:
-    """The same fields in one layout."""
-    for dim, lengths in enumerate([reduce(_common_factors, dims) for dims in zip(*[state.layout for state in states])]):
-        states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
-            dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
-    return states
-
-
 @lru_cache(maxsize=4096)
 def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
-    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees
-    something."""
+    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees."""
     if a == b:
         return 0, 0
     a, b = a or Index(0), b or Index(0)
@@ -458,12 +431,13 @@ def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
 
 
 def union(states: Sequence[State], where: str) -> State:
-    """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins
-    them."""
+    """A unit sees what it sees by any of the states, which have one shape; `where` is the module that joins them."""
     states = list({id(state): state for state in states}.values())
     if len(states) == 1:
         return states[0]
-    states = _in_one_layout(states)
+    for dim, lengths in enumerate([reduce(_common_factors, dims) for dims in zip(*[state.layout for state in states])]):
+        states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
+            dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
     lengths = states[0].factors
     axes, unaligned = [], []
     for i in range(len(states[0].axes)):

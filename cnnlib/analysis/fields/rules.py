@@ -280,7 +280,7 @@ class Follower:
             per_group, made = value.shape[1] // groups, out[1] // groups
             state = state.gathered(1, out[1], (range(per_group),) * made, per_group)
         else:
-            state = state.contracted((1,)).resized(1, out[1])
+            state = state.resized(1, out[1])
         windows = zip(weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation)))
         ways = [transposed(*one) if is_transposed else sliding(*one) for one in windows]
         return self.union([_slid(state, out, ways), *given])
@@ -425,8 +425,9 @@ def _slid(state: State, out: Sequence[int], ways: Sequence[tuple], given: Sequen
     for dim, (windows, advance) in enumerate(ways, len(out) - len(ways)):
         state = state.gathered(dim, out[dim], windows, advance)
         if given and out[dim] == 1 < given[dim] <= len(windows[0]) and windows[0].step == 1:
-            state = state.with_axes(state.layout, lambda branch: branch._replace(
-                everywhere=branch.everywhere or branch.indices[state.places[dim].start] is not None))
+            place = state.places[dim].start
+            state = state.changed(state.layout, lambda axis: [branch._replace(
+                everywhere=branch.everywhere or branch.indices[place] is not None) for branch in axis])
     return state
 
 
