@@ -8,6 +8,7 @@ The step is really taken, forward and backward, on fake tensors: they have a sha
 memory, and PyTorch's autograd works on them as on real ones. So what is saved is what autograd really saves.
 """
 
+import re
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def training_memory(
     if optimizer not in OPTIMIZER_STATES:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_STATES)}; got {optimizer!r}")
     check_dtype(autocast, "autocast")
-    device = _check_device(device)
+    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    if not re.fullmatch(rf"({'|'.join(there)})(:\d+)?", str(device)):  # the device's kernels decide what is kept
+        raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
     dtype = own_dtype(model)
     *given, batch = meta_inputs(input_size, batch_size, dtype)
     rows = {}  # of the modules that save something, in order
@@ -176,15 +179,3 @@ def training_memory(
         weights + buffers + optimizer_state + live.peak,
         f"{'no batch' if batch is None else f'batch {batch}'}, {precision}, {optimizer}; bytes that autograd saves "
         "for backward, each storage once, weights not counted again")
-
-
-def _check_device(device: str) -> str:
-    """Raises `ValueError` for a device that this PyTorch cannot use: its kernels decide what is kept."""
-    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError):
-        kind = None
-    if kind not in there:
-        raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
-    return device
