@@ -115,7 +115,7 @@ class Printed:
 class Rows(Printed, Sequence):
     """Instances of one data class as the rows of a table, with their `total` and a `note` below.
 
-    A column is an attribute of the rows, also one of those named in their `computed`, or such a name with "%" behind it for
+    A column is an attribute of the rows, also one that their `computed` names, or such a name with "%" behind it for
     the share of the total; `title_of` has the heads that differ from the names.
     """
 
@@ -141,7 +141,8 @@ class Rows(Printed, Sequence):
         Raises `ValueError` for a column that its rows do not have."""
         for column in columns:
             if self.rows and not hasattr(self.rows[0], column.removesuffix("%")):
-                raise ValueError(f"no column {column!r}; there are {', '.join(self.names())}, and these with % behind them")
+                names = ", ".join(self.names())
+                raise ValueError(f"no column {column!r}; there are {names}, and these with % behind them")
         table = copy.copy(self)
         table.columns, table.short = columns or self.columns, short
         return table

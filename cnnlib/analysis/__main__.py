@@ -41,7 +41,7 @@ class Compared(Row):
 
 
 def load(name: str) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """The network of this name, in evaluation mode, and the input size that it was made for, None if it says none.
+    """The network of this name, in evaluation mode, and its input size, None if it says none.
 
     Raises `ValueError`, in one line, for a name that leads nowhere."""
     where, colon, what = name.partition(":")

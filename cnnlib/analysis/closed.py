@@ -1,9 +1,9 @@
 """Closed forms: the most common functions and modules, answered from the formula for their output shape.
 
-`RULES` maps a torch function to its rule, the names of its arguments in PyTorch's order, and its own name; a call with any other argument
-goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it leaves to the
-general path, faulty arguments included. `SHORTCUTS` maps a class of modules whose forward is one such call to a function from module and
-input to that call, function first, or to None where the module has to be entered.
+`RULES` maps a torch function to its rule, the names of its arguments in PyTorch's order, and its own name. A rule
+records the operation and returns its result, or NotImplemented for what it leaves to the general path, faulty arguments
+included. `SHORTCUTS` maps a class of modules whose forward is one such call to a function from module and input to that
+call, function first, or to None.
 """
 
 import inspect

@@ -241,8 +241,7 @@ def cost_table(
 
 
 class _Count:
-    """The rows of a record; `modules` maps what was called to (class, output shape), `unknown` has (operation, module)
-    as keys."""
+    """The rows of a record; `modules`: name -> (class, output shape); the keys of `unknown`: (operation, module)."""
 
     def __init__(self, record: Trace, backward: bool, formulas: dict):
         self.rows, self.modules, self.unknown = [], {}, {}

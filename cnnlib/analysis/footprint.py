@@ -117,7 +117,8 @@ def gradient_footprints(
                 channels = output[(slice(None), slice(None), *place)]
                 signs = torch.randint(0, 2, channels.shape, generator=generators[layer]) * 2 - 1
                 if channels.requires_grad:
-                    gradient, = torch.autograd.grad((channels * signs).sum(), pixels, allow_unused=True, retain_graph=True)
+                    total = (channels * signs).sum()
+                    gradient, = torch.autograd.grad(total, pixels, allow_unused=True, retain_graph=True)
                     if gradient is not None:
                         totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
     return {layer: Footprint(total / total.sum() if total.any() else total, places[layer])

@@ -37,9 +37,10 @@ def _maps(model: nn.Module, layer: str | None, images: Tensor, *others: str) -> 
     """What `layer`, by default `last_maps(model)`, gives out: maps (N, C, H, W); and the outputs of other layers."""
     layer = last_maps(model) if layer is None else layer
     caught = outputs_of(model, [layer, *others], images)
-    if caught[layer].dim() != 4:
-        raise ValueError(f"layer {layer!r} gives out a tensor of shape {tuple(caught[layer].shape)}, not maps (N, C, H, W)")
-    return tuple(caught[name] for name in (layer, *others))
+    maps = caught[layer]
+    if maps.dim() != 4:
+        raise ValueError(f"layer {layer!r} gives out a tensor of shape {tuple(maps.shape)}, not maps (N, C, H, W)")
+    return (maps, *(caught[name] for name in others))
 
 
 @torch.no_grad()

@@ -31,9 +31,7 @@ COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count fo
 
 @dataclass
 class Saved:
-    """What the operations directly inside one module save: each storage counts where it is saved first.
-
-    `saved` is in bytes; `tensors` is the number of storages."""
+    """What the operations directly inside one module save: bytes in so many storages, each where it is first saved."""
 
     name: str
     kind: str
@@ -161,8 +159,8 @@ def training_memory(
                     del outputs
                     loss.backward()
                 if any(parameter.grad is not None and parameter not in state for parameter in model.parameters()):
-                    raise AnalysisError("the forward pass makes parameters and uses them; make them in the constructor, or run "
-                                        "the network once before")
+                    raise AnalysisError("the forward pass makes parameters and uses them; make them in the "
+                                        "constructor, or run the network once before")
         except Exception as error:
             told = failure(stack[-1] if stack else None, error, "the step", f" raised {type(error).__name__}: ")
             raise AnalysisError(f"{told}{batch_hint(list(tensors_in(given)))}") from error

@@ -67,7 +67,7 @@ class _Unrepeatable(Exception):
 
 
 def _recipe(nodes, given, places, before, result, extra) -> Callable:
-    """A function that writes these nodes down for other tensors and values than `given` and `before`, and makes the result anew."""
+    """A function that writes these nodes down for other tensors than those `given`, and makes the result anew."""
     known = set(before)
     for node in nodes:
         if any(value.role != "result" for value in node.inputs if value not in known) or not known.isdisjoint(node.outputs):

@@ -1,20 +1,11 @@
 """One forward pass of any network, on shapes alone: what ran, in which module, on which values.
 
 `trace(model, (3, 224, 224))` calls the model once on meta tensors, which have a shape and no memory, and writes down
-
-- a `Call` for every module call, a `Step` for every torch function called in one, in the order in which they happened;
-- a `Node` for every operation of the step, named as PyTorch names it (`convolution`, `native_batch_norm`, `add`), with
-  its arguments;
-- a `Value` for every tensor. An operation that writes in place makes a new value in the old storage. So the nodes and
-  values form the graph of the computation, and the storages say what memory it needs.
-
-Three paths write the same record. The most common functions are answered from the formula for their output shape (`closed.py`), and
-modules that call one of them and nothing else are not even entered. Every other function is run on meta tensors, and the operations
-that it turns out to consist of are recorded; when it is called again on the same shapes, they are written down from memory.
-`fast=False` runs everything.
-
-The model is left as it was: parameters, buffers, attributes and the random states; nothing stays patched, whether the
-trace succeeds or fails.
+what `record.py` says. Three paths write the same record. The most common functions are answered from the formula for
+their output shape (`closed.py`), and modules that call one of them and nothing else are not even entered. Every other
+function is run on meta tensors, and the operations that it consists of are recorded; when it is called again on the
+same shapes, they are written down from memory (`recipes.py`). The model is left as it was, and nothing stays patched,
+whether the trace succeeds or fails.
 """
 
 import threading
@@ -45,8 +36,9 @@ def trace(
 ) -> Trace:
     """Run `model` once on meta tensors and return the record.
 
-    `input_size` is as in `meta_inputs`. `dtype` replaces the floating-point type of inputs, parameters and buffers alike. With
-    `strict=False` a pass that cannot be followed to its end is recorded up to there.
+    `input_size` is as in `meta_inputs`. `dtype` replaces the floating-point type of inputs, parameters and buffers.
+    With `fast=False` everything is run; with `strict=False` a pass that cannot be followed to its end is recorded up to
+    there.
 
     Raises `TypeError` for a model that is not an `nn.Module` and `ValueError` for sizes that are not positive. What the
     network does with its input and cannot be followed raises `AnalysisError`, a `ValueError`.
@@ -75,14 +67,12 @@ def trace(
             missing.append(Missing(tracer.call.name if tracer.call else "", "", str(failure)))
         finally:
             tracer.state.clear()
-    return Trace(
-        model, tracer.steps, values, outputs, batch, input_dtype, tracer.parameters, tracer.live.peak,
-        tracer.live.peak_where, missing
-    )
+    return Trace(model, tracer.steps, values, outputs, batch, input_dtype, tracer.parameters, tracer.live.peak,
+                 tracer.live.peak_where, missing)
 
 
 def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The names and modules of a network, the model itself first, taken out of what `torch.compile` wraps around it.
+    """The names and modules of a network, itself first, taken out of what `torch.compile` wraps around it.
 
     Raises `TypeError` for what is no network and `AnalysisError` for compiled programs, which hide their operations."""
     if not isinstance(model, nn.Module):
@@ -139,7 +129,7 @@ class _Tracer(TorchFunctionMode):
                     self.parameters.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
             self.buffers.update(map(id, module._buffers.values()))
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
-        self.state = {}  # id of a parameter, buffer or constant -> itself, its value, the meta tensor that stands for it
+        self.state = {}  # id of a parameter, buffer or constant -> itself, its value, a meta tensor that stands for it
         self.storages = {}  # address of a live meta storage -> the record's
         self.steps = []
         self.call = None
@@ -267,8 +257,7 @@ class _Tracer(TorchFunctionMode):
         return value
 
     def overwrite(self, tensor: Tensor, parameters: tuple[str, ...]) -> Value:
-        """A new value, made of these parameters, in the storage of `tensor`, which was written in place; what shares its memory changes
-        with it."""
+        """A new value in the storage of `tensor`, which was written in place; what shares it changes as well."""
         old = self.value(tensor)
         storage = old.storage
         new = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)

@@ -39,11 +39,12 @@ _REASONS = {  # in PyTorch's errors, where tensors have no values -> what it mea
 
 
 def failure(module: tuple[str, str] | None, error: Exception | str, what: str = "", failed: str = "") -> AnalysisError:
-    """An `AnalysisError`, which `error` may be already: what went wrong in the module of this name and kind, in `what`, which `failed`."""
+    """What went wrong in the module of this name and kind, where `what` `failed`, unless the error already says it."""
     if isinstance(error, AnalysisError):
         return error
     text = " ".join(str(error).split())[:300]
-    reasons = [reason for signs, reason in _REASONS.items() if any(sign in type(error).__name__ + text for sign in signs)]
+    told = type(error).__name__ + text
+    reasons = [reason for signs, reason in _REASONS.items() if any(sign in told for sign in signs)]
     message = error if isinstance(error, str) else what + (reasons or [failed + text])[0]
     if module is not None:
         name, kind = module
@@ -221,8 +222,7 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
 
 
 class LiveBytes(TorchDispatchMode):
-    """The peak of the sizes of the storages that live: of tensors that are given to `add`, and as a mode of all that
-    operations make, on fake tensors also of what kernels keep and PyTorch's shape functions do not tell."""
+    """The peak of the sizes of live storages: of tensors given to `add`, and as a mode of all that operations make."""
 
     def __init__(self, given: Iterable[Tensor] = ()):
         super().__init__()

@@ -89,13 +89,9 @@ _Units = tuple[Sequence[int], Sequence[int], Sequence[Branch]]
 
 
 def _units(state: State, endless: State | None = None) -> list[_Units]:
-    """The units along each axis; of a tensor with borders those that it has in its `endless` state.
-
-    A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
-    see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
-    stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
-    tensor was flattened, and what lies in a vector that holds the whole image are no places. Of an axis with paths that do not see
-    everything these alone count."""
+    """The units along each axis; of a tensor with borders those that it has in its `endless` state. Those of a map are
+    its places; what its channels see is taken together. Of an axis with paths that do not see everything these alone
+    count."""
     endless = endless or state
     has_local = [any(not branch.everywhere for branch in axis) for axis in endless.axes]
     axes = [[branch for branch in axis if not (local and branch.everywhere)] for axis, local in zip(state.axes, has_local)]
@@ -128,7 +124,12 @@ def _is_map(state: State) -> bool:
 
 
 def _scattered(state: State, axes: Sequence[Sequence[Branch]]) -> list[list[int]]:
-    """For each axis the factors along which its units lie, wherever they stand."""
+    """For each axis the factors along which its units lie, wherever they stand (tokens, windows): those that move a
+    field.
+
+    One that moves none but stands in a dimension beside such a factor goes with the nearest on its left, or else on its
+    right. Channels in front, where a tensor was flattened, and what lies in a vector that holds the whole image are no
+    places."""
     dims, every = state.places, list(itertools.chain(*state.axes))
     moving = _depending(every)
     beside: dict[int, int] = {}  # still factor -> the moving one that it goes with

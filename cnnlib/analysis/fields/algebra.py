@@ -23,7 +23,8 @@ NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
 class Index(NamedTuple):
     """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
 
-    A table has one entry for each index and nothing outside; one that does not `move` only says which indices (channels) see at all.
+    A table has one entry for each index and nothing outside; if it does not `move`, it says which indices (channels)
+    see at all.
     """
 
     step: int
@@ -89,7 +90,8 @@ def sliding(kernel: int, stride: int, padding: int, dilation: int) -> tuple[Wind
 
 
 def transposed(kernel: int, stride: int, padding: int, dilation: int, places: int = 1) -> tuple[Windows, int]:
-    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; or of `places` for each, i * places + t."""
+    """Output o covers the inputs i with o = i * stride - padding + t * dilation, t < kernel; of inputs that have a
+    place of their own for each t, `places` = kernel of them, number i * places + t."""
     def window(o):
         turns = [(t, *divmod(o + padding - t * dilation, stride)) for t in range(kernel)]
         return tuple([i * places + t % places for t, i, rest in turns if rest == 0])
@@ -159,8 +161,9 @@ class Branch(NamedTuple):
 
 @dataclass(eq=False)
 class State:
-    """The fields of one tensor: a layout, which splits each dimension into factors, branches for each input axis, and the names
-    of the modules in which branches met whose fields have different strides or centres."""
+    """The fields of one tensor: a layout, which splits each dimension into factors, and branches for each input axis.
+
+    `unaligned` names the modules in which branches met whose fields have different strides or centres."""
 
     layout: tuple[tuple[int, ...], ...]
     axes: tuple[tuple[Branch, ...], ...]
@@ -193,8 +196,8 @@ class State:
         return State(layout, tuple([tuple(change(axis)) for axis in self.axes]), self.unaligned)
 
     def rewritten(self, start: int, stop: int, dims: Sequence[tuple[int, ...]], ways: Callable) -> "State":
-        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors; `ways` makes of a branch's
-        indices there the ways to write them anew: a list, one for each new branch."""
+        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors; of a branch's indices
+        there `ways` makes the ways to write them anew: a list, one for each new branch."""
         begin, end = (sum(map(len, self.layout[:dim])) for dim in (start, stop))
         return self.changed((*self.layout[:start], *dims, *self.layout[stop:]), lambda axis: [
             branch.with_indices((*branch.indices[:begin], *way, *branch.indices[end:]))
@@ -215,7 +218,7 @@ class State:
 
     def gathered(self, dim: int, out: int, windows: Windows, advance: int | None = None,
                  still: Index | None = None) -> "State":
-        """The same after windows along `dim`, now of length `out`: `gathered` of its index, or of `still` where there is none."""
+        """The same after windows along `dim`, now of length `out`: `gathered` of its index, without one of `still`."""
         def gather(old):
             index = old[0] or still
             return [[index and gathered(index, out, windows, advance)]]
@@ -223,7 +226,7 @@ class State:
         return self.merged(dim).rewritten(dim, dim + 1, [(out,)], gather)
 
     def picked(self, dim: int, places: Sequence[int | None]) -> "State":
-        """The elements at these places along `dim`, nothing where there is None; places in front and behind continue it."""
+        """The elements at these places along `dim`, nothing for None; places in front and behind continue it."""
         if None not in places and len(places) and not isinstance(places, range):
             regular = range(places[0], places[-1] + 1, max(places[1] - places[0], 1) if len(places) > 1 else 1)
             places = regular if list(regular) == list(places) else places
@@ -235,8 +238,10 @@ class State:
         return self.gathered(dim, len(places), windows, still=Index(0, moves=False) if None in places else None)
 
     def contracted(self, dims: Sequence[int]) -> "State":
-        """Each unit sees what all units along `dims` see; the dimensions keep their lengths. It sees everything where no place is left
-        along an axis, or where `dims` hold all places of a map (N, C, ...): channels may still differ by parts of a pixel."""
+        """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
+
+        That is everything where no place is left along an axis, or where `dims` hold all places of a map (N, C, ...):
+        channels may still differ by parts of a pixel."""
         whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
         places = {i for dim in dims for i in self.places[dim]}
 
@@ -268,7 +273,8 @@ class State:
     def permuted(self, order: Sequence[int]) -> "State":
         positions = [i for dim in order for i in self.places[dim]]
         layout = tuple(self.layout[dim] for dim in order)
-        return self.changed(layout, lambda axis: [branch.with_indices(tuple([branch.indices[i] for i in positions])) for branch in axis])
+        return self.changed(layout, lambda axis: [
+            branch.with_indices(tuple([branch.indices[i] for i in positions])) for branch in axis])
 
     def expanded(self, shape: Sequence[int]) -> "State":
         """Broadcast to `shape`."""
@@ -281,7 +287,7 @@ class State:
         return state
 
     def reshaped(self, shape: Sequence[int]) -> "State":
-        """The fields after a view as `shape`: factors are split and regrouped, or merged where borders cannot be kept."""
+        """The fields after a view as `shape`: factors are split and regrouped, merged where borders cannot be kept."""
         if math.prod(shape) != math.prod(self.factors):
             raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
         ends = [math.prod(shape[i:]) for i in range(len(shape))]
