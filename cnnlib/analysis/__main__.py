@@ -141,9 +141,8 @@ def report(options: argparse.Namespace):
     table = cost_table(model, size, backward=options.backward, **common)
     if options.depth is not None:
         table = table.tree(options.depth)
-    if options.backward and not options.columns:
-        table = table.with_columns(*table.columns, "backward", short=table.short)
-    return table.with_columns(*options.columns.split(","), short=table.short) if options.columns else table
+    columns = options.columns.split(",") if options.columns else [*table.columns, *["backward"] * options.backward]
+    return table.with_columns(*columns, short=table.short)
 
 
 def main(arguments: list[str] | None = None) -> int:

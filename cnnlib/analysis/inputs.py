@@ -47,20 +47,19 @@ def meta_inputs(input_size: InputSize, batch_size: int, dtype: torch.dtype) -> t
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    batch_size, batches = int(batch_size), []
+    batch_size = int(batch_size)
+    batches = []
     argument = partial(_argument, batch_size=batch_size, dtype=dtype, batches=batches)
+    args, kwargs = (input_size,), {}
     if isinstance(input_size, Mapping):
         args, kwargs = (), argument(input_size)
-    elif isinstance(input_size, (Tensor, Input)):
-        args, kwargs = (argument(input_size),), {}
-    elif _is_sequence(input_size):
+    elif _is_sequence(input_size) and not isinstance(input_size, Tensor):
         sizes = tuple(input_size)
-        is_shape = all(isinstance(item, (Integral, float)) for item in sizes)
-        args, kwargs = tuple(map(argument, (Input(sizes),) if is_shape else sizes)), {}
-    else:
+        args = (Input(sizes),) if all(isinstance(item, (Integral, float)) for item in sizes) else sizes
+    elif not isinstance(input_size, (Tensor, Input)):
         raise ValueError(f"input size must be a shape such as (3, 224, 224), a sequence of shapes, or a dictionary of keyword "
                          f"arguments; got {input_size!r}")
-    return args, kwargs, batches[0] if batches else batch_size
+    return tuple(map(argument, args)), kwargs, batches[0] if batches else batch_size
 
 
 def _argument(item, batch_size: int, dtype: torch.dtype, batches: list[int | None]):
@@ -69,18 +68,19 @@ def _argument(item, batch_size: int, dtype: torch.dtype, batches: list[int | Non
     if isinstance(item, Tensor):
         batches.append(item.shape[0] if item.dim() else batch_size)
         return torch.empty_like(item, device="meta", requires_grad=False)
+    if isinstance(item, Input):
+        batches.append(batch_size if item.batched else None)
+        shape = tuple(item.shape) if _is_sequence(item.shape) else (item.shape,)
+        if not shape or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in shape):
+            raise ValueError(f"input size must hold positive integers, such as (3, 224, 224); got {item.shape!r}")
+        batch = (batch_size,) if item.batched else ()
+        return torch.empty((*batch, *map(int, shape)), dtype=item.dtype or dtype, device="meta")
     if isinstance(item, Mapping):
-        return {key: part if part is None or isinstance(part, (bool, str)) else argument(part)
-                for key, part in item.items()}
+        return {key: value if value is None or isinstance(value, (bool, str)) else argument(value)
+                for key, value in item.items()}
     if isinstance(item, (list, tuple)) and item and not any(isinstance(part, (Integral, float, str, bytes)) for part in item):
         return (tuple if isinstance(item, tuple) else list)(map(argument, item))
-    item = item if isinstance(item, Input) else Input(item)
-    shape = tuple(item.shape) if _is_sequence(item.shape) else (item.shape,)
-    if not shape or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in shape):
-        raise ValueError(f"input size must hold positive integers, such as (3, 224, 224); got {item.shape!r}")
-    batches.append(batch_size if item.batched else None)
-    shape = (batch_size, *shape) if item.batched else shape
-    return torch.empty(tuple(map(int, shape)), dtype=item.dtype or dtype, device="meta")
+    return argument(Input(item))
 
 
 def _is_sequence(thing) -> bool:
