@@ -20,7 +20,7 @@ from cnnlib import tables
 
 from ..inputs import InputSize
 from ..trace import Trace, Value, trace
-from .algebra import NOWHERE, Branch, Index, State, cover, outermost
+from .algebra import NOWHERE, STILL, Branch, Index, State, cover, outermost
 from .rules import Follower, spatial_dims
 
 
@@ -108,7 +108,7 @@ def _units(state: State, endless: State | None = None) -> list[_Units]:
 def _depending(branches: Iterable[Branch], moving: bool = True) -> set[int]:
     """The factors on which the field depends, or those that move it."""
     return {i for branch in branches for i, index in enumerate(branch.indices)
-            if index is not None and (index.moves or not moving)}
+            if index.moves or not moving and index is not STILL}
 
 
 def _is_map(state: State) -> bool:
@@ -154,7 +154,7 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
     """Whether the field only moves by the same step from every unit to the next."""
     indices = [branch.indices[place] for place in carrying for branch in branches]
     return len(carrying) == 1 and bool(indices) and all(
-        index is not None and not index.is_table and len(index.first) == 1 and index.step == indices[0].step
+        index is not STILL and not index.is_table and len(index.first) == 1 and index.step == indices[0].step
         for index in indices)
 
 
@@ -176,7 +176,7 @@ def _stride(branches: Sequence[Branch], carrying: Sequence[int], lengths: Sequen
     """Mean advance from one unit to the next, along the innermost index that moves the field."""
     sharing = 1  # units that share a field
     for place, length in zip(reversed(carrying), reversed(lengths)):
-        indices = [index for branch in branches if (index := branch.indices[place]) is not None]
+        indices = [branch.indices[place] for branch in branches]
         if any([index.moves for index in indices]):
             stride = max(map(_slope, indices), key=abs) / sharing
             return int(stride) if stride.denominator == 1 else stride

@@ -40,6 +40,9 @@ class Index(NamedTuple):
         return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
 
 
+STILL = Index(0, moves=False)  # of an index on which the coordinate does not depend
+
+
 @lru_cache(maxsize=4096)
 def hull(index: Index, length: int) -> tuple[int, int]:
     """The first and last coordinate over all indices below `length`."""
@@ -127,35 +130,34 @@ def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> I
 class Branch(NamedTuple):
     """The field along one input axis by one kind of path: spans of all indices on which it depends, added up.
 
-    `indices` has one entry for each factor of the tensor's layout, None where the coordinate does not depend on it.
+    `indices` has one entry for each factor of the tensor's layout.
     `everywhere` marks paths through a global operation: pooling to one value, attention, statistics of the image.
     """
 
     first: int
     last: int
-    indices: tuple[Index | None, ...]
+    indices: tuple[Index, ...]
     everywhere: bool = False
 
-    def with_indices(self, indices: tuple[Index | None, ...]) -> "Branch":
+    def with_indices(self, indices: tuple[Index, ...]) -> "Branch":
         return Branch(self.first, self.last, indices, self.everywhere)
 
     def span(self, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
         """That of a unit by its indices along the factors of `carrying`."""
         first, last = self.first, self.last
         for place, i in zip(carrying, unit):
-            if (index := self.indices[place]) is not None:
-                low, high = index.span(i)
-                first += low
-                last += high
+            low, high = self.indices[place].span(i)
+            first += low
+            last += high
         return first, last
 
     def summed(self, places: Iterable[int], lengths: Sequence[int]) -> "Branch":
         """The branch with all that the factors at `places` let it see."""
         first, last, left = self.first, self.last, list(self.indices)
         for i in places:
-            if (index := left[i]) is not None:
-                low, high = hull(index, lengths[i])
-                first, last, left[i] = first + low, last + high, None
+            if left[i] is not STILL:
+                low, high = hull(left[i], lengths[i])
+                first, last, left[i] = first + low, last + high, STILL
         return Branch(first, last, tuple(left), self.everywhere)
 
 
@@ -182,7 +184,7 @@ class State:
     def depends(self, *dims: int) -> bool:
         """Whether some field depends on one of the dimensions."""
         places = [i for dim in dims for i in self.places[dim]]
-        return any(branch.indices[i] is not None for axis in self.axes for branch in axis for i in places)
+        return any(branch.indices[i] is not STILL for axis in self.axes for branch in axis for i in places)
 
     def seeing(self) -> "State | None":
         """The same without branches by which no unit sees anything; None if there are no others."""
@@ -217,11 +219,10 @@ class State:
         return self if len(lengths) == 1 else self.rewritten(dim, dim + 1, [(math.prod(lengths),)], merge)
 
     def gathered(self, dim: int, out: int, windows: Windows, advance: int | None = None,
-                 still: Index | None = None) -> "State":
-        """The same after windows along `dim`, now of length `out`: `gathered` of its index, without one of `still`."""
+                 still: bool = False) -> "State":
+        """The same after windows along `dim`, now of length `out`, also where nothing moves along it if `still`."""
         def gather(old):
-            index = old[0] or still
-            return [[index and gathered(index, out, windows, advance)]]
+            return [[STILL if old[0] is STILL and not still else gathered(old[0], out, windows, advance)]]
 
         return self.merged(dim).rewritten(dim, dim + 1, [(out,)], gather)
 
@@ -235,7 +236,7 @@ class State:
         if isinstance(places, range):
             return self.gathered(dim, len(places), ((places.start,),), places.step)
         windows = tuple([() if i is None else (i,) for i in places])
-        return self.gathered(dim, len(places), windows, still=Index(0, moves=False) if None in places else None)
+        return self.gathered(dim, len(places), windows, still=None in places)
 
     def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
@@ -247,9 +248,8 @@ class State:
 
         def contract(branch):
             left = branch.summed(places, self.factors)
-            own = [index for i in places if self.factors[i] > 1 and (index := branch.indices[i]) is not None]
-            reduced = any([index.moves for index in own])
-            everywhere = reduced and (whole or not any([index is not None and index.moves for index in left.indices]))
+            reduced = any([branch.indices[i].moves for i in places if self.factors[i] > 1])
+            everywhere = reduced and (whole or not any([index.moves for index in left.indices]))
             return left._replace(everywhere=True) if everywhere else left
 
         return self.changed(self.layout, lambda axis: outermost(
@@ -257,7 +257,7 @@ class State:
 
     def resized(self, dim: int, length: int) -> "State":
         """Each unit sees what all units along `dim` see, which gets another length."""
-        return self.contracted((dim,)).rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
+        return self.contracted((dim,)).rewritten(dim, dim + 1, [(length,)], lambda _: [(STILL,)])
 
     def without(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see, and these dimensions go."""
@@ -268,7 +268,7 @@ class State:
 
     def with_new(self, dim: int, length: int = 1) -> "State":
         """A new dimension at `dim`, on which no field depends."""
-        return self.rewritten(dim, dim, [(length,)], lambda _: [(None,)])
+        return self.rewritten(dim, dim, [(length,)], lambda _: [(STILL,)])
 
     def permuted(self, order: Sequence[int]) -> "State":
         positions = [i for dim in order for i in self.places[dim]]
@@ -325,22 +325,19 @@ class State:
 
 
 def _is_blind(branch: Branch) -> bool:
-    return branch.first == math.inf or any(
-        [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
+    return branch.first == math.inf or any([min(index.first, default=math.inf) == math.inf for index in branch.indices])
 
 
 @lru_cache(maxsize=4096)
-def merge_two(outer: Index | None, inner: Index | None, before: int, length: int) -> Index | None:
+def merge_two(outer: Index, inner: Index, before: int, length: int) -> Index:
     """One function of i = i1 * length + i2 from functions of i1 < `before` and i2 < `length`."""
-    if outer is None and inner is None:
-        return None
-    moves = any(index is not None and index.moves for index in (outer, inner))
-    ends = any(index is not None and index.is_table for index in (outer, inner))
-    outer, inner = outer or Index(0), inner or Index(0)
-    count = before if ends or not moves else len(outer.first)
+    if outer is STILL and inner is STILL:
+        return STILL
+    ends = outer.is_table or inner.is_table
+    count = before if ends else len(outer.first)
     pairs = [zip(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
     spans = [(sum(firsts), sum(lasts)) for firsts, lasts in pairs]
-    return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
+    return table(spans, outer.moves or inner.moves) if ends else periodic(outer.step, spans)
 
 
 @lru_cache(maxsize=4096)
@@ -358,10 +355,10 @@ def split_two(index: Index, outer: int, inner: int) -> list[tuple[Index, Index]]
     return [(table(begins, index.moves), table(pattern, index.moves)) for pattern, begins in rows.items()]
 
 
-def split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None]]:
+def split(index: Index, lengths: Sequence[int]) -> list[list[Index]]:
     """The ways to write a function of one index as a sum of functions of its parts; each covers some of the indices."""
-    if index is None:
-        return [[None] * len(lengths)]
+    if index is STILL:
+        return [[STILL] * len(lengths)]
     if len(lengths) == 1:
         return [[index]]
     return [[outer, *rest] for outer, inner in split_two(index, lengths[0], math.prod(lengths[1:]))
@@ -382,11 +379,10 @@ def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[in
 
 
 @lru_cache(maxsize=4096)
-def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
+def _difference(a: Index, b: Index, length: int) -> tuple[int, int]:
     """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees."""
     if a == b:
         return 0, 0
-    a, b = a or Index(0), b or Index(0)
     linear = len(a.first) == len(b.first) == 1 and not (a.is_table or b.is_table)
     pairs = [(a.span(i), b.span(i)) for i in ((0, length - 1) if linear else range(length))]
     pairs = [(x, y) for x, y in pairs if x != NOWHERE]
@@ -422,15 +418,15 @@ def outermost(branches: Sequence[Branch], lengths: Sequence[int]) -> tuple[Branc
 def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     """Whether every unit's fields by `a` and by `b` have the same centre."""
     def centre(index, i):
-        return 0 if index is None or index.is_table else sum(index.span(i))
+        return 0 if index.is_table else sum(index.span(i))
 
     differing = [(x, y, length) for x, y, length in zip(a.indices, b.indices, lengths) if x is not y and x != y]
     if a.first + a.last - b.first - b.last + sum([centre(x, 0) - centre(y, 0) for x, y, _ in differing]):
         return False
     for x, y, length in differing:
-        if any(z is not None and z.is_table for z in (x, y)):
+        if x.is_table or y.is_table:
             continue  # parts of a whole: they need not agree
-        indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
+        indices = (length - 1,) if len(x.first) == len(y.first) == 1 else range(length)
         if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
             return False
     return True

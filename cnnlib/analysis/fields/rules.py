@@ -12,7 +12,7 @@ import torch
 from .. import ops
 from ..trace import Missing, Node, Step, Trace, Value
 from ..watch import AnalysisError
-from .algebra import Branch, Index, State, Unfollowed, gathered, sliding, split_two, table, transposed, union
+from .algebra import STILL, Branch, Index, State, Unfollowed, gathered, sliding, split_two, table, transposed, union
 
 
 
@@ -35,7 +35,7 @@ class Follower:
         axes = []
         for dim in spatial_dims(value):
             pixels = table((i, i) for i in range(value.shape[dim])) if bounded else Index(1)
-            axes.append((Branch(0, 0, tuple(pixels if i == dim else None for i in range(len(value.shape)))),))
+            axes.append((Branch(0, 0, tuple(pixels if i == dim else STILL for i in range(len(value.shape)))),))
         layout = tuple((length,) for length in value.shape)
         self.states[value] = State(layout, tuple(axes), ((),) * len(axes))
         self.keeps_parts = any(ops.of(node.op).field in ("parts", "rearranged", "index") for node in record.nodes())
@@ -421,7 +421,7 @@ def _slid(state: State, out: Sequence[int], ways: Sequence[tuple], given: Sequen
         if given and out[dim] == 1 < given[dim] <= len(windows[0]) and windows[0].step == 1:
             place = state.places[dim].start
             state = state.changed(state.layout, lambda axis: [branch._replace(
-                everywhere=branch.everywhere or branch.indices[place] is not None) for branch in axis])
+                everywhere=branch.everywhere or branch.indices[place] is not STILL) for branch in axis])
     return state
 
 
@@ -467,8 +467,8 @@ def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding
     """The fields after `dim` was replaced by two: the place in a window, and `out` windows."""
     def split(indices):
         index = indices[0]
-        if index is None:
-            return [(None, None)]
+        if index is STILL:
+            return [(STILL, STILL)]
         if len(index.first) == 1 and not index.is_table:
             return [(Index(index.step * dilation), gathered(index, out, ((-padding,),), stride))]
         places = tuple([(o * stride - padding + t * dilation,) for t in range(kernel) for o in range(out)])
