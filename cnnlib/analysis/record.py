@@ -1,7 +1,7 @@
 """The record of one forward pass: a `Call` for every module call, a `Step` for every torch function called in one, a
 `Node` for every operation that it consists of, and a `Value` for every tensor. An operation that writes in place makes
-a new value in the old storage: nodes and values form the graph of the computation, and storages say what memory it
-needs."""
+a new value in the old storage: nodes and values form the graph of the computation, storages say what memory it needs.
+"""
 
 import math
 from collections.abc import Iterator

@@ -90,8 +90,7 @@ _Units = tuple[Sequence[int], Sequence[int], Sequence[Branch]]
 
 def _units(state: State, endless: State | None = None) -> list[_Units]:
     """The units along each axis; of a tensor with borders those that it has in its `endless` state. Those of a map are
-    its places; what its channels see is taken together. Of an axis with paths that do not see everything these alone
-    count."""
+    its places; what its channels see is taken together. Paths that see everything count where there are no others."""
     endless = endless or state
     has_local = [any(not branch.everywhere for branch in axis) for axis in endless.axes]
     axes = [[branch for branch in axis if not (local and branch.everywhere)] for axis, local in zip(state.axes, has_local)]
@@ -124,12 +123,10 @@ def _is_map(state: State) -> bool:
 
 
 def _scattered(state: State, axes: Sequence[Sequence[Branch]]) -> list[list[int]]:
-    """For each axis the factors along which its units lie, wherever they stand (tokens, windows): those that move a
-    field.
+    """For each axis the factors along which its units lie (tokens, windows): those that move a field.
 
     One that moves none but stands in a dimension beside such a factor goes with the nearest on its left, or else on its
-    right. Channels in front, where a tensor was flattened, and what lies in a vector that holds the whole image are no
-    places."""
+    right. Channels in front, where a tensor was flattened, and a vector that holds the whole image are no places."""
     dims, every = state.places, list(itertools.chain(*state.axes))
     moving = _depending(every)
     beside: dict[int, int] = {}  # still factor -> the moving one that it goes with
@@ -154,8 +151,7 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
     """Whether the field only moves by the same step from every unit to the next."""
     indices = [branch.indices[place] for place in carrying for branch in branches]
     return len(carrying) == 1 and bool(indices) and all(
-        index is not STILL and not index.is_table and len(index.first) == 1 and index.step == indices[0].step
-        for index in indices)
+        not index.is_table and len(index.first) == 1 and index.step == indices[0].step for index in indices)
 
 
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
