@@ -4,10 +4,12 @@ A table is a list of rows of texts, the heads first; `left` says for each column
 `total` is one more row below a rule, `note` a line below everything.
 """
 
+import copy
 import csv
 import html
 import io
 from collections.abc import Sequence
+from dataclasses import fields
 
 Cells = Sequence[Sequence[str]]
 UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
@@ -108,3 +110,65 @@ class Printed:
         import pandas
 
         return pandas.DataFrame(self.records())
+
+
+class Rows(Printed, Sequence):
+    """Instances of one data class as the rows of a table, with their `total` and a `note` below.
+
+    A column is an attribute of the rows, also one that their `computed` names, or such a name with "%" behind it for
+    the share of the total; `title_of` has the heads that differ from the names.
+    """
+
+    columns: tuple[str, ...] = ()
+    title_of: dict[str, str] = {}
+    most_rows = 60  # that repr shows; str and to_csv give all
+    short = False
+
+    def __init__(self, rows: Sequence, total: object, note: str):
+        self.rows = list(rows)
+        self.total = total
+        self.note = note
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def with_columns(self, *columns: str, short: bool = False) -> "Rows":
+        """The same table with these columns in this order; `short` writes numbers as 25.6M.
+
+        Raises `ValueError` for a column that its rows do not have."""
+        for column in columns:
+            if self.rows and not hasattr(self.rows[0], column.removesuffix("%")):
+                names = ", ".join(self.names())
+                raise ValueError(f"no column {column!r}; there are {names}, and these with % behind them")
+        table = copy.copy(self)
+        table.columns, table.short = columns or self.columns, short
+        return table
+
+    def _cell(self, row, column: str) -> str:
+        if column.endswith("%"):
+            part, whole = (getattr(one, column[:-1], 0) for one in (row, self.total))
+            return f"{100 * part / whole:.1f}%" if whole else "0.0%"
+        value = getattr(row, column, "")
+        return short(value) if self.short and isinstance(value, (int, float)) else full(value)
+
+    def _cells(self) -> dict:
+        head = [self.title_of.get(column, column) for column in self.columns]
+        *rows, total = [[self._cell(row, column) for column in self.columns] for row in (*self.rows, self.total)]
+        one = (self.rows or [self.total])[0]
+        left = [isinstance(getattr(one, column.removesuffix("%"), 0), (str, tuple)) for column in self.columns]
+        return {"rows": [head, *rows], "left": left, "total": self.total and ["total", *total[1:]], "note": self.note}
+
+    def __repr__(self):
+        return as_text(**self._cells(), most=self.most_rows)
+
+    def names(self) -> list[str]:
+        """Those of all columns."""
+        names = [item.name for item in fields(self.rows[0]) if item.repr] if self.rows else []
+        return names + [*getattr(self.rows[0], "computed", ())] if names else []
+
+    def records(self) -> list[dict]:
+        names = self.names()
+        return [{name: getattr(row, name) for name in names} for row in self.rows]

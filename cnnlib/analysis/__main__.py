@@ -24,12 +24,12 @@ from torch import nn
 
 from cnnlib import tables
 
-from .cost import Row, Rows, cost_table
+from .cost import Costs, Row, cost_table
 from .drawing import draw_file
 from .fields import receptive_field
 from .memory import OPTIMIZER_STATES, training_memory
 
-FORMATS = {"text": str, "markdown": lambda table: table.to_markdown(), "html": lambda table: table.to_html(),
+FORMATS = {"text": str, "markdown": tables.Printed.to_markdown, "html": tables.Printed.to_html,
            "csv": lambda table: table.to_csv().rstrip("\n")}
 
 
@@ -41,7 +41,7 @@ class Compared(Row):
 
 
 def load(name: str) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """The network of this name, in evaluation mode, and the input size that it was made for, None if it says none.
+    """The network of this name, in evaluation mode, and its input size, None if it says none.
 
     Raises `ValueError`, in one line, for a name that leads nowhere."""
     where, colon, what = name.partition(":")
@@ -125,8 +125,8 @@ def report(options: argparse.Namespace):
             rows.append(Compared.of([table.total], name=name, input_shape=size, peak_bytes=table.peak_bytes))
             note = table.note
         columns = ("name", "input_shape", "params", "macs", "activations", "peak_bytes")
-        table = Rows(rows, None, note).with_columns(*columns)
-        table.title_of = Rows.title_of | {"name": "network"}
+        table = Costs(rows, None, note).with_columns(*columns)
+        table.title_of = Costs.title_of | {"name": "network"}
         return table
     model, size = given(options.network)
     if options.draw:
@@ -141,9 +141,8 @@ def report(options: argparse.Namespace):
     table = cost_table(model, size, backward=options.backward, **common)
     if options.depth is not None:
         table = table.tree(options.depth)
-    if options.backward and not options.columns:
-        table = table.with_columns(*table.columns, "backward", short=table.short)
-    return table.with_columns(*options.columns.split(","), short=table.short) if options.columns else table
+    columns = options.columns.split(",") if options.columns else [*table.columns, *["backward"] * options.backward]
+    return table.with_columns(*columns, short=table.short)
 
 
 def main(arguments: list[str] | None = None) -> int:

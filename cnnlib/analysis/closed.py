@@ -1,9 +1,9 @@
 """Closed forms: the most common functions and modules, answered from the formula for their output shape.
 
-`RULES` maps a torch function to its rule, the names of its arguments in PyTorch's order, and its own name; a call with any other argument
-goes down the general path. A rule records the operation and returns its result, or returns NotImplemented for a case that it leaves to the
-general path, faulty arguments included. `SHORTCUTS` maps a class of modules whose forward is one such call to a function from module and
-input to that call, function first, or to None where the module has to be entered.
+`RULES` maps a torch function to its rule, the names of its arguments in PyTorch's order, and its own name. A rule
+records the operation and returns its result, or NotImplemented for what it leaves to the general path, faulty arguments
+included. `SHORTCUTS` maps a class of modules whose forward is one such call to a function from module and input to that
+call, function first, or to None.
 """
 
 import inspect
@@ -21,20 +21,12 @@ def _is_plain(tensor) -> bool:
     return type(tensor) is Tensor and tensor.is_meta and tensor.is_contiguous()
 
 
-def _computed(tracer, op, args, shape, dtype):
+def _computed(tracer, op, args, shape, dtype, inputs=None):
     """The result of an operation in new memory, recorded."""
-    inputs = tuple([arg for arg in args if type(arg) is Value]) if op != "cat" else args[0]
+    node = tracer.record(op, args, inputs)
     out = torch.empty(shape, dtype=dtype, device="meta")
-    tracer.record(op, args, inputs, (tracer.attach(out, Value(shape, dtype, parameters=made_of(inputs))),))
+    node.outputs = (tracer.attach(out, Value(shape, dtype, parameters=made_of(node.inputs))),)
     return out
-
-
-def _written(tracer, op, args, x):
-    """The tensor `x`, into which an operation wrote, recorded."""
-    inputs = tuple([arg for arg in args if type(arg) is Value])
-    node = tracer.record(op, args, inputs, ())
-    node.outputs = (tracer.overwrite(x, made_of(inputs)),)
-    return x
 
 
 def _convolution(n):
@@ -74,32 +66,15 @@ def _batch_norm(tracer, input, running_mean, running_var, weight=None, bias=None
     return _computed(tracer, "native_batch_norm", (x, *state, training, momentum, eps), x.shape, x.dtype)
 
 
-def _activation(op):
-    def rule(tracer, input, inplace=False):
-        if type(inplace) is not bool or type(input) is not Tensor or not input.is_meta:
-            return NotImplemented
-        input = tracer.on_meta(input) if inplace else input
-        x = tracer.value(input)
-        if inplace:
-            return _written(tracer, op + "_", (x,), input)
-        return _computed(tracer, op, (x,), x.shape, x.dtype) if input.is_contiguous() else NotImplemented
-
-    return rule
-
-
-def _unary(op, inplace=False):
-    rule = _activation(op)
-    return lambda tracer, input: rule(tracer, input, inplace)
-
-
-def _binary(op, inplace=False):
-    def rule(tracer, input, other):
-        if inplace and (input.is_meta or id(input) in tracer.buffers):  # such as the number of batches that a batch norm has seen
-            input = tracer.on_meta(input)
-        if type(input) is not Tensor or not input.is_meta:
-            return NotImplemented
-        x, y = tracer.value(input), other
-        shape, is_plain = x.shape, input.is_contiguous()
+def _elementwise(tracer, op, inplace, input, *others):
+    """A function of each value of `input`, and of what stands there in the others."""
+    if inplace and isinstance(input, Tensor) and (input.is_meta or id(input) in tracer.buffers):
+        input = tracer.on_meta(input)  # a buffer is such as the number of batches that a batch norm has seen
+    if type(inplace) is not bool or type(input) is not Tensor or not input.is_meta:
+        return NotImplemented
+    x = tracer.value(input)
+    args, shape, is_plain = (x,), x.shape, input.is_contiguous()
+    for other in others:
         if type(other) in (Tensor, nn.Parameter) and other.layout is torch.strided:
             y = tracer.value(other)
             shape, is_plain = _broadcast(x.shape, y.shape), is_plain and other.is_contiguous()
@@ -108,11 +83,28 @@ def _binary(op, inplace=False):
         elif not (x.dtype.is_floating_point and isinstance(other, (int, float))) and not (
                 x.dtype is torch.int64 and type(other) is int):
             return NotImplemented
-        if inplace:
-            return _written(tracer, op, (x, y), input) if shape == x.shape else NotImplemented
-        return _computed(tracer, op, (x, y), shape, x.dtype) if shape is not None and is_plain else NotImplemented
+        else:
+            y = other
+        args = (x, y)
+    if not inplace:
+        return _computed(tracer, op, args, shape, x.dtype) if shape is not None and is_plain else NotImplemented
+    if shape != x.shape:
+        return NotImplemented
+    node = tracer.record(op + "_", args)
+    node.outputs = (tracer.overwrite(input, made_of(node.inputs)),)
+    return input
 
-    return rule
+
+def _activation(op):
+    return lambda tracer, input, inplace=False: _elementwise(tracer, op, inplace, input)
+
+
+def _unary(op, inplace=False):
+    return lambda tracer, input: _elementwise(tracer, op, inplace, input)
+
+
+def _binary(op, inplace=False):
+    return lambda tracer, input, other: _elementwise(tracer, op, inplace, input, other)
 
 
 def _broadcast(a, b):
@@ -133,15 +125,11 @@ def _cat(tracer, tensors, dim=0):
     if len({(value.dtype, len(value.shape), value.shape[:dim], value.shape[dim + 1:]) for value in values}) > 1:
         return NotImplemented
     shape[dim] = sum([value.shape[dim] for value in values])
-    return _computed(tracer, "cat", (values, dim), tuple(shape), values[0].dtype)
+    return _computed(tracer, "cat", (values, dim), tuple(shape), values[0].dtype, values)
 
 
-def _with_names(rules):
-    return {function: (rule, tuple(inspect.signature(rule).parameters)[1:], function.__name__.strip("_"))
-            for function, rule in rules.items()}
-
-
-RULES = _with_names({
+RULES = {function: (rule, tuple(inspect.signature(rule).parameters)[1:], function.__name__.strip("_"))
+         for function, rule in {
     F.conv1d: _convolution(1), F.conv2d: _convolution(2), F.conv3d: _convolution(3),
     F.linear: _linear, F.batch_norm: _batch_norm,
     F.relu: _activation("relu"), torch.relu: _unary("relu"), Tensor.relu: _unary("relu"),
@@ -153,9 +141,9 @@ RULES = _with_names({
     torch.cat: _cat,
     Tensor.add: _binary("add"), Tensor.__add__: _binary("add"), torch.add: _binary("add"),
     Tensor.mul: _binary("mul"), Tensor.__mul__: _binary("mul"), torch.mul: _binary("mul"),
-    Tensor.add_: _binary("add_", True), Tensor.__iadd__: _binary("add_", True),
-    Tensor.mul_: _binary("mul_", True), Tensor.__imul__: _binary("mul_", True),
-})
+    Tensor.add_: _binary("add", True), Tensor.__iadd__: _binary("add", True),
+    Tensor.mul_: _binary("mul", True), Tensor.__imul__: _binary("mul", True),
+}.items()}
 
 
 def _conv_call(function):

@@ -9,9 +9,8 @@
 What each column counts stands in the docstring of `Row`.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -85,6 +84,7 @@ class Row:
     called: bool = True
     backward: int = 0
     operations: list[tuple[int, int]] = field(default_factory=list, repr=False)  # (macs, bytes moved) of each
+    computed = ("flops", "intensity")
 
     @classmethod
     def of(cls, rows: Iterable["Row"], **own):
@@ -117,68 +117,17 @@ class Row:
 SUMMED = ("params", "trainable", "macs", "other", "activations", "activation_bytes", "bytes_moved", "backward")
 
 
-class Rows(tables.Printed, Sequence):
-    """A sequence of rows that prints as a table: for a terminal, as HTML, as Markdown, as CSV, as a data frame.
-
-    A column is an attribute of the rows, or such a name with "%" behind it for the share of the total.
-    """
+class Costs(tables.Rows):
+    """A table of such rows."""
 
     columns = ("name", "kind", "output_shape", "params", "macs", "activations")
     title_of = {"name": "layer", "label": "module", "input_shape": "input", "output_shape": "output",
                 "macs": "multiply-adds", "macs%": "% of multiply-adds", "params%": "% of params",
                 "bytes_moved": "bytes moved", "peak_bytes": "peak bytes"}
-    texts = ("name", "kind", "label", "stage", "input_shape", "output_shape")
-    most_rows = 60  # that repr shows; str and to_csv give all
-    short = False
 
-    def __init__(self, rows: Sequence, total: object, note: str):
-        self.rows = list(rows)
-        self.total = total
-        self.note = note
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        return self.rows[index]
-
-    def with_columns(self, *columns: str, short: bool = False) -> "Rows":
-        """The same table with these columns in this order; `short` writes numbers as 25.6M.
-
-        Raises `ValueError` for a column that its rows do not have."""
-        for column in columns:
-            if self.rows and not hasattr(self.rows[0], column.removesuffix("%")):
-                raise ValueError(f"no column {column!r}; there are {', '.join(self._names())}, and these with % behind them")
-        table = copy.copy(self)
-        table.columns, table.short = columns or self.columns, short
-        return table
-
-    def _cell(self, row, column: str) -> str:
-        if column.endswith("%"):
-            part, whole = (getattr(one, column[:-1], 0) for one in (row, self.total))
-            return f"{100 * part / whole:.1f}%" if whole else "0.0%"
-        value = getattr(row, column, "")
-        return tables.short(value) if self.short and isinstance(value, (int, float)) else tables.full(value)
-
-    def _cells(self) -> dict:
-        head = [self.title_of.get(column, column) for column in self.columns]
-        *rows, total = [[self._cell(row, column) for column in self.columns] for row in (*self.rows, self.total)]
-        left = [column in self.texts for column in self.columns]
-        return {"rows": [head, *rows], "left": left, "total": self.total and ["total", *total[1:]], "note": self.note}
-
-    def __repr__(self):
-        return tables.as_text(**self._cells(), most=self.most_rows)
-
-    def _names(self) -> list[str]:
-        names = [item.name for item in fields(self.rows[0]) if item.name != "operations"] if self.rows else []
-        if names and not any(getattr(row, "backward", 0) for row in self.rows):
-            names = [name for name in names if name != "backward"]
-        return names + [name for name in ("flops", "intensity") if self.rows and hasattr(self.rows[0], name)]
-
-    def records(self) -> list[dict]:
-        """The rows as plain dictionaries, every column included."""
-        names = self._names()
-        return [{name: getattr(row, name) for name in names} for row in self.rows]
+    def names(self) -> list[str]:
+        names = super().names()
+        return names if any(row.backward for row in self.rows) else [name for name in names if name != "backward"]
 
 
 @dataclass
@@ -193,7 +142,7 @@ class Part(Row):
         return "  " * self.level + (self.name.rpartition(".")[2] or "(model)")
 
 
-class CostTable(Rows):
+class CostTable(Costs):
     """The rows of a network in forward order, their `total`, and what they were counted for.
 
     `batch_size`, `dtype` and `training` say for what; `peak_bytes` is the peak of live tensors during a forward pass
@@ -225,7 +174,7 @@ class CostTable(Rows):
             notes.append(f"not known, and without multiply-adds here: {', '.join(names)}")
         super().__init__(count.rows, Row.of(count.rows), "; ".join(notes))
 
-    def stages(self) -> Rows:
+    def stages(self) -> Costs:
         """The table summed by stage: by the first part of the names, and below `stages` by the first two."""
         groups = {}
         for row in self.rows:
@@ -233,9 +182,9 @@ class CostTable(Rows):
         stages = [Row.of(rows, name=name, output_shape=([row.output_shape for row in rows if row.called] or [()])[-1])
                   for name, rows in groups.items()]
         columns = ("stage", "output_shape", "params", "macs", "activations")
-        return Rows(stages, self.total, self.note).with_columns(*columns)
+        return Costs(stages, self.total, self.note).with_columns(*columns)
 
-    def tree(self, depth: int | None = None) -> Rows:
+    def tree(self, depth: int | None = None) -> Costs:
         """The table summed by module, each below the one that holds it, down to `depth` levels (all by default).
 
         Raises `ValueError` for a depth that is negative."""
@@ -253,7 +202,7 @@ class CostTable(Rows):
             kind, shape = self.modules.get(name) or (rows[0].kind if rows[0].name == name else "", ())
             parts.append(Part.of(rows, name=name, kind=kind, output_shape=shape, level=len(path)))
         columns = ("label", "kind", "output_shape", "params", "params%", "macs", "macs%", "activations")
-        return Rows(parts, self.total, self.note).with_columns(*columns, short=True)
+        return Costs(parts, self.total, self.note).with_columns(*columns, short=True)
 
     def seconds(self, device: Device) -> float:
         """Roofline time of one forward pass on `device`: for every operation the larger of its arithmetic time
@@ -292,8 +241,7 @@ def cost_table(
 
 
 class _Count:
-    """The rows of a record; `modules` maps what was called to (class, output shape), `unknown` has (operation, module)
-    as keys."""
+    """The rows of a record; `modules`: name -> (class, output shape); the keys of `unknown`: (operation, module)."""
 
     def __init__(self, record: Trace, backward: bool, formulas: dict):
         self.rows, self.modules, self.unknown = [], {}, {}

@@ -8,7 +8,7 @@ deep convolutional neural networks", NeurIPS 2016).
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,27 +106,20 @@ def gradient_footprints(
                 for module in network.modules():
                     if hasattr(module, "reset_parameters"):
                         module.reset_parameters()
-            for layer, place, gradient in _gradients(network, images, generators, unit):
-                totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
-                places[layer] = place
+            pixels = images.detach().clone().requires_grad_()
+            with torch.enable_grad():
+                outputs = outputs_of(network, layers, pixels)
+            for layer, output in outputs.items():
+                lengths = tuple(output.shape[2:])
+                place = places[layer] = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
+                if len(place) != len(lengths) or not all(0 <= i < length for i, length in zip(place, lengths)):
+                    raise ValueError(f"unit must lie within {lengths}, the positions of {layer!r}; got {place}")
+                channels = output[(slice(None), slice(None), *place)]
+                signs = torch.randint(0, 2, channels.shape, generator=generators[layer]) * 2 - 1
+                if channels.requires_grad:
+                    total = (channels * signs).sum()
+                    gradient, = torch.autograd.grad(total, pixels, allow_unused=True, retain_graph=True)
+                    if gradient is not None:
+                        totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
     return {layer: Footprint(total / total.sum() if total.any() else total, places[layer])
             for layer, total in totals.items()}
-
-
-def _gradients(network, images, generators, unit) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
-    """For each layer: its name, the position of the unit, the gradient of its signed channel sum to `images`."""
-    images = images.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        outputs = outputs_of(network, generators, images)
-    for layer, generator in generators.items():
-        output = outputs[layer]
-        lengths = tuple(output.shape[2:])
-        place = tuple(length // 2 for length in lengths) if unit is None else tuple(unit)
-        if len(place) != len(lengths) or not all(0 <= i < length for i, length in zip(place, lengths)):
-            raise ValueError(f"unit must lie within {lengths}, the positions of {layer!r}; got {place}")
-        channels = output[(slice(None), slice(None), *place)]
-        signs = torch.randint(0, 2, channels.shape, generator=generator) * 2 - 1
-        gradient = None
-        if channels.requires_grad:
-            (gradient,) = torch.autograd.grad((channels * signs).sum(), images, allow_unused=True, retain_graph=True)
-        yield layer, place, torch.zeros_like(images) if gradient is None else gradient

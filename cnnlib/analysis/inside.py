@@ -33,10 +33,14 @@ def last_maps(model: nn.Module) -> str:
     return f"stages.{len(stages) - 1}"
 
 
-def _maps(layer: str, output: Tensor) -> Tensor:
-    if output.dim() != 4:
-        raise ValueError(f"layer {layer!r} gives out a tensor of shape {tuple(output.shape)}, not maps (N, C, H, W)")
-    return output
+def _maps(model: nn.Module, layer: str | None, images: Tensor, *others: str) -> tuple[Tensor, ...]:
+    """What `layer`, by default `last_maps(model)`, gives out: maps (N, C, H, W); and the outputs of other layers."""
+    layer = last_maps(model) if layer is None else layer
+    caught = outputs_of(model, [layer, *others], images)
+    maps = caught[layer]
+    if maps.dim() != 4:
+        raise ValueError(f"layer {layer!r} gives out a tensor of shape {tuple(maps.shape)}, not maps (N, C, H, W)")
+    return (maps, *(caught[name] for name in others))
 
 
 @torch.no_grad()
@@ -47,10 +51,9 @@ def strongest_responses(
 
     `layer=None` means `last_maps(model)`. Raises `ValueError` for a layer that gives out no maps.
     """
-    layer = last_maps(model) if layer is None else layer
     values, places = [], []
     for batch in images.split(batch_size):
-        maps = _maps(layer, outputs_of(model, [layer], batch)[layer])
+        maps, = _maps(model, layer, batch)
         value, place = maps.flatten(2).max(2)
         values.append(value)
         places.append(torch.stack((place // maps.shape[3], place % maps.shape[3]), dim=2))
@@ -91,13 +94,12 @@ def deconvolve(model: nn.Module, layer: str | None, images: Tensor, units: Tenso
     gates and attention pass their ordinary gradient. Put the model in evaluation mode before. Raises `ValueError` for a
     model without such a module, a layer that gives out no maps, and units that it does not have.
     """
-    layer = last_maps(model) if layer is None else layer
     images = images.detach().clone().requires_grad_()
     with rectifying(model) as count, torch.enable_grad():
         if not count:
             raise ValueError(f"{type(model).__name__} has none of the modules that a deconvnet goes back through in its "
                              f"own way: {', '.join(kind.__name__ for kind in RECTIFIERS)}")
-        maps = _maps(layer, outputs_of(model, [layer], images)[layer])
+        maps, = _maps(model, layer, images)
         if units is None:
             units = torch.stack(torch.unravel_index(maps.flatten(1).argmax(1), maps.shape[1:]), dim=1)
         limit = torch.tensor(maps.shape[1:])
@@ -120,10 +122,8 @@ def grad_cam(
     default `last_maps(model)`. Put the model in evaluation mode before. Raises `ValueError` for a class that the
     network does not have and for a layer that gives out no maps.
     """
-    layer = last_maps(model) if layer is None else layer
     with torch.enable_grad():
-        caught = outputs_of(model, [layer, ""], images.detach().clone().requires_grad_())
-    maps, scores = _maps(layer, caught[layer]), caught[""]
+        maps, scores = _maps(model, layer, images.detach().clone().requires_grad_(), "")
     classes = scores.argmax(1) if classes is None else torch.as_tensor(classes, device=scores.device)
     if classes.shape != scores.shape[:1] or classes.min() < 0 or classes.max() >= scores.shape[1]:
         raise ValueError(f"classes={classes.tolist()} must name one of {scores.shape[1]} classes for each of {len(images)} "

@@ -8,20 +8,22 @@ The step is really taken, forward and backward, on fake tensors: they have a sha
 memory, and PyTorch's autograd works on them as on real ones. So what is saved is what autograd really saves.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
+from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .cost import Row, Rows
+from cnnlib import tables
+
+from .cost import Row
 from .inputs import InputSize, batch_hint, check_dtype, meta_inputs, own_dtype
 from .trace import lock, modules_of
-from .watch import AnalysisError, LiveBytes, eager, failure, hooked, mapped, tensors_in, unchanged
+from .watch import AnalysisError, LiveBytes, eager, failure, mapped, tensors_in, unchanged
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}  # values kept for each parameter
 COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count for each parameter tensor
@@ -29,9 +31,7 @@ COUNT_STEPS = {"rmsprop", "adam", "adamw"}  # these keep a float32 step count fo
 
 @dataclass
 class Saved:
-    """What the operations directly inside one module save: each storage counts where it is saved first.
-
-    `saved` is in bytes; `tensors` is the number of storages."""
+    """What the operations directly inside one module save: bytes in so many storages, each where it is first saved."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class Saved:
     stage = Row.stage
 
 
-class TrainingMemory(Rows):
+class TrainingMemory(tables.Rows):
     """Bytes of one training step; the rows say which modules save how much, in forward order.
 
     Attributes:
@@ -107,29 +107,32 @@ def training_memory(
     if optimizer not in OPTIMIZER_STATES:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_STATES)}; got {optimizer!r}")
     check_dtype(autocast, "autocast")
-    device = _check_device(device)
+    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    if not re.fullmatch(rf"({'|'.join(there)})(:\d+)?", str(device)):  # the device's kernels decide what is kept
+        raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
     dtype = own_dtype(model)
     *given, batch = meta_inputs(input_size, batch_size, dtype)
     rows = {}  # of the modules that save something, in order
     stack = []  # names and kinds of the modules that are running
-    hooks = []
-    for name, module in modules:
-        here = name, type(module).__name__
-        hooks.append((module.register_forward_pre_hook, lambda *_, here=here: stack.append(here)))
-        hooks.append((module.register_forward_hook, lambda *_: stack.__delitem__(-1)))  # None: the output stays
 
-    with lock, eager(), unchanged(modules, values=True), hooked(hooks), FakeTensorMode(allow_non_fake_inputs=True):
+    with lock, eager(), unchanged(modules, values=True), FakeTensorMode(allow_non_fake_inputs=True):
+        @cache
         def stand_in(tensor):
             if tensor.layout is not torch.strided:
                 raise AnalysisError(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
             fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
             return nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
 
-        state = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
-        twins = {id(tensor): stand_in(tensor) for tensor in state.values()}
+        for name, module in modules:  # as `unchanged` finds them, they are put back
+            here = name, type(module).__name__
+            module.register_forward_pre_hook(lambda *_, here=here: stack.append(here))
+            module.register_forward_hook(lambda *_: stack.__delitem__(-1))  # None: the output stays
+            for held in (module._parameters, module._buffers):
+                held.update(mapped(stand_in, dict(held)))
         args, kwargs = mapped(stand_in, given)
         live = LiveBytes(tensors_in((args, kwargs)))
-        own = {tensor.untyped_storage()._cdata for tensor in twins.values()}
+        state = {*model.parameters(), *model.buffers()}
+        own = {tensor.untyped_storage()._cdata for tensor in state}
         live.seen.update(dict.fromkeys(own))  # autograd detaches what it keeps: weights are not made anew
         kept = {}  # storage -> a tensor that keeps it alive while counting
 
@@ -143,33 +146,28 @@ def training_memory(
                 row.tensors += 1
             return tensor
 
-        def step(model, *args, **kwargs):
-            context = torch.autocast(torch.device(device).type, autocast) if autocast is not None else nullcontext()
-            with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                result = model(*args, **kwargs)
-            outputs = [t for t in tensors_in(result) if t.requires_grad]
-            kept.clear()
-            if outputs:
-                del result
-                loss = sum(t.sum() for t in outputs)
-                del outputs
-                loss.backward()
-            known = {id(twin) for twin in twins.values()}
-            if any(parameter.grad is not None and id(parameter) not in known for parameter in model.parameters()):
-                raise AnalysisError("the forward pass makes parameters and uses them; make them in the constructor, or run the network "
-                                    "once before")
-
+        mixed = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
         try:
             with torch.enable_grad(), live:
-                state = {f"model.{name}": twins[id(tensor)] for name, tensor in state.items()}
-                torch.func.functional_call(_Step(model, step), state, args, kwargs)
+                with mixed, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                    result = model(*args, **kwargs)
+                outputs = [t for t in tensors_in(result) if t.requires_grad]
+                kept.clear()
+                del result
+                if outputs:
+                    loss = sum(t.sum() for t in outputs)
+                    del outputs
+                    loss.backward()
+                if any(parameter.grad is not None and parameter not in state for parameter in model.parameters()):
+                    raise AnalysisError("the forward pass makes parameters and uses them; make them in the "
+                                        "constructor, or run the network once before")
         except Exception as error:
             told = failure(stack[-1] if stack else None, error, "the step", f" raised {type(error).__name__}: ")
             raise AnalysisError(f"{told}{batch_hint(list(tensors_in(given)))}") from error
 
     trainable = [p for p in model.parameters() if p.requires_grad]
-    weights, buffers = _bytes(model.parameters()), _bytes(model.buffers())
-    gradients = _bytes(trainable)
+    counted = (model.parameters(), model.buffers(), trainable)
+    weights, buffers, gradients = (sum(t.numel() * t.element_size() for t in tensors) for tensors in counted)
     optimizer_state = OPTIMIZER_STATES[optimizer] * gradients + 4 * len(trainable) * (optimizer in COUNT_STEPS)
     precision = str(dtype).removeprefix("torch.")
     if autocast is not None:
@@ -179,30 +177,3 @@ def training_memory(
         weights + buffers + optimizer_state + live.peak,
         f"{'no batch' if batch is None else f'batch {batch}'}, {precision}, {optimizer}; bytes that autograd saves "
         "for backward, each storage once, weights not counted again")
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _check_device(device: str) -> str:
-    """Raises `ValueError` for a device that this PyTorch cannot use: its kernels decide what is kept."""
-    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError):
-        kind = None
-    if kind not in there:
-        raise ValueError(f"device must be {' or '.join(map(repr, there))}, whose kernels are here; got {device!r}")
-    return device
-
-
-class _Step(nn.Module):
-    """`step(model, ...)` as a module: the backward pass, too, meets the model with the state that stands in for its own."""
-
-    def __init__(self, model: nn.Module, step: Callable):
-        super().__init__()
-        self.model, self.step = model, step
-
-    def forward(self, *args, **kwargs):
-        return self.step(self.model, *args, **kwargs)

@@ -1,5 +1,6 @@
 """What is remembered of functions that ran before: the nodes of the first time, to be written down again with new values."""
 
+from collections.abc import Callable
 from types import FunctionType
 
 import torch
@@ -11,20 +12,21 @@ from .watch import mapped, tensors_in
 _recipes: dict = {}
 _MOST_RECIPES = 4096
 _NUMBERS = {int, float, bool, str, type(None)}
+_NESTED = {tuple, list, dict, slice}
 
 
 def remembered(tracer, func, args, kwargs):
     """The result of `func`, recorded: by its recipe if it was called on such arguments before, else by running it."""
     given = list(tensors_in((*args, *kwargs.values())))
+    places = {id(tensor): i for i, tensor in enumerate(given)}
     try:
-        places = {id(tensor): i for i, tensor in enumerate(given)}
-        key = (func, tuple([_key(item, places) for item in args]), _key(kwargs, places) if kwargs else None)
+        key = func, _key(args, places), _key(kwargs, places)
         recipe = _recipes.get(key)
     except TypeError:  # something without a hash
         key = recipe = None
     before = [tracer.value(tensor) for tensor in given]
     if recipe is not None:
-        return recipe.repeated(tracer, given, before)
+        return recipe(tracer, given, before)
     live = tracer.live
     count = len(tracer.step.nodes) if tracer.step else 0
     peak, where, now = live.peak, live.peak_where, live.now
@@ -41,7 +43,7 @@ def remembered(tracer, func, args, kwargs):
             _recipes.clear()
         try:
             nodes = tracer.step.nodes[count:] if tracer.step else []
-            _recipes[key] = _Recipe(nodes, given, places, before, result, extra)
+            _recipes[key] = _recipe(nodes, given, places, before, result, extra)
         except _Unrepeatable:
             pass
     return result
@@ -53,12 +55,9 @@ def _key(thing, places):
         return kind, thing
     if kind is Tensor or isinstance(thing, Tensor):
         return thing.shape, thing.stride(), thing.dtype, places[id(thing)]
-    if kind is tuple or kind is list:
-        return kind, tuple([_key(item, places) for item in thing])
-    if kind is dict:
-        return tuple([(name, _key(item, places)) for name, item in thing.items()])
-    if kind is slice:
-        return kind, _key((thing.start, thing.stop, thing.step), places)
+    if kind in _NESTED:
+        parts = thing.items() if kind is dict else (thing.start, thing.stop, thing.step) if kind is slice else thing
+        return kind, tuple([_key(part, places) for part in parts])
     hash(thing)
     return kind, thing
 
@@ -67,74 +66,67 @@ class _Unrepeatable(Exception):
     """What shapes alone do not tell."""
 
 
-class _Recipe:
-    """The nodes of a call, the values that it was given, how its result is built, and the memory that it took on the way."""
-
-    def __init__(self, nodes, given, places, before, result, extra):
-        self.nodes = nodes
-        self.before = before
-        self.extra = extra
-        known = set(before)
-        for node in nodes:
-            if any(value.role != "result" for value in node.inputs if value not in known) or not known.isdisjoint(node.outputs):
-                raise _Unrepeatable
-            known.update(node.inputs, node.outputs)
-        if any(value.data is not None and value.numel > 4096 for value in known):  # a recipe holds its values
+def _recipe(nodes, given, places, before, result, extra) -> Callable:
+    """A function that writes these nodes down for other tensors than those `given`, and makes the result anew."""
+    known = set(before)
+    for node in nodes:
+        if any(value.role != "result" for value in node.inputs if value not in known) or not known.isdisjoint(node.outputs):
             raise _Unrepeatable
-        made = set()
+        known.update(node.inputs, node.outputs)
+    if any(value.data is not None and value.numel > 4096 for value in known):  # a recipe holds its values
+        raise _Unrepeatable
+    made = set()
 
-        def described(tensor):
-            """A function that makes it again of the tensors and values of that time: one of these, a view of one, or
-            new."""
-            place = places.get(id(tensor))
-            if place is not None:
-                return lambda tracer, now, values: now[place]
-            value = getattr(tensor, "_cnnlib", (None, None))[1]
-            if value not in known:
-                raise _Unrepeatable
-            owner = next((i for i, one in enumerate(before) if one.storage is value.storage), None)
-            strides, offset = tensor.stride(), tensor.storage_offset()
-            if owner is not None:
-                offset -= given[owner].storage_offset()
-            elif offset or value.storage in made:
-                raise _Unrepeatable
-            made.add(value.storage)
-
-            def make(tracer, now, values):
-                if owner is None:
-                    again = torch.empty_strided(value.shape, strides, dtype=value.dtype, device="meta")
-                else:
-                    again = now[owner].as_strided(value.shape, strides, now[owner].storage_offset() + offset)
-                tracer.attach(again, values[value])
-                return again
-
-            return make
-
-        if not _is_repeatable(result):
+    def described(tensor):
+        """A function that makes it again: one of the tensors given now, a view of one, or a new one."""
+        place = places.get(id(tensor))
+        if place is not None:
+            return lambda tracer, now, values: now[place]
+        value = getattr(tensor, "_cnnlib", (None, None))[1]
+        if value not in known:
             raise _Unrepeatable
-        self.result = mapped(described, result)
+        owner = next((i for i, one in enumerate(before) if one.storage is value.storage), None)
+        strides, offset = tensor.stride(), tensor.storage_offset()
+        if owner is not None:
+            offset -= given[owner].storage_offset()
+        elif offset or value.storage in made:
+            raise _Unrepeatable
+        made.add(value.storage)
 
-    def repeated(self, tracer, given, now):
-        tracer.live.reach(tracer.live.now + self.extra)
-        values = dict(zip(self.before, now))
-        storages = {old.storage: new.storage for old, new in zip(reversed(self.before), reversed(now))}
+        def make(tracer, now, values):
+            if owner is None:
+                again = torch.empty_strided(value.shape, strides, dtype=value.dtype, device="meta")
+            else:
+                again = now[owner].as_strided(value.shape, strides, now[owner].storage_offset() + offset)
+            tracer.attach(again, values[value])
+            return again
+
+        return make
+
+    if not _is_repeatable(result):
+        raise _Unrepeatable
+    makers = mapped(described, result)
+
+    def repeated(tracer, given, now):
+        tracer.live.reach(tracer.live.now + extra)
+        values = dict(zip(before, now))
+        storages = {old.storage: new.storage for old, new in zip(reversed(before), reversed(now))}
 
         def renewed(value, parameters=()):
-            new = values.get(value)
-            if new is None:
-                storage = storages.get(value.storage)
-                if storage is None:
-                    storage = storages[value.storage] = Storage(value.storage.nbytes)
-                new = values[value] = Value(value.shape, value.dtype, storage, "result", parameters)
-            return new
+            if value not in values:
+                if value.storage not in storages:
+                    storages[value.storage] = Storage(value.storage.nbytes)
+                values[value] = Value(value.shape, value.dtype, storages[value.storage], "result", parameters)
+            return values[value]
 
-        for node in self.nodes:
+        for node in nodes:
             inputs = tuple([renewed(value) for value in node.inputs])
             parameters = made_of(inputs)
             outputs = tuple([renewed(value, parameters) for value in node.outputs])
             tracer.record(node.op, mapped(values.__getitem__, node.args, Value), inputs, outputs, node.is_view, node.names)
+        return mapped(lambda make: make(tracer, given, values), makers, FunctionType)
 
-        return mapped(lambda make: make(tracer, given, values), self.result, FunctionType)
+    return repeated
 
 
 def _is_repeatable(result) -> bool:

@@ -1,4 +1,7 @@
-"""The record of one forward pass: calls, steps, nodes and values, and the memory in which values lie."""
+"""The record of one forward pass: a `Call` for every module call, a `Step` for every torch function called in one, a
+`Node` for every operation that it consists of, and a `Value` for every tensor. An operation that writes in place makes
+a new value in the old storage: nodes and values form the graph of the computation, storages say what memory it needs.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,8 +12,7 @@ from torch import Tensor, nn
 
 
 class Storage:
-    """The memory behind one or more values: `tensors` are weak references to the live tensors in it, `first` is the
-    shape and the strides of the first of them."""
+    """The memory behind values; `tensors` are weak references to the live ones, `first` shape and strides of one."""
 
     __slots__ = ("nbytes", "tensors", "first")
 
@@ -24,9 +26,7 @@ class Storage:
 
     def places(self, tensor: Tensor) -> list[tuple[int | None, range]] | None:
         """For each dimension of the first tensor, from the slowest: which dimension of `tensor` goes along it, and the
-        places taken there.
-
-        None if a dimension goes along none of them, or along two."""
+        places taken there; None if a dimension goes along none of them, or along two."""
         dims = [(stride, dim) for dim, (n, stride) in enumerate(zip(tensor.shape, tensor.stride())) if n > 1 and stride]
         offset, found = tensor.storage_offset(), []
         for length, axis in sorted(zip(*self.first), key=lambda one: -one[1]):
@@ -75,11 +75,10 @@ def made_of(inputs: tuple[Value, ...]) -> tuple[str, ...]:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One operation: PyTorch's name for it, its arguments with values in place of tensors, and its results.
+    """One operation: PyTorch's name for it, its arguments with values in place of tensors, their names, and its
+    results.
 
-    `is_view` says that the results share the storage of the first input and that nothing was computed. `names` are those of the
-    arguments.
-    """
+    `is_view` says that the results share the storage of the first input and that nothing was computed."""
 
     op: str
     args: tuple

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .watch import hooked, unchanged
+from .watch import unchanged
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ def signals(model: nn.Module, images: Tensor, labels: Tensor) -> list[Signal]:
     """
     given = []
     layers = {layer: name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    hooks = [(layer.register_forward_pre_hook, lambda layer, args: given.append((layer, rms(args[0])))) for layer in layers]
-    with unchanged(model.named_modules(), values=True), hooked(hooks), torch.enable_grad():
+    with unchanged(model.named_modules(), values=True), torch.enable_grad():
+        for layer in layers:
+            layer.register_forward_pre_hook(lambda layer, args: given.append((layer, rms(args[0]))))
         loss = nn.functional.cross_entropy(model(images), labels)
     called = list(dict.fromkeys(layer for layer, _ in given))
     gradients = dict(zip(called, torch.autograd.grad(loss, [layer.weight for layer in called])))

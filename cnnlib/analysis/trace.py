@@ -1,20 +1,11 @@
 """One forward pass of any network, on shapes alone: what ran, in which module, on which values.
 
 `trace(model, (3, 224, 224))` calls the model once on meta tensors, which have a shape and no memory, and writes down
-
-- a `Call` for every module call, a `Step` for every torch function called in one, in the order in which they happened;
-- a `Node` for every operation of the step, named as PyTorch names it (`convolution`, `native_batch_norm`, `add`), with
-  its arguments;
-- a `Value` for every tensor. An operation that writes in place makes a new value in the old storage. So the nodes and
-  values form the graph of the computation, and the storages say what memory it needs.
-
-Three paths write the same record. The most common functions are answered from the formula for their output shape (`closed.py`), and
-modules that call one of them and nothing else are not even entered. Every other function is run on meta tensors, and the operations
-that it turns out to consist of are recorded; when it is called again on the same shapes, they are written down from memory.
-`fast=False` runs everything.
-
-The model is left as it was: parameters, buffers, attributes and the random states; nothing stays patched, whether the
-trace succeeds or fails.
+what `record.py` says. Three paths write the same record. The most common functions are answered from the formula for
+their output shape (`closed.py`), and modules that call one of them and nothing else are not even entered. Every other
+function is run on meta tensors, and the operations that it consists of are recorded; when it is called again on the
+same shapes, they are written down from memory (`recipes.py`). The model is left as it was, and nothing stays patched,
+whether the trace succeeds or fails.
 """
 
 import threading
@@ -45,8 +36,9 @@ def trace(
 ) -> Trace:
     """Run `model` once on meta tensors and return the record.
 
-    `input_size` is as in `meta_inputs`. `dtype` replaces the floating-point type of inputs, parameters and buffers alike. With
-    `strict=False` a pass that cannot be followed to its end is recorded up to there.
+    `input_size` is as in `meta_inputs`. `dtype` replaces the floating-point type of inputs, parameters and buffers.
+    With `fast=False` everything is run; with `strict=False` a pass that cannot be followed to its end is recorded up to
+    there.
 
     Raises `TypeError` for a model that is not an `nn.Module` and `ValueError` for sizes that are not positive. What the
     network does with its input and cannot be followed raises `AnalysisError`, a `ValueError`.
@@ -74,15 +66,13 @@ def trace(
                 raise AnalysisError(f"{failure}{batch_hint(inputs)}") from error
             missing.append(Missing(tracer.call.name if tracer.call else "", "", str(failure)))
         finally:
-            tracer.shadows.clear()
-    return Trace(
-        model, tracer.steps, values, outputs, batch, input_dtype, tracer.parameters, tracer.live.peak,
-        tracer.live.peak_where, missing
-    )
+            tracer.state.clear()
+    return Trace(model, tracer.steps, values, outputs, batch, input_dtype, tracer.parameters, tracer.live.peak,
+                 tracer.live.peak_where, missing)
 
 
 def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The names and modules of a network, the model itself first, taken out of what `torch.compile` wraps around it.
+    """The names and modules of a network, itself first, taken out of what `torch.compile` wraps around it.
 
     Raises `TypeError` for what is no network and `AnalysisError` for compiled programs, which hide their operations."""
     if not isinstance(model, nn.Module):
@@ -139,8 +129,7 @@ class _Tracer(TorchFunctionMode):
                     self.parameters.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
             self.buffers.update(map(id, module._buffers.values()))
         self.held = {id(tensor): tensor for tensor in held}  # in attributes
-        self.state_values = {}  # id of a parameter, buffer or real constant -> (tensor, value)
-        self.shadows = {}  # the same -> (tensor, meta tensor that stands for it)
+        self.state = {}  # id of a parameter, buffer or constant -> itself, its value, a meta tensor that stands for it
         self.storages = {}  # address of a live meta storage -> the record's
         self.steps = []
         self.call = None
@@ -209,7 +198,7 @@ class _Tracer(TorchFunctionMode):
     def value(self, tensor: Tensor) -> Value:
         """The value that `tensor` holds now; a tensor not seen before is a parameter, a buffer or a constant."""
         key = id(tensor)
-        known = self.state_values.get(key)
+        known = self.state.get(key)
         if known is not None:
             return known[1]
         tracer, value = getattr(tensor, "_cnnlib", (None, None))
@@ -236,7 +225,7 @@ class _Tracer(TorchFunctionMode):
                              "function or another thread; call the Python function that it was made from, in the thread of the network")
         data = tensor if not tensor.is_meta and not dtype.is_floating_point and tensor.numel() <= 1 << 20 else None
         value = Value(tuple(tensor.shape), dtype, None, role, names, data)
-        self.state_values[key] = (tensor, value)
+        self.state[key] = [tensor, value, None]
         return value
 
     def found(self, tensor: Tensor) -> Value | None:
@@ -251,7 +240,7 @@ class _Tracer(TorchFunctionMode):
                     order.append(next(i for i, other in enumerate(ours) if other == pair and i not in order))
                 if ours == theirs:
                     return self.attach(tensor, value)
-                node = self.record("permute", (value, tuple(order)), (value,), (), True)
+                node = self.record("permute", (value, tuple(order)), is_view=True)
                 new = Value(tuple(tensor.shape), tensor.dtype, storage, "result", value.parameters)
                 node.outputs = (self.attach(tensor, new),)
                 return new
@@ -268,8 +257,7 @@ class _Tracer(TorchFunctionMode):
         return value
 
     def overwrite(self, tensor: Tensor, parameters: tuple[str, ...]) -> Value:
-        """A new value, made of these parameters, in the storage of `tensor`, which was written in place; what shares its memory changes
-        with it."""
+        """A new value in the storage of `tensor`, which was written in place; what shares it changes as well."""
         old = self.value(tensor)
         storage = old.storage
         new = Value(tuple(tensor.shape), old.dtype, storage, "result", parameters)
@@ -289,12 +277,12 @@ class _Tracer(TorchFunctionMode):
         """The meta tensor that stands for a parameter, a buffer or a real constant; others stand for themselves."""
         if hasattr(tensor, "_cnnlib") or _is_wrapped(tensor):
             return tensor
-        known = self.shadows.get(id(tensor))
-        if known is not None:
-            return known[1]
         value = self.value(tensor)
         if hasattr(tensor, "_cnnlib"):  # it was found
             return tensor
+        known = self.state[id(tensor)]
+        if known[2] is not None:
+            return known[2]
         if tensor.layout is not torch.strided:
             raise self.error(f"tensors with layout {tensor.layout} cannot be followed; use a strided (dense) tensor")
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=value.dtype, device="meta")
@@ -302,7 +290,7 @@ class _Tracer(TorchFunctionMode):
             meta = _unwrapped(meta)
         self.live.seen[meta.untyped_storage()._cdata] = None  # the model holds it: never counted, never freed
         self.attach(meta, value)
-        self.shadows[id(tensor)] = (tensor, meta)
+        known[2] = meta
         return meta
 
     def on_meta(self, thing):
@@ -311,10 +299,12 @@ class _Tracer(TorchFunctionMode):
 
     # Operations
 
-    def record(self, op, args, inputs, outputs, is_view=False, names=None) -> Node:
+    def record(self, op, args, inputs=None, outputs=(), is_view=False, names=None) -> Node:
+        """A new node of the present step; by default its inputs are the values among `args`."""
         if self.step is None:
             self.step = Step(self.function, self.call)
             self.steps.append(self.step)
+        inputs = tuple([arg for arg in args if type(arg) is Value]) if inputs is None else inputs
         node = Node(op, args, inputs, outputs, is_view, ops.argument_names(op) if names is None else names)
         self.step.nodes.append(node)
         return node
@@ -348,7 +338,8 @@ class _Tracer(TorchFunctionMode):
         if func in (Tensor.cuda, Tensor.cpu):
             return args[0]
         if func is Tensor.to:
-            args, kwargs = _without_device(args, kwargs)
+            args = tuple(arg for arg in args if not isinstance(arg, (torch.device, str, int)) or isinstance(arg, bool))
+            kwargs = {key: item for key, item in kwargs.items() if key != "device"}
         elif kwargs.get("device") is not None:
             kwargs = kwargs | {"device": "meta"}
         if func in (Tensor.__getitem__, Tensor.__setitem__):
@@ -398,9 +389,8 @@ class _Recorder(TorchDispatchMode):
             return result
         parameters = made_of(inputs)
         outputs = []
-        node = None
-        if inputs and not ops.of(op).is_allocation:
-            node = tracer.record(op, args, inputs, (), aliases[0] == "view", names)
+        is_node = inputs and not ops.of(op).is_allocation
+        node = tracer.record(op, args, inputs, (), aliases[0] == "view", names) if is_node else None
         for i, tensor in enumerate(results[:ops.of(op).results]):
             alias = aliases[min(i, len(aliases) - 1)]
             if self.of_constants:
@@ -436,13 +426,6 @@ def _with_tensors(index):
     if type(index).__module__ == "numpy" and hasattr(index, "dtype") and getattr(index, "ndim", 0):
         return torch.as_tensor(index)
     return index
-
-
-def _without_device(args, kwargs):
-    """The arguments of Tensor.to with any device left out."""
-    keep = tuple(a for i, a in enumerate(args) if i == 0 or not isinstance(a, (torch.device, str, int)) or
-                 isinstance(a, bool))
-    return keep, {key: item for key, item in kwargs.items() if key != "device"}
 
 
 _DTYPE_QUERIES = {Tensor.dtype.__get__, Tensor.element_size, Tensor.type}

@@ -9,7 +9,7 @@ import weakref
 from functools import partial
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,36 +23,33 @@ class AnalysisError(ValueError):
     """What a network does cannot be followed; the message names the operation and the module."""
 
 
-_DATA_DEPENDENT = ("meta tensor", "data-dependent", "DataDependent", "DynamicOutputShape", "_local_scalar_dense", "aten::nonzero",
-                   "aten::item", "aten::equal", "register_meta", "aten::_unique", "aten::unique", "masked_select", "bincount",
-                   "meta device type tensor to numpy", ".numpy() is not supported")
+_REASONS = {  # in PyTorch's errors, where tensors have no values -> what it means
+    ("meta tensor", "data-dependent", "DataDependent", "DynamicOutputShape", "_local_scalar_dense", "aten::nonzero",
+     "aten::item", "aten::equal", "register_meta", "aten::_unique", "aten::unique", "masked_select", "bincount",
+     "meta device type tensor to numpy", ".numpy() is not supported"):
+        " needs the values of a tensor, and an analysis has shapes alone. Let the control flow depend on shapes, or "
+        "analyse the part of the network before and after this module by itself.",
+    ("no fake impl or Meta kernel",):
+        " calls an operation that says nothing of its shapes: it has no meta kernel. Give it one "
+        "(torch.library.register_fake), or analyse the part of the network before and after it by itself.",
+    ("TorchScript interpreter",):
+        " calls a TorchScript function, whose operations cannot be watched; call the Python function that it was made "
+        "from instead.",
+}
 
 
 def failure(module: tuple[str, str] | None, error: Exception | str, what: str = "", failed: str = "") -> AnalysisError:
-    """What went wrong in the module of this name and kind, as an `AnalysisError`, which it may be already."""
+    """What went wrong in the module of this name and kind, where `what` `failed`, unless the error already says it."""
     if isinstance(error, AnalysisError):
         return error
-    message = error if isinstance(error, str) else _explained(error, what, failed)
-    if module is None:
-        return AnalysisError(message)
-    name, kind = module
-    where = f"module {name!r} ({kind})" if name else f"the model itself ({kind})"
-    return AnalysisError(f"in {where}: {message}")
-
-
-def _explained(error: Exception, what: str, failed: str) -> str:
-    """What went wrong when tensors without values were computed with: that `what` needs values, or `what`, `failed`, the error."""
     text = " ".join(str(error).split())[:300]
-    if any(sign in type(error).__name__ + text for sign in _DATA_DEPENDENT):
-        return (f"{what} needs the values of a tensor, and an analysis has shapes alone. Let the control flow depend on shapes, or "
-                "analyse the part of the network before and after this module by itself.")
-    if "no fake impl or Meta kernel" in text:
-        return (f"{what} calls an operation that says nothing of its shapes: it has no meta kernel. Give it one "
-                "(torch.library.register_fake), or analyse the part of the network before and after it by itself.")
-    if "TorchScript interpreter" in text:
-        return (f"{what} calls a TorchScript function, whose operations cannot be watched; call the Python function that it was made from "
-                "instead.")
-    return what + failed + text
+    told = type(error).__name__ + text
+    reasons = [reason for signs, reason in _REASONS.items() if any(sign in told for sign in signs)]
+    message = error if isinstance(error, str) else what + (reasons or [failed + text])[0]
+    if module is not None:
+        name, kind = module
+        message = f"in module {name!r} ({kind}): {message}" if name else f"in the model itself ({kind}): {message}"
+    return AnalysisError(message)
 
 
 def tensors_in(thing) -> Iterator[Tensor]:
@@ -196,15 +193,6 @@ def no_collection():
             gc.enable()
 
 
-@contextmanager
-def hooked(hooks: Iterable[tuple[Callable, Callable]]) -> Iterator[None]:
-    """Within this context the hooks are there: pairs of a module's method that registers one, and the hook."""
-    with ExitStack() as handles:
-        for register, hook in hooks:
-            handles.callback(register(hook).remove)
-        yield
-
-
 def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
     """What the modules of these dotted names give out in one forward pass; of several tensors the first, of several calls the last.
 
@@ -214,17 +202,16 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
     """
     caught = {}
 
-    def catching(layer):
-        def hook(module, args, output):
-            caught[layer] = next(tensors_in(output), None)
-            return mapped(Tensor.clone, output)
-        return model.get_submodule(layer).register_forward_hook, hook
+    def hook(layer, module, args, output):
+        caught[layer] = next(tensors_in(output), None)
+        return mapped(Tensor.clone, output)
 
-    layers = list(layers)
-    hooks = [catching(layer) for layer in layers]
-    with unchanged(model.named_modules(), values=True), hooked(hooks):
+    modules = {layer: model.get_submodule(layer) for layer in layers}
+    with unchanged(model.named_modules(), values=True):  # also without these hooks
+        for layer, module in modules.items():
+            module.register_forward_hook(partial(hook, layer))
         model(images)
-    for layer in layers:
+    for layer in modules:
         if caught.get(layer) is None:
             what = "gives out no tensor" if layer in caught else "is not called in a forward pass"
             raise AnalysisError(f"module {layer!r} {what}")
@@ -235,8 +222,7 @@ def outputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
 
 
 class LiveBytes(TorchDispatchMode):
-    """The peak of the sizes of the storages that live: of tensors that are given to `add`, and as a mode of all that
-    operations make, on fake tensors also of what kernels keep and PyTorch's shape functions do not tell."""
+    """The peak of the sizes of live storages: of tensors given to `add`, and as a mode of all that operations make."""
 
     def __init__(self, given: Iterable[Tensor] = ()):
         super().__init__()

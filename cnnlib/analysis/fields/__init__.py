@@ -20,7 +20,7 @@ from cnnlib import tables
 
 from ..inputs import InputSize
 from ..trace import Trace, Value, trace
-from .algebra import NOWHERE, Branch, Index, State, cover, outermost
+from .algebra import NOWHERE, STILL, Branch, Index, State, cover, outermost
 from .rules import Follower, spatial_dims
 
 
@@ -89,13 +89,8 @@ _Units = tuple[Sequence[int], Sequence[int], Sequence[Branch]]
 
 
 def _units(state: State, endless: State | None = None) -> list[_Units]:
-    """The units along each axis; of a tensor with borders those that it has in its `endless` state.
-
-    A map (N, C, ...) whose fields move along the dimensions of their own axes alone has all of these as units; what its channels
-    see is taken together. Elsewhere (tokens, windows) the factors that move a field are units, and so is one that moves none but
-    stands in a dimension beside such a factor: it goes with the nearest one on its left, or else on its right. Channels in front, where a
-    tensor was flattened, and what lies in a vector that holds the whole image are no places. Of an axis with paths that do not see
-    everything these alone count."""
+    """The units along each axis; of a tensor with borders those that it has in its `endless` state. Those of a map are
+    its places; what its channels see is taken together. Paths that see everything count where there are no others."""
     endless = endless or state
     has_local = [any(not branch.everywhere for branch in axis) for axis in endless.axes]
     axes = [[branch for branch in axis if not (local and branch.everywhere)] for axis, local in zip(state.axes, has_local)]
@@ -112,7 +107,7 @@ def _units(state: State, endless: State | None = None) -> list[_Units]:
 def _depending(branches: Iterable[Branch], moving: bool = True) -> set[int]:
     """The factors on which the field depends, or those that move it."""
     return {i for branch in branches for i, index in enumerate(branch.indices)
-            if index is not None and (index.moves or not moving)}
+            if index.moves or not moving and index is not STILL}
 
 
 def _is_map(state: State) -> bool:
@@ -128,7 +123,10 @@ def _is_map(state: State) -> bool:
 
 
 def _scattered(state: State, axes: Sequence[Sequence[Branch]]) -> list[list[int]]:
-    """For each axis the factors along which its units lie, wherever they stand."""
+    """For each axis the factors along which its units lie (tokens, windows): those that move a field.
+
+    One that moves none but stands in a dimension beside such a factor goes with the nearest on its left, or else on its
+    right. Channels in front, where a tensor was flattened, and a vector that holds the whole image are no places."""
     dims, every = state.places, list(itertools.chain(*state.axes))
     moving = _depending(every)
     beside: dict[int, int] = {}  # still factor -> the moving one that it goes with
@@ -153,8 +151,7 @@ def _is_steady(carrying: Sequence[int], branches: Sequence[Branch]) -> bool:
     """Whether the field only moves by the same step from every unit to the next."""
     indices = [branch.indices[place] for place in carrying for branch in branches]
     return len(carrying) == 1 and bool(indices) and all(
-        index is not None and not index.is_table and len(index.first) == 1 and index.step == indices[0].step
-        for index in indices)
+        not index.is_table and len(index.first) == 1 and index.step == indices[0].step for index in indices)
 
 
 def _field(state: State, input_size: tuple[int, ...], seen: Callable) -> Field:
@@ -175,7 +172,7 @@ def _stride(branches: Sequence[Branch], carrying: Sequence[int], lengths: Sequen
     """Mean advance from one unit to the next, along the innermost index that moves the field."""
     sharing = 1  # units that share a field
     for place, length in zip(reversed(carrying), reversed(lengths)):
-        indices = [index for branch in branches if (index := branch.indices[place]) is not None]
+        indices = [branch.indices[place] for branch in branches]
         if any([index.moves for index in indices]):
             stride = max(map(_slope, indices), key=abs) / sharing
             return int(stride) if stride.denominator == 1 else stride

@@ -23,8 +23,8 @@ NOWHERE = (math.inf, -math.inf)  # the span of an index that sees nothing
 class Index(NamedTuple):
     """First and last coordinate as functions of an index: `first[i % period] + step * (i // period)`, and so for last.
 
-    A table has one entry for each index instead and no step; outside it there is nothing to see. A table that does not
-    `move` only says which indices (channels) see at all.
+    A table has one entry for each index and nothing outside; if it does not `move`, it says which indices (channels)
+    see at all.
     """
 
     step: int
@@ -38,6 +38,9 @@ class Index(NamedTuple):
             return (self.first[i], self.last[i]) if 0 <= i < len(self.first) else NOWHERE
         turns, phase = divmod(i, len(self.first))
         return self.first[phase] + self.step * turns, self.last[phase] + self.step * turns
+
+
+STILL = Index(0, moves=False)  # of an index on which the coordinate does not depend
 
 
 @lru_cache(maxsize=4096)
@@ -102,9 +105,7 @@ def transposed(kernel: int, stride: int, padding: int, dilation: int, places: in
 @lru_cache(maxsize=4096)
 def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> Index:
     """The function of `out` outputs of which number o covers the input indices of windows[o]; after all windows they start anew
-    `advance` further on, or there are as many as outputs (None).
-
-    Raises `Unfollowed` where it repeats too late: maps resized by odd ratios again and again have endless patterns."""
+    `advance` further on, or there are as many as outputs (None). Raises `Unfollowed` for patterns that are too long."""
     period = len(index.first)
     if period == 1 and not index.is_table:  # the ends decide
         windows = [(*window[:1], *window[-1:]) for window in windows]
@@ -118,6 +119,7 @@ def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> I
     turns = period // math.gcd(period, advance)
     count = turns * len(windows)
     if count > LONGEST_PERIOD:
+        # maps resized by odd ratios again and again have endless patterns
         raise Unfollowed(f"the pattern of its fields repeats only after {count} units, and {LONGEST_PERIOD} are the most that are followed")
     return periodic(index.step * advance * turns // period, list(map(span, range(count))))
 
@@ -128,35 +130,34 @@ def gathered(index: Index, out: int, windows: Windows, advance: int | None) -> I
 class Branch(NamedTuple):
     """The field along one input axis by one kind of path: spans of all indices on which it depends, added up.
 
-    `indices` has one entry for each factor of the tensor's layout, None where the coordinate does not depend on it.
+    `indices` has one entry for each factor of the tensor's layout.
     `everywhere` marks paths through a global operation: pooling to one value, attention, statistics of the image.
     """
 
     first: int
     last: int
-    indices: tuple[Index | None, ...]
+    indices: tuple[Index, ...]
     everywhere: bool = False
 
-    def with_indices(self, indices: tuple[Index | None, ...]) -> "Branch":
+    def with_indices(self, indices: tuple[Index, ...]) -> "Branch":
         return Branch(self.first, self.last, indices, self.everywhere)
 
     def span(self, carrying: Sequence[int], unit: Sequence[int]) -> tuple[int, int]:
         """That of a unit by its indices along the factors of `carrying`."""
         first, last = self.first, self.last
         for place, i in zip(carrying, unit):
-            if (index := self.indices[place]) is not None:
-                low, high = index.span(i)
-                first += low
-                last += high
+            low, high = self.indices[place].span(i)
+            first += low
+            last += high
         return first, last
 
     def summed(self, places: Iterable[int], lengths: Sequence[int]) -> "Branch":
         """The branch with all that the factors at `places` let it see."""
         first, last, left = self.first, self.last, list(self.indices)
         for i in places:
-            if (index := left[i]) is not None:
-                low, high = hull(index, lengths[i])
-                first, last, left[i] = first + low, last + high, None
+            if left[i] is not STILL:
+                low, high = hull(left[i], lengths[i])
+                first, last, left[i] = first + low, last + high, STILL
         return Branch(first, last, tuple(left), self.everywhere)
 
 
@@ -164,8 +165,7 @@ class Branch(NamedTuple):
 class State:
     """The fields of one tensor: a layout, which splits each dimension into factors, and branches for each input axis.
 
-    `unaligned` names the modules in which branches met whose fields have different strides or centres.
-    """
+    `unaligned` names the modules in which branches met whose fields have different strides or centres."""
 
     layout: tuple[tuple[int, ...], ...]
     axes: tuple[tuple[Branch, ...], ...]
@@ -184,7 +184,7 @@ class State:
     def depends(self, *dims: int) -> bool:
         """Whether some field depends on one of the dimensions."""
         places = [i for dim in dims for i in self.places[dim]]
-        return any(branch.indices[i] is not None for axis in self.axes for branch in axis for i in places)
+        return any(branch.indices[i] is not STILL for axis in self.axes for branch in axis for i in places)
 
     def seeing(self) -> "State | None":
         """The same without branches by which no unit sees anything; None if there are no others."""
@@ -193,43 +193,41 @@ class State:
             return None
         return self if axes == self.axes else State(self.layout, axes, self.unaligned)
 
-    def pruned(self) -> "State":
-        """The same without branches that see nothing beyond another branch."""
-        axes = [outermost([branch for branch in axis if branch.first != math.inf], self.factors) for axis in self.axes]
-        return State(self.layout, tuple(axes), self.unaligned)
-
-    def with_axes(self, layout, change) -> "State":
-        return State(layout, tuple([tuple([change(branch) for branch in axis]) for axis in self.axes]), self.unaligned)
+    def changed(self, layout, change: Callable) -> "State":
+        """The same in another layout, with what `change` makes of the branches of each axis."""
+        return State(layout, tuple([tuple(change(axis)) for axis in self.axes]), self.unaligned)
 
     def rewritten(self, start: int, stop: int, dims: Sequence[tuple[int, ...]], ways: Callable) -> "State":
-        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors.
-
-        `ways` makes of a branch's indices there the ways to write them anew: a list, one for each new branch."""
+        """The dimensions from `start` up to `stop` replaced by `dims`, each given by its factors; of a branch's indices
+        there `ways` makes the ways to write them anew: a list, one for each new branch."""
         begin, end = (sum(map(len, self.layout[:dim])) for dim in (start, stop))
-        axes = tuple([tuple([branch.with_indices((*branch.indices[:begin], *way, *branch.indices[end:]))
-                             for branch in axis for way in ways(branch.indices[begin:end])]) for axis in self.axes])
-        return State((*self.layout[:start], *dims, *self.layout[stop:]), axes, self.unaligned)
+        return self.changed((*self.layout[:start], *dims, *self.layout[stop:]), lambda axis: [
+            branch.with_indices((*branch.indices[:begin], *way, *branch.indices[end:]))
+            for branch in axis for way in ways(branch.indices[begin:end])])
 
     def merged(self, dim: int) -> "State":
         """The same with a single factor for `dim`."""
         lengths = self.layout[dim]
-        if len(lengths) == 1:
-            return self
-        return self.rewritten(dim, dim + 1, [(math.prod(lengths),)], lambda indices: [(merge(indices, lengths),)])
+
+        def merge(indices):
+            merged, before = indices[0], lengths[0]
+            for index, length in zip(indices[1:], lengths[1:]):
+                merged = merge_two(merged, index, before, length)
+                before *= length
+            return [(merged,)]
+
+        return self if len(lengths) == 1 else self.rewritten(dim, dim + 1, [(math.prod(lengths),)], merge)
 
     def gathered(self, dim: int, out: int, windows: Windows, advance: int | None = None,
-                 still: Index | None = None) -> "State":
-        """The same after windows along `dim`, which now has length `out`: `gathered` of its index, or of `still` where
-        there is none."""
+                 still: bool = False) -> "State":
+        """The same after windows along `dim`, now of length `out`, also where nothing moves along it if `still`."""
         def gather(old):
-            index = old[0] or still
-            return [[index and gathered(index, out, windows, advance)]]
+            return [[STILL if old[0] is STILL and not still else gathered(old[0], out, windows, advance)]]
 
         return self.merged(dim).rewritten(dim, dim + 1, [(out,)], gather)
 
     def picked(self, dim: int, places: Sequence[int | None]) -> "State":
-        """The elements at these places along `dim`, and nothing where there is None; places in front and behind
-        continue it."""
+        """The elements at these places along `dim`, nothing for None; places in front and behind continue it."""
         if None not in places and len(places) and not isinstance(places, range):
             regular = range(places[0], places[-1] + 1, max(places[1] - places[0], 1) if len(places) > 1 else 1)
             places = regular if list(regular) == list(places) else places
@@ -238,28 +236,28 @@ class State:
         if isinstance(places, range):
             return self.gathered(dim, len(places), ((places.start,),), places.step)
         windows = tuple([() if i is None else (i,) for i in places])
-        return self.gathered(dim, len(places), windows, still=Index(0, moves=False) if None in places else None)
+        return self.gathered(dim, len(places), windows, still=None in places)
 
     def contracted(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see; the dimensions keep their lengths.
 
-        This is a path through everything where no place is left along an axis, or where `dims` hold all places of a map
-        (N, C, ...): channels may still differ by parts of a pixel."""
+        That is everything where no place is left along an axis, or where `dims` hold all places of a map (N, C, ...):
+        channels may still differ by parts of a pixel."""
         whole = len(self.layout) == len(self.axes) + 2 and set(dims) >= set(range(2, len(self.layout)))
         places = {i for dim in dims for i in self.places[dim]}
 
         def contract(branch):
             left = branch.summed(places, self.factors)
-            own = [index for i in places if self.factors[i] > 1 and (index := branch.indices[i]) is not None]
-            reduced = any([index.moves for index in own])
-            everywhere = reduced and (whole or not any([index is not None and index.moves for index in left.indices]))
+            reduced = any([branch.indices[i].moves for i in places if self.factors[i] > 1])
+            everywhere = reduced and (whole or not any([index.moves for index in left.indices]))
             return left._replace(everywhere=True) if everywhere else left
 
-        return self.with_axes(self.layout, contract).pruned()
+        return self.changed(self.layout, lambda axis: outermost(
+            [branch for branch in map(contract, axis) if branch.first != math.inf], self.factors))
 
     def resized(self, dim: int, length: int) -> "State":
-        """The same with `dim`, on which no field may depend, given another length."""
-        return self.rewritten(dim, dim + 1, [(length,)], lambda _: [(None,)])
+        """Each unit sees what all units along `dim` see, which gets another length."""
+        return self.contracted((dim,)).rewritten(dim, dim + 1, [(length,)], lambda _: [(STILL,)])
 
     def without(self, dims: Sequence[int]) -> "State":
         """Each unit sees what all units along `dims` see, and these dimensions go."""
@@ -270,12 +268,13 @@ class State:
 
     def with_new(self, dim: int, length: int = 1) -> "State":
         """A new dimension at `dim`, on which no field depends."""
-        return self.rewritten(dim, dim, [(length,)], lambda _: [(None,)])
+        return self.rewritten(dim, dim, [(length,)], lambda _: [(STILL,)])
 
     def permuted(self, order: Sequence[int]) -> "State":
         positions = [i for dim in order for i in self.places[dim]]
         layout = tuple(self.layout[dim] for dim in order)
-        return self.with_axes(layout, lambda branch: branch.with_indices(tuple([branch.indices[i] for i in positions])))
+        return self.changed(layout, lambda axis: [
+            branch.with_indices(tuple([branch.indices[i] for i in positions])) for branch in axis])
 
     def expanded(self, shape: Sequence[int]) -> "State":
         """Broadcast to `shape`."""
@@ -284,12 +283,11 @@ class State:
             state = state.with_new(0)
         for dim, length in enumerate(shape):
             if math.prod(state.layout[dim]) != length:
-                state = state.contracted((dim,)).resized(dim, length)
+                state = state.resized(dim, length)
         return state
 
     def reshaped(self, shape: Sequence[int]) -> "State":
-        """The fields after a view as `shape`: factors are split and regrouped, and merged where their borders and those
-        of `shape` cannot both be kept. A length of one stays a dimension if it is one before and after."""
+        """The fields after a view as `shape`: factors are split and regrouped, merged where borders cannot be kept."""
         if math.prod(shape) != math.prod(self.factors):
             raise Unfollowed(f"a view as {tuple(shape)} does not fit {self.layout}")
         ends = [math.prod(shape[i:]) for i in range(len(shape))]
@@ -327,31 +325,19 @@ class State:
 
 
 def _is_blind(branch: Branch) -> bool:
-    return branch.first == math.inf or any(
-        [index is not None and min(index.first, default=math.inf) == math.inf for index in branch.indices])
-
-
-def merge(indices: Sequence[Index | None], lengths: Sequence[int]) -> Index | None:
-    """One function of i = i1 * length2 + i2 from functions of i1 and i2, and so on."""
-    merged, before = indices[0], lengths[0]
-    for index, length in zip(indices[1:], lengths[1:]):
-        merged = merge_two(merged, index, before, length)
-        before *= length
-    return merged
+    return branch.first == math.inf or any([min(index.first, default=math.inf) == math.inf for index in branch.indices])
 
 
 @lru_cache(maxsize=4096)
-def merge_two(outer: Index | None, inner: Index | None, before: int, length: int) -> Index | None:
-    """The same for two, of which i1 < `before` and i2 < `length`."""
-    if outer is None and inner is None:
-        return None
-    moves = any(index is not None and index.moves for index in (outer, inner))
-    ends = any(index is not None and index.is_table for index in (outer, inner))
-    outer, inner = outer or Index(0), inner or Index(0)
-    count = before if ends or not moves else len(outer.first)
+def merge_two(outer: Index, inner: Index, before: int, length: int) -> Index:
+    """One function of i = i1 * length + i2 from functions of i1 < `before` and i2 < `length`."""
+    if outer is STILL and inner is STILL:
+        return STILL
+    ends = outer.is_table or inner.is_table
+    count = before if ends else len(outer.first)
     pairs = [zip(outer.span(i // length), inner.span(i % length)) for i in range(count * length)]
     spans = [(sum(firsts), sum(lasts)) for firsts, lasts in pairs]
-    return table(spans, moves) if ends or not moves else periodic(outer.step, spans)
+    return table(spans, outer.moves or inner.moves) if ends else periodic(outer.step, spans)
 
 
 @lru_cache(maxsize=4096)
@@ -369,11 +355,10 @@ def split_two(index: Index, outer: int, inner: int) -> list[tuple[Index, Index]]
     return [(table(begins, index.moves), table(pattern, index.moves)) for pattern, begins in rows.items()]
 
 
-def split(index: Index | None, lengths: Sequence[int]) -> list[list[Index | None]]:
-    """The ways to write a function of one index as a sum of functions of its parts; each way covers some of the
-    indices."""
-    if index is None:
-        return [[None] * len(lengths)]
+def split(index: Index, lengths: Sequence[int]) -> list[list[Index]]:
+    """The ways to write a function of one index as a sum of functions of its parts; each covers some of the indices."""
+    if index is STILL:
+        return [[STILL] * len(lengths)]
     if len(lengths) == 1:
         return [[index]]
     return [[outer, *rest] for outer, inner in split_two(index, lengths[0], math.prod(lengths[1:]))
@@ -393,21 +378,11 @@ def _common_factors(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[in
     return tuple(a // b for a, b in zip(cuts, (*cuts[1:], 1)))
 
 
-def _in_one_layout(states: Sequence[State]) -> Sequence[State]:
-    """The same fields in one layout."""
-    for dim, lengths in enumerate([reduce(_common_factors, dims) for dims in zip(*[state.layout for state in states])]):
-        states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
-            dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
-    return states
-
-
 @lru_cache(maxsize=4096)
-def _difference(a: Index | None, b: Index | None, length: int) -> tuple[int, int]:
-    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees
-    something."""
+def _difference(a: Index, b: Index, length: int) -> tuple[int, int]:
+    """The least of first(a) - first(b) and of last(b) - last(a) over all indices below `length` at which `a` sees."""
     if a == b:
         return 0, 0
-    a, b = a or Index(0), b or Index(0)
     linear = len(a.first) == len(b.first) == 1 and not (a.is_table or b.is_table)
     pairs = [(a.span(i), b.span(i)) for i in ((0, length - 1) if linear else range(length))]
     pairs = [(x, y) for x, y in pairs if x != NOWHERE]
@@ -443,27 +418,28 @@ def outermost(branches: Sequence[Branch], lengths: Sequence[int]) -> tuple[Branc
 def _same_centres(a: Branch, b: Branch, lengths: Sequence[int]) -> bool:
     """Whether every unit's fields by `a` and by `b` have the same centre."""
     def centre(index, i):
-        return 0 if index is None or index.is_table else sum(index.span(i))
+        return 0 if index.is_table else sum(index.span(i))
 
     differing = [(x, y, length) for x, y, length in zip(a.indices, b.indices, lengths) if x is not y and x != y]
     if a.first + a.last - b.first - b.last + sum([centre(x, 0) - centre(y, 0) for x, y, _ in differing]):
         return False
     for x, y, length in differing:
-        if any(z is not None and z.is_table for z in (x, y)):
+        if x.is_table or y.is_table:
             continue  # parts of a whole: they need not agree
-        indices = (length - 1,) if all(z is None or len(z.first) == 1 for z in (x, y)) else range(length)
+        indices = (length - 1,) if len(x.first) == len(y.first) == 1 else range(length)
         if any(centre(x, i) - centre(y, i) != centre(x, 0) - centre(y, 0) for i in indices):
             return False
     return True
 
 
 def union(states: Sequence[State], where: str) -> State:
-    """A unit sees what it sees by any of the states, which have the same shape; `where` is the module that joins
-    them."""
+    """A unit sees what it sees by any of the states, which have one shape; `where` is the module that joins them."""
     states = list({id(state): state for state in states}.values())
     if len(states) == 1:
         return states[0]
-    states = _in_one_layout(states)
+    for dim, lengths in enumerate([reduce(_common_factors, dims) for dims in zip(*[state.layout for state in states])]):
+        states = [state if state.layout[dim] == lengths else state.merged(dim).rewritten(
+            dim, dim + 1, [lengths], lambda indices: split(indices[0], lengths)) for state in states]
     lengths = states[0].factors
     axes, unaligned = [], []
     for i in range(len(states[0].axes)):

@@ -12,21 +12,17 @@ import torch
 from .. import ops
 from ..trace import Missing, Node, Step, Trace, Value
 from ..watch import AnalysisError
-from .algebra import Branch, Index, State, Unfollowed, gathered, sliding, split_two, table, transposed, union
+from .algebra import STILL, Branch, Index, State, Unfollowed, gathered, sliding, split_two, table, transposed, union
 
-
-_TAKES_PARTS = {"parts", "rearranged", "index"}  # rules
 
 
 class Follower:
     """Carries the fields from an input of a traced graph to all its values.
 
-    By default the image and every feature map go on without end, so that fields have a size and a stride. `bounded`
-    ends them where they end: padding, and what a stride leaves over, is then seen to hold nothing of the image. Without `strict`,
-    what cannot be followed is listed in `missing`, and nothing is known of what comes out of it.
-
-    The rule `name` of the table of operators is the method `follow_name`: from a node to the states of its outputs, or
-    one for all.
+    By default the image and every feature map go on without end, so that fields have a size and a stride; `bounded`
+    ends them where they end. Without `strict`, what cannot be followed is listed in `missing`, and nothing is known of
+    what comes out. The rule `name` of the table of operators is `follow_name`: from a node to the states of its
+    outputs, or one for all.
     """
 
     def __init__(self, record: Trace, source: int, bounded: bool = False, strict: bool = True):
@@ -39,10 +35,10 @@ class Follower:
         axes = []
         for dim in spatial_dims(value):
             pixels = table((i, i) for i in range(value.shape[dim])) if bounded else Index(1)
-            axes.append((Branch(0, 0, tuple(pixels if i == dim else None for i in range(len(value.shape)))),))
+            axes.append((Branch(0, 0, tuple(pixels if i == dim else STILL for i in range(len(value.shape)))),))
         layout = tuple((length,) for length in value.shape)
         self.states[value] = State(layout, tuple(axes), ((),) * len(axes))
-        self.keeps_parts = any(ops.of(node.op).field in _TAKES_PARTS for node in record.nodes())
+        self.keeps_parts = any(ops.of(node.op).field in ("parts", "rearranged", "index") for node in record.nodes())
         self.unknown = set()  # values of which nothing is known
         for step in record.steps:
             if isinstance(step, Step):
@@ -280,7 +276,7 @@ class Follower:
             per_group, made = value.shape[1] // groups, out[1] // groups
             state = state.gathered(1, out[1], (range(per_group),) * made, per_group)
         else:
-            state = state.contracted((1,)).resized(1, out[1])
+            state = state.resized(1, out[1])
         windows = zip(weight.shape[2:], *(ops.lengths(one, len(out) - 2) for one in (stride, padding, dilation)))
         ways = [transposed(*one) if is_transposed else sliding(*one) for one in windows]
         return self.union([_slid(state, out, ways), *given])
@@ -349,8 +345,8 @@ class Follower:
         return state
 
     def follow_statistics(self, node):
-        """A unit sees itself and all that the sum or the statistics go over: one dimension (softmax; of a running sum
-        too all of it counts), the last ones (layer norm), or everything but the batch (group norm)."""
+        """A unit sees itself and all that is summed: one dimension (softmax, running sums), the last ones (layer norm),
+        or all but the batch (group norm)."""
         state = self.of(node.args[0])
         rank, dim, last = len(state.layout), node.arg("dim"), node.arg("normalized_shape", ())
         dims = range(rank - len(last), rank) if last else range(1, rank) if dim is None else (dim % rank,)
@@ -381,10 +377,10 @@ class Follower:
         return self.union(states)
 
     def follow_written_through(self, node):
-        """A tensor that shares memory with one that was written: what was written there, and elsewhere what was there before.
+        """A tensor that shares memory with one that was written: what was written there, elsewhere what was there
+        before.
 
-        `shared` is empty where both are the whole of the memory in one order; else it says for both, for each axis of the memory, which
-        dimension goes along it and which places that takes."""
+        `shared` holds `Storage.places` of both, or nothing where both are the whole of the memory in one order."""
         before, written, shared = node.args
         old, new = self.of(before), self.of(written)
         if not shared:
@@ -418,15 +414,14 @@ def spatial_dims(value: Value) -> tuple[int, ...]:
 
 
 def _slid(state: State, out: Sequence[int], ways: Sequence[tuple], given: Sequence[int] = ()) -> State:
-    """The fields after windows moved along the last dimensions, whose lengths are then those of `out`: for each
-    (windows, advance).
-
-    A pooling's window over a whole dimension of the shape `given` sees everything."""
+    """The fields after windows moved along the last dimensions, each by (windows, advance), whose lengths are then
+    those of `out`; a pooling's window over a whole dimension of the shape `given` sees everything."""
     for dim, (windows, advance) in enumerate(ways, len(out) - len(ways)):
         state = state.gathered(dim, out[dim], windows, advance)
         if given and out[dim] == 1 < given[dim] <= len(windows[0]) and windows[0].step == 1:
-            state = state.with_axes(state.layout, lambda branch: branch._replace(
-                everywhere=branch.everywhere or branch.indices[state.places[dim].start] is not None))
+            place = state.places[dim].start
+            state = state.changed(state.layout, lambda axis: [branch._replace(
+                everywhere=branch.everywhere or branch.indices[place] is not STILL) for branch in axis])
     return state
 
 
@@ -440,8 +435,7 @@ def _window(node) -> list[tuple[int, int, int, int]]:
 
 @lru_cache(maxsize=1024)
 def _nearest(op: str, dtype: torch.dtype, length: int, out: int, scale: float | None) -> list[int]:
-    """The input that each output of an interpolation by nearest neighbours takes: where two are as near, rounding decides, so the
-    kernel itself is asked."""
+    """The input that each output of an interpolation by nearest neighbours takes, as the kernel's rounding decides."""
     n = ops.axes(op)
     numbers = torch.arange(length, dtype=dtype if dtype in (torch.float32, torch.float64) else torch.float32, device="cpu")
     kernel, rest = getattr(torch.ops.aten, op), (1,) * (n - 1)
@@ -473,8 +467,8 @@ def _windows(state: State, dim: int, out: int, kernel: int, stride: int, padding
     """The fields after `dim` was replaced by two: the place in a window, and `out` windows."""
     def split(indices):
         index = indices[0]
-        if index is None:
-            return [(None, None)]
+        if index is STILL:
+            return [(STILL, STILL)]
         if len(index.first) == 1 and not index.is_table:
             return [(Index(index.step * dilation), gathered(index, out, ((-padding,),), stride))]
         places = tuple([(o * stride - padding + t * dilation,) for t in range(kernel) for o in range(out)])
