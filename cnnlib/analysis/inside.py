@@ -53,7 +53,7 @@ def strongest_responses(
     """
     values, places = [], []
     for batch in images.split(batch_size):
-        maps, = _maps(model, layer, batch)
+        [maps] = _maps(model, layer, batch)
         value, place = maps.flatten(2).max(2)
         values.append(value)
         places.append(torch.stack((place // maps.shape[3], place % maps.shape[3]), dim=2))
@@ -99,7 +99,7 @@ def deconvolve(model: nn.Module, layer: str | None, images: Tensor, units: Tenso
         if not count:
             raise ValueError(f"{type(model).__name__} has none of the modules that a deconvnet goes back through in its "
                              f"own way: {', '.join(kind.__name__ for kind in RECTIFIERS)}")
-        maps, = _maps(model, layer, images)
+        [maps] = _maps(model, layer, images)
         if units is None:
             units = torch.stack(torch.unravel_index(maps.flatten(1).argmax(1), maps.shape[1:]), dim=1)
         limit = torch.tensor(maps.shape[1:])
