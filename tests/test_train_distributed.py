@@ -145,9 +145,12 @@ def make(name):
     return create_model(name, in_channels=3)
 
 
-def by_hand(name, processes, test_images):
-    """The run in one process, with code of its own: each process's part forward by itself, gradients averaged."""
-    model, small = make(name), images(test_images)
+def by_hand(name, processes, test_images, tested):
+    """The run in one process, with code of its own: each process's part forward by itself, gradients averaged.
+
+    Returns its state and row; the row's test is of the state `tested`, for a deep network after one step amplifies rounding.
+    """
+    model, small = make(name).to(memory_format=torch.channels_last), images(test_images)
     optimizer, rate = make_optimizer(model, RECIPE), Schedule(RECIPE)
     batches, test_batches, _ = make_batches(RECIPE, small, CPU)
     losses, right = [], 0
@@ -176,10 +179,12 @@ def by_hand(name, processes, test_images):
         for group in optimizer.param_groups:
             group["lr"] = rate.lr(0)
         optimizer.step()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_state_dict(tested)
     model.eval()
     with torch.no_grad():
         logits, labels = map(torch.cat, zip(*[(model(pixels), labels) for pixels, labels in test_batches]))
-    return model.state_dict(), {
+    return state, {
         "train_loss": sum(losses) / len(losses), "train_accuracy": 100 * right / 24,
         "test_loss": nn.functional.cross_entropy(logits, labels).item(),
         "test_accuracy": 100 * (logits.argmax(1) == labels).float().mean().item()}
@@ -195,7 +200,8 @@ def compare(start, names, processes, tmp_path, test_images=11, seconds=500):
 def assert_equal_by_hand(names, processes, tmp_path, test_images):
     wrong = {}
     for name in names:
-        found, (state, row) = torch.load(tmp_path / f"{name}.pt"), by_hand(name, processes, test_images)
+        found = torch.load(tmp_path / f"{name}.pt")
+        state, row = by_hand(name, processes, test_images, found["model"])
         start_state = make(name).state_dict()  # deep networks amplify rounding; a wrong average is off by half or more
         try:
             for key, value in state.items():
