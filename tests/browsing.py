@@ -114,10 +114,21 @@ class Tab(Watched):
         """The page with these explorers, in a browser as if just started: theme, width, no medium, no pointer on it."""
         name = f"page{next(self._written)}"
         bare_page(self.folder, *explorers, theme=theme, name=name, **options)
-        self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.emulate_media(media="null", color_scheme=theme, reduced_motion="null", forced_colors="null")
-        self.page.mouse.move(0, 0)
+        as_if_just_started(self.page, width, color_scheme=theme)
         return self.open(f"{self.address}/{name}.html")
+
+
+def as_if_just_started(page, width=1280, height=900, **media):
+    """The window of this size, no medium but those given (a theme is light), and no pointer on the page."""
+    page.set_viewport_size({"width": width, "height": height})
+    none = {"media": "null", "color_scheme": "light", "reduced_motion": "null", "forced_colors": "null"}
+    page.emulate_media(**none | media)
+    page.mouse.move(0, 0)
+
+
+# Waits, in an async function, until a page with formulas has typeset them.
+TYPESET = """while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 10));
+  await MathJax.startup.promise;"""
 
 
 def bare_page(folder, *explorers, theme="light", sort_keys=False, name="index"):

@@ -90,8 +90,8 @@ def loose_ends(scene: Scene) -> list[str]:
     left, top, right, bottom = _columns(texts, 4)
     beside = (left <= x) & (x <= right) & (np.minimum(abs(y - top), abs(y - bottom)) <= 8)
     at_border = (y <= 20) | (y >= scene.height - 20)
-    fast = np.concatenate([on_edge, on_line, on_end, beside, at_border], axis=1).any(axis=1)
-    return [f"a line ends in nothing at {x:.0f}, {y:.0f}" for (_, x, y), held in zip(points, fast) if not held]
+    held = np.concatenate([on_edge, on_line, on_end, beside, at_border], axis=1).any(axis=1)
+    return [f"a line ends in nothing at {x:.0f}, {y:.0f}" for (_, x, y), holds in zip(points, held) if not holds]
 
 
 def _columns(rows, count):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from browsing import EXPLORERS_READY, bare_page
+from browsing import EXPLORERS_READY, TYPESET, as_if_just_started, bare_page
 from chromium import PATIENCE
 from explorers import EXAMPLES, example, long_table
 from test_light_pages import HTML
@@ -11,10 +11,6 @@ CHAPTER = "chapters/01_components"
 # Animations that run by themselves; those that follow scrolling move only as far as the reader does.
 MOVING = """() => document.getAnimations({subtree: true}).filter((one) => one.timeline instanceof DocumentTimeline
   && one.playState === "running").map((one) => one.transitionProperty ?? one.animationName)"""
-TYPESET = """if (window.MathJax) {
-  while (!MathJax.startup?.promise) await new Promise((done) => setTimeout(done, 10));
-  await MathJax.startup.promise;
-}"""
 # Explorers that follow their own width have done so after a frame.
 SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 # WCAG 1.4.12: text may be spaced like this without a loss.
@@ -57,13 +53,11 @@ def look(browser, serve, tmp_path_factory):
             pages[scale] = browser.new_page(device_scale_factor=scale)
             pages[scale].set_default_timeout(PATIENCE)
         page = pages[scale]
-        page.set_viewport_size({"width": width, "height": height})
-        page.emulate_media(**{"media": "null", "color_scheme": "light", "reduced_motion": "null", "forced_colors": "null"} | media)
-        page.mouse.move(0, 0)
+        as_if_just_started(page, width, height, **media)
         page.goto(address)
         page.wait_for_function(EXPLORERS_READY)
         page.evaluate(f"""async () => {{
-          {TYPESET}
+          if (window.MathJax) {{ {TYPESET} }}
           await {SETTLED};
         }}""")
         return page

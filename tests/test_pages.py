@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from browsing import NARROW, ROOT, Watched, changed, keep_only, remember, violations
+from browsing import NARROW, ROOT, TYPESET, Watched, changed, keep_only, remember, violations
 
 CONTENTS = re.findall(r"^(?:root| +- file): (\S+)$", (ROOT / "_toc.yml").read_text(encoding="utf-8"), re.M)
 ENLARGED = 320  # pixels that a window of 1280 has where letters are four times as large
@@ -63,12 +63,11 @@ PROBE = ".cx :is(input[type=range], input[type=number], input[type=radio]):visib
 
 
 # How many formulas are not typeset and how many are errors, once the page's script has typeset what it has.
-TYPESET = """async () => {
+UNSET = f"""async () => {{
   if (!document.querySelector(".math")) return [0, 0];
-  while (!window.MathJax?.startup?.promise) await new Promise((done) => setTimeout(done, 10));
-  await MathJax.startup.promise;
+  {TYPESET}
   return [".math:not(:has(mjx-container))", "mjx-merror"].map((one) => document.querySelectorAll(one).length);
-}"""
+}}"""
 
 
 def answers(explorer):
@@ -132,7 +131,7 @@ def test_page(view, number, name):
     set_to(opened, size)
     for _ in range(3):  # a busy machine paints in pieces; what the page itself moves, it moves each time
         view.open(f"{view.address}/{name}.html")
-        assert page.evaluate(TYPESET) == [0, 0]
+        assert page.evaluate(UNSET) == [0, 0]
         if (moved := page.evaluate("window.shift")) <= 0.15:
             break
     else:

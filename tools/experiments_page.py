@@ -8,7 +8,6 @@ a record; `estimate` holds the core-hours that a plan would take on a CPU: from 
 on a core of our machine to what recorded runs of such networks took on it while it was busy.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,12 +82,12 @@ def span(values: set[int]) -> str:
 
 def different(recipes: list[Mapping]) -> int:
     """How many networks recipes are about; another way to train one makes no other."""
-    return len({json.dumps((recipe["model"], recipe["model_args"])) for recipe in recipes})
+    return len(set(map(network_of, recipes)))
 
 
 def planned(plan: Plan) -> int:
     """How many runs a plan has; of those that wait for probes, one of each network and seed will be carried out."""
-    return len(plan.recipes) + len({(network_of(recipe), recipe.seed) for recipe in plan.waiting.values()})
+    return len(plan.recipes) + len({(network_of(recipe.to_dict()), recipe.seed) for recipe in plan.waiting.values()})
 
 
 def facts(name: str, plan: Plan | None) -> Facts:

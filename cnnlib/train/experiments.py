@@ -118,10 +118,10 @@ def _probed(recipes: Mapping[str, Recipe], probes: Plan) -> tuple[dict[str, Reci
     for name, probe in probes.recipes.items():
         if name in record:
             check_recorded(probes, name, record[name])
-        tried.setdefault(network_of(probe), {})[probe.lr] = record[name]["rows"][-1]["test_accuracy"] if name in record else None
+        tried.setdefault(network_of(probe.to_dict()), {})[probe.lr] = record[name]["rows"][-1]["test_accuracy"] if name in record else None
     chosen, waiting = {}, {}
     for name, recipe in recipes.items():
-        found = tried.get(network_of(recipe), {})
+        found = tried.get(network_of(recipe.to_dict()), {})
         if recipe.lr not in found:
             raise ValueError(f"run {name!r}: {probes.path.name} has no probe of {recipe.model} with lr={recipe.lr:g}")
         if None in found.values():
@@ -131,9 +131,9 @@ def _probed(recipes: Mapping[str, Recipe], probes: Plan) -> tuple[dict[str, Reci
     return chosen, waiting
 
 
-def network_of(recipe: Recipe) -> str:
-    """What tells networks apart: name and arguments, as JSON."""
-    return json.dumps([recipe.model, recipe.model_args], sort_keys=True)
+def network_of(recipe: Mapping[str, object]) -> str:
+    """What tells the networks of recipes apart: name and arguments, as JSON."""
+    return json.dumps([recipe["model"], recipe["model_args"]], sort_keys=True)
 
 
 def read_experiment(path: str | os.PathLike) -> tuple[str, dict[str, Recipe], dict[str, list[str]]]:
