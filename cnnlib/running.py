@@ -6,11 +6,13 @@ Whatever trains, tests, probes or classifies shares these. A batch is `(images, 
 import copy
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from cnnlib.arranged import ProcessorConvolutions
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,10 +69,16 @@ def choose_precision(precision: str, device: torch.device) -> tuple[str, str]:
     return "float32", f"float32: {where} has no fast 16 bits"
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Within it, products are computed in `precision`, one of PRECISIONS, and sums, norms and losses in float32."""
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Within it, products are computed in `precision`, one of PRECISIONS, and sums, norms and losses in float32.
+
+    On a processor convolutions in bfloat16 are arranged as it is quick at them (`cnnlib.arranged`)."""
     half = PRECISIONS[precision]
-    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+    arranged = half is torch.bfloat16 and device.type == "cpu"
+    with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+        with ProcessorConvolutions() if arranged else nullcontext():
+            yield
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
