@@ -1,16 +1,18 @@
 """Convolutions in bfloat16 on a processor, arranged so that their gradients are quick; the sums are the same.
 
-oneDNN, which computes PyTorch's convolutions on processors, goes along the rows of a map. Networks for photographs end in maps of
-3x3 to 7x7, with most of a row empty, and their training spends its time there: in the gradients of kernels, and of depthwise
-convolutions, for which it has no quick code in bfloat16. So
+oneDNN, which computes PyTorch's convolutions on processors, has no quick code in bfloat16 for the gradients of depthwise
+convolutions, and with AMX tiles it goes along the rows of a map: networks for photographs end in maps of 3x3 to 7x7, which leave
+most of a tile empty. Training spent most of its time there. So
 
 - a 1x1 convolution is written as what it is, a matrix product of pixels and kernel;
 - a depthwise convolution is computed in float32;
-- on small maps several images stand side by side, with zeros between them, as one wide image.
+- with AMX, on small maps several images stand side by side, with zeros between them, as one wide image.
 
 `ProcessorConvolutions` does this to every `F.conv2d` that is called inside of it under autocast; `running.autocast` applies it.
 What it brings in a training step stands in `data/results/arranged_steps.json` (`tools/experiments/arranged_steps.py`).
 """
+
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -38,9 +40,14 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
             with torch.autocast("cpu", enabled=False):
                 own = None if bias is None else bias.float()
                 result = F.conv2d(input.float(), weight.float(), own, *sizes, groups).to(torch.get_autocast_dtype("cpu"))
-        elif groups == 1:
+        elif groups == 1 and _has_tiles():
             result = side_by_side(input, weight, bias, *sizes)
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups) if result is None else result
+
+
+@cache
+def _has_tiles() -> bool:
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 def _pair(value) -> tuple[int, int]:

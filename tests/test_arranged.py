@@ -71,7 +71,9 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_a_layer_under_autocast_gives_what_it_did(name, layout):
+@pytest.mark.parametrize("tiles", [True, False])
+def test_a_layer_under_autocast_gives_what_it_did(monkeypatch, name, layout, tiles):
+    monkeypatch.setattr(arranged, "_has_tiles", lambda: tiles)
     torch.manual_seed(0)
     layer = LAYERS[name].to(memory_format=layout)
     x = torch.randn(8, 8, 6, 6).contiguous(memory_format=layout).requires_grad_()
@@ -87,6 +89,16 @@ def test_a_layer_under_autocast_gives_what_it_did(name, layout):
     torch.testing.assert_close(out.float(), reference, rtol=0.02, atol=0.02)
     for a, b in zip(ours, theirs, strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_small_maps_are_arranged_where_there_are_tiles(monkeypatch):
+    layer, x, seen = nn.Conv2d(8, 8, 3, padding=1), images(8, 8, 3, 3, dtype=torch.float32), []
+    monkeypatch.setattr(arranged, "side_by_side", lambda *_: seen.append(1))
+    for tiles in (False, True):
+        monkeypatch.setattr(arranged, "_has_tiles", lambda tiles=tiles: tiles)
+        with autocast("bfloat16", CPU):
+            assert layer(x).shape == x.shape
+        assert len(seen) == tiles
 
 
 def test_nothing_is_arranged_elsewhere(monkeypatch):
