@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-SMALL, WIDE = 8, 32  # columns of a map that is small; columns that images side by side shall have
+SMALL, WIDE = 7, 32  # columns of a map that is small; columns that images side by side shall have
 
 
 class ProcessorConvolutions(TorchFunctionMode):

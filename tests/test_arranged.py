@@ -30,7 +30,7 @@ def same(one, other) -> None:
 
 @pytest.mark.parametrize("side, kernel, stride, padding, dilation", [
     (side, kernel, stride, padding, dilation)
-    for side, kernel, stride, padding, dilation in itertools.product((2, 3, 5, 8, 15), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2))
+    for side, kernel, stride, padding, dilation in itertools.product((2, 3, 5, 7, 15), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2))
     if side + 2 * padding > dilation * (kernel - 1)
 ])
 def test_side_by_side_is_the_convolution(side, kernel, stride, padding, dilation):
