@@ -5,7 +5,7 @@ convolutions, and with AMX tiles it goes along the rows of a map: networks for p
 most of a tile empty. Training spent most of its time there. So
 
 - a 1x1 convolution is written as what it is, a matrix product of pixels and kernel;
-- a depthwise convolution is computed in float32;
+- a depthwise convolution that will need gradients is computed in float32;
 - with AMX, on small maps several images stand side by side, with zeros between them, as one wide image.
 
 `ProcessorConvolutions` does this to every `F.conv2d` that is called inside of it under autocast; `running.autocast` applies it.
@@ -36,7 +36,7 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
         sizes = _pair(stride), _pair(padding), _pair(dilation)
         if groups == 1 and weight.shape[2:] == (1, 1) and sizes[1] == (0, 0):
             result = pointwise(input, weight, bias, sizes[0])
-        elif groups > 1 and groups == input.shape[1]:
+        elif groups > 1 and groups == input.shape[1] and torch.is_grad_enabled():
             with torch.autocast("cpu", enabled=False):
                 own = None if bias is None else bias.float()
                 result = F.conv2d(input.float(), weight.float(), own, *sizes, groups).to(torch.get_autocast_dtype("cpu"))

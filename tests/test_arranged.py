@@ -101,6 +101,21 @@ def test_small_maps_are_arranged_where_there_are_tiles(monkeypatch):
         assert len(seen) == tiles
 
 
+def test_depthwise_without_gradients_stays_in_bfloat16():
+    layer, x, seen = nn.Conv2d(8, 8, 3, groups=8), images(2, 8, 6, 6, dtype=torch.float32), []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "convolution" in func.name():
+                seen.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    for gradients_needed in (True, False):
+        with torch.set_grad_enabled(gradients_needed), autocast("bfloat16", CPU), Watch():
+            layer(x)
+    assert seen == [torch.float32, torch.bfloat16]
+
+
 def test_nothing_is_arranged_elsewhere(monkeypatch):
     monkeypatch.setattr(arranged, "pointwise", lambda *_: pytest.fail("arranged"))
     layer, x = nn.Conv2d(8, 12, 1), images(2, 8, 3, 3, dtype=torch.float32)
