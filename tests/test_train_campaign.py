@@ -160,9 +160,10 @@ class Child:
 def test_a_campaign_does_what_is_left_and_names_what_fails(folder, monkeypatch):
     monkeypatch.setattr(campaign.subprocess, "Popen", Child)
     monkeypatch.setattr(campaign.time, "sleep", lambda seconds: None)
+    begin(folder, "plain, seed 1", epoch=1, step=1, steps=2, core_seconds=30.0)
     Child.started, lines, plans = [], [], find_plans([folder / "experiments"])
     assert campaign.carry_out(plans, cores=4, threads=2, work=folder / "runs", log=lines.append) == 1
-    assert [command[command.index("--runs") + 1] for command, _ in Child.started] == ["plain, seed 0", "plain, seed 1"]
+    assert [command[command.index("--runs") + 1] for command, _ in Child.started] == ["plain, seed 1", "plain, seed 0"], "what is begun first"
     assert {threads for _, threads in Child.started} == {"2"} and any("seed 1 FAILED with status 1" in line for line in lines)
     Child.started = []
     assert campaign.carry_out(plans, cores=1, only=["*, seed 0"], work=folder / "runs", log=lines.append) == 0

@@ -205,7 +205,7 @@ def carry_out(
     plans: Sequence[Plan], *, cores: int, threads: int = 1, work: str | os.PathLike = "runs", only: Sequence[str] = ("*",),
     log=print,
 ) -> int:
-    """Do every run that is not recorded, and ensembles whose members are; returns how many failed.
+    """Do every run that is not recorded, those first that are begun, and ensembles whose members are; returns how many failed.
 
     A run that another process is writing is left to it. One that fails is named, and the rest goes on. A run that waited for
     probes begins next when they are recorded.
@@ -213,7 +213,8 @@ def carry_out(
     budget, plans = plans[0].budget if plans else "cpu", list(plans)
 
     def to_do(plans: Sequence[Plan]) -> list[tuple[Plan, tuple[str, ...]]]:
-        return [(job.plan, (job.run,)) for job in jobs_of(plans, work)
+        jobs = sorted(jobs_of(plans, work), key=lambda job: job.state != "begun")
+        return [(job.plan, (job.run,)) for job in jobs
                 if job.state in ("begun", "waiting") and any(fnmatch(job.run, pattern) for pattern in only)]
 
     queue = to_do(plans)
