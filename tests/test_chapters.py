@@ -218,6 +218,7 @@ def replace(old, new):
     (lambda notebook: notebook.cells[4].update(execution_count=9), "must be executed from top to bottom"),
     (source(1, "import google.colab"), "must start its code with the set-up cell"),
     (source(2, "x = 1"), "must have its import cell right after"),
+    (source(4, 'Question("?", 1, choices=[1, 2, 3], usual=[(2, "no")])'), "no reply to the wrong choice 3"),
     (source(4, "import os"), "imports belong in the import cell"),
     (source(4, "x = 1\n" * 21), "21 lines; 20 at most"),
     (lambda notebook: [source(i, "x = 1\n" * 9)(notebook) for i in (4, 6)], "2 of 4 code cells have more than 8"),

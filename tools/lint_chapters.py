@@ -304,6 +304,19 @@ def exercises_have_solutions(chapter: Chapter) -> Iterator[str]:
             yield f"the code of solution {number} does not parse: {error}"
 
 
+def wrong_choices_have_replies(chapter: Chapter) -> Iterator[str]:
+    """Whoever chooses wrongly is told why, not only that it is wrong."""
+    for i, cell in chapter.code:
+        for node in ast.walk(ast.parse(cell.source)) if "choices=" in cell.source else ():
+            given = {word.arg: word.value for word in getattr(node, "keywords", ())}
+            if isinstance(node, ast.Call) and isinstance(given.get("choices"), ast.List):
+                usual = given.get("usual", ast.List([]))
+                replied = [ast.unparse(pair.elts[0]) for pair in usual.elts] + [ast.unparse(node.args[1])]
+                for choice in map(ast.unparse, given["choices"].elts):
+                    if choice not in replied:
+                        yield f"cell {i}: no reply to the wrong choice {choice}"
+
+
 def figures_have_alternative_text(chapter: Chapter) -> Iterator[str]:
     for i, cell in chapter.code:
         drawn = any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
@@ -374,8 +387,8 @@ def metadata_is_ours(chapter: Chapter) -> Iterator[str]:
 
 
 RULES = (one_title, sections_in_order, keeps_the_budget, setup_and_imports, cells_are_short, text_before_code, plain_markdown,
-         links_resolve, papers_are_in_the_bibliography, exercises_have_solutions, figures_have_alternative_text,
-         executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, ids_are_its_own, metadata_is_ours)
+         links_resolve, papers_are_in_the_bibliography, exercises_have_solutions, wrong_choices_have_replies,
+         figures_have_alternative_text, executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, ids_are_its_own, metadata_is_ours)
 
 
 def breaches(path: Path) -> list[str]:
