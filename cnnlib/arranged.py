@@ -6,7 +6,9 @@ most of a tile empty. Training spent most of its time there. So
 
 - a 1x1 convolution is written as what it is, a matrix product of pixels and kernel;
 - a depthwise convolution that will need gradients is computed in float32;
-- with AMX, on small maps several images stand side by side, with zeros between them, as one wide image.
+- with AMX, on small maps several images stand side by side, with zeros between them, as one wide image;
+- a stride along rows is left out where a row gives one number: there oneDNN, as PyTorch 2.13 brings it, reads what is not the map's
+  (with AVX-512, AMX or not), and results and gradients can be anything.
 
 `ProcessorConvolutions` does this to every `F.conv2d` that is called inside of it under autocast; `running.autocast` applies it.
 What it brings in a training step stands in `data/results/arranged_steps.json` (`tools/experiments/arranged_steps.py`).
@@ -46,7 +48,8 @@ def _arranged(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=
         with torch.autocast("cpu", enabled=False):
             own = None if bias is None else bias.float()
             return F.conv2d(input.float(), weight.float(), own, *sizes, groups).to(torch.bfloat16)
-    return side_by_side(input, weight, bias, *sizes) if groups == 1 and input.stride(3) > 1 and _has_tiles() else None
+    result = side_by_side(input, weight, bias, *sizes) if groups == 1 and input.stride(3) > 1 and _has_tiles() else None
+    return one_column(input, weight, bias, *sizes, groups) if result is None else result
 
 
 @cache
@@ -107,3 +110,14 @@ def side_by_side(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[i
     y = F.conv2d(x, weight, bias, stride, padding, dilation).permute(0, 2, 3, 1)
     y = y.reshape(rows, y.shape[1], beside, slot // step, -1)[:, :, :, :columns].transpose(1, 2)
     return y.reshape(n, *y.shape[2:]).contiguous().permute(0, 3, 1, 2)  # of one row alone, `reshape` leaves gaps
+
+
+def one_column(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int],
+               dilation: tuple[int, int], groups: int) -> Tensor | None:
+    """The convolution of images (N, C, H, W) where its result has one column, without a stride along rows; else None."""
+    width, pad, reach = x.shape[3], padding[1], dilation[1] * (weight.shape[3] - 1)
+    fits = x.shape[2] + 2 * padding[0] > dilation[0] * (weight.shape[2] - 1)
+    if stride[1] == 1 or not fits or (width + 2 * pad - reach - 1) // stride[1] != 0:
+        return None
+    x = F.pad(x, (pad, reach + 1 - width - pad))  # or cut off: what the one window covers
+    return F.conv2d(x, weight, bias, (stride[0], 1), (padding[0], 0), dilation, groups)

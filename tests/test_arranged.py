@@ -254,3 +254,21 @@ def test_compiled_in_one_piece(tiles):
     with autocast("bfloat16", CPU):
         torch.testing.assert_close(torch.compile(layers, backend=backend, fullgraph=True)(x), layers(x))
     assert len(programs) == 1 and any("linear" in str(target) for target in programs[0])
+
+
+@pytest.mark.parametrize("groups", [1, 8, 64])
+@pytest.mark.parametrize("side, kernel, stride, padding, dilation", [(1, 3, 2, 1, 1), (2, 3, 4, 1, 1), (3, 2, 4, 0, 1), (3, 7, 4, 3, 1), (5, 3, 2, 0, 2)])
+def test_one_column_is_not_what_memory_held(side, kernel, stride, padding, dilation, groups):
+    """PyTorch's own results and gradients in bfloat16 have been anything here, so float32 is the measure."""
+    torch.manual_seed(0)
+    sizes = ((stride, stride), (padding, padding), (dilation, dilation), groups)
+    x, weight = (tensor.detach().float().requires_grad_() for tensor in (images(5, 64, 5, side), images(64, 64 // groups, kernel, kernel)))
+
+    def ours(x, weight):
+        with autocast("bfloat16", CPU):
+            return F.conv2d(x, weight, None, *sizes).float()
+
+    for a, b in zip(gradients(ours, x, weight), gradients(lambda *t: F.conv2d(*t, None, *sizes), x, weight), strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+    assert arranged.one_column(x, weight, None, *sizes).shape[3] == 1
+    assert arranged.one_column(x, weight, None, (stride, 1), *sizes[1:]) is None
