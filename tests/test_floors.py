@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = Path(cnnlib.__file__).parent
 GROUND = (  # floor 0, and what it stands on itself
+    ("arranged",),
     ("layers", "running", "vision", "photographs", "tables", "judging", "arguments"),
     ("published",),
     ("registry",),
