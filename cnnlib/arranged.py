@@ -11,6 +11,8 @@ most of a tile empty. Training spent most of its time there. So
   (with AVX-512, AMX or not), and results and gradients can be anything.
 
 `ProcessorConvolutions` does this to every `F.conv2d` that is called inside of it under autocast; `running.autocast` applies it.
+It is made for training: float32 keeps twice the bytes of a depthwise layer's input, and second derivatives of wide images are
+oneDNN's, which are off.
 What it brings in a training step stands in `data/results/arranged_steps.json` (`tools/experiments/arranged_steps.py`).
 """
 
@@ -102,7 +104,8 @@ def side_by_side(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[i
     beside = 1
     while beside * slot < WIDE * step and n % (2 * beside) == 0:
         beside *= 2
-    if not 0 < columns <= SMALL or height + 2 * padding[0] <= dilation[0] * (weight.shape[2] - 1) or beside == 1 or (beside * slot + 2 * pad - reach - 1) // step + 1 != beside * slot // step:
+    fits = height + 2 * padding[0] > dilation[0] * (weight.shape[2] - 1) and 0 < columns <= SMALL
+    if not fits or beside == 1 or (beside * slot + 2 * pad - reach - 1) // step + 1 != beside * slot // step:
         return None
     rows = n // beside
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, slot - width)).view(rows, beside, height, slot, channels)
