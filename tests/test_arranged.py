@@ -169,8 +169,8 @@ KERNELS = {"1x1": (12, 8, 1, 1), "3x3": (12, 8, 3, 3), "depthwise": (16, 1, 3, 3
 @pytest.mark.parametrize("named", [
     {"stride": [2]}, {"stride": (2, 1)}, {"padding": "same"}, {"padding": "valid"}, {"padding": (0, 1)}, {"dilation": (1, 2)},
     {"stride": (1, 2, 3)}, {"padding": (0, 1, 0)}, {"dilation": (1, 1, 1)}, {"stride": ()}, {"stride": 0}, {"stride": -1}, {"padding": -1},
-    {"dilation": 0}, {"stride": torch.tensor(2)}, {"groups": 3}, {"bias": torch.randn(1)}, {"bias": torch.randn(1, 12)},
-], ids=str)
+    {"dilation": 0}, {"stride": torch.tensor(2)}, {"groups": 3}, {"bias": torch.ones(1)}, {"bias": torch.ones(1, 12)},
+], ids=lambda named: " ".join(f"{name} {getattr(value, 'shape', value)}" for name, value in named.items()))
 def test_sizes_in_every_form(tiles, kernel, named):
     groups = {"groups": 8} if kernel == "depthwise" else {}
     same_answer(last(4, 8, 5, 6), last(*KERNELS[kernel]), **{**groups, **named})
