@@ -11,8 +11,8 @@ most of a tile empty. Training spent most of its time there. So
   (with AVX-512, AMX or not), and results and gradients can be anything.
 
 `ProcessorConvolutions` does this to every `F.conv2d` that is called inside of it under autocast; `running.autocast` applies it.
-It is made for training: float32 keeps twice the bytes of a depthwise layer's input, and second derivatives of wide images are
-oneDNN's, which are off.
+It needs PyTorch 2.8; before, nothing is arranged. It is made for training: float32 keeps twice the bytes of a depthwise layer's
+input, and second derivatives of wide images are oneDNN's, which are off.
 What it brings in a training step stands in `data/results/arranged_steps.json` (`tools/experiments/arranged_steps.py`).
 """
 
@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 SMALL, WIDE = 7, 32  # columns of a map that is small; columns that images side by side shall have
 CAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast takes to bfloat16; it leaves float64 and others alone
+TELLS_HOOKS = hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks")
 
 
 class ProcessorConvolutions(TorchFunctionMode):
@@ -79,10 +80,12 @@ def _fit(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> bool:
 
 
 def _may_come_again() -> bool:
-    """Whether hooks wait for what is saved: gradient checkpointing, say, computes it again where this mode is over."""
+    """Whether hooks wait for what is saved: gradient checkpointing, say, computes it again where this mode is over.
+
+    PyTorch before 2.8 does not tell, and then they may."""
     if torch.compiler.is_compiling():  # then both times are in one program
         return False
-    return getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda tracing: None)(True) is not None
+    return not TELLS_HOOKS or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from cnnlib import arranged, create_model
 from cnnlib.running import autocast
 
 CPU = torch.device("cpu")
+ARRANGING = pytest.mark.skipif(not arranged.TELLS_HOOKS, reason="nothing is arranged before PyTorch 2.8")
 
 
 def images(*shape: int, dtype=torch.float64) -> torch.Tensor:
@@ -93,6 +94,7 @@ def test_a_layer_under_autocast_gives_what_it_did(monkeypatch, name, layout, til
         assert (a - b).norm() < 0.02 * b.norm()
 
 
+@ARRANGING
 def test_small_maps_are_arranged_where_there_are_tiles(monkeypatch):
     layer, x, seen = nn.Conv2d(8, 8, 3, padding=1), images(8, 8, 3, 3, dtype=torch.float32), []
     monkeypatch.setattr(arranged, "side_by_side", lambda *_: seen.append(1))
@@ -103,6 +105,7 @@ def test_small_maps_are_arranged_where_there_are_tiles(monkeypatch):
         assert len(seen) == tiles
 
 
+@ARRANGING
 def test_depthwise_without_gradients_stays_in_bfloat16():
     layer, x, seen = nn.Conv2d(8, 8, 3, groups=8), images(2, 8, 6, 6, dtype=torch.float32), []
 
@@ -118,6 +121,14 @@ def test_depthwise_without_gradients_stays_in_bfloat16():
     assert seen == [torch.float32, torch.bfloat16]
 
 
+def test_nothing_is_arranged_where_pytorch_does_not_tell_of_hooks(monkeypatch):
+    monkeypatch.setattr(arranged, "TELLS_HOOKS", False)
+    monkeypatch.setattr(arranged, "pointwise", lambda *_: pytest.fail("arranged"))
+    with autocast("bfloat16", CPU):
+        nn.Conv2d(8, 12, 1)(images(2, 8, 3, 3, dtype=torch.float32))
+
+
+@ARRANGING
 def test_nothing_is_arranged_elsewhere(monkeypatch):
     monkeypatch.setattr(arranged, "pointwise", lambda *_: pytest.fail("arranged"))
     layer, x = nn.Conv2d(8, 12, 1), images(2, 8, 3, 3, dtype=torch.float32)
@@ -242,6 +253,7 @@ def test_transformed_by_vmap(tiles):
         torch.testing.assert_close(torch.func.vmap(lambda part: F.conv2d(part, weight))(x), plain, rtol=0.02, atol=0.02)
 
 
+@ARRANGING
 def test_compiled_in_one_piece(tiles):
     layers = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, groups=8, padding=1), nn.Conv2d(8, 8, 3, padding=1))
     layers.to(memory_format=torch.channels_last)
@@ -258,6 +270,7 @@ def test_compiled_in_one_piece(tiles):
 
 @pytest.mark.parametrize("groups", [1, 8, 64])
 @pytest.mark.parametrize("side, kernel, stride, padding, dilation", [(1, 3, 2, 1, 1), (2, 3, 4, 1, 1), (3, 2, 4, 0, 1), (3, 7, 4, 3, 1), (5, 3, 2, 0, 2)])
+@ARRANGING
 def test_one_column_is_not_what_memory_held(side, kernel, stride, padding, dilation, groups):
     """PyTorch's own results and gradients in bfloat16 have been anything here, so float32 is the measure."""
     torch.manual_seed(0)
