@@ -88,6 +88,11 @@ def _may_come_again() -> bool:
     return not TELLS_HOOKS or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
+def _places(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """How many places a window has along one axis; none or fewer where it is longer than the map."""
+    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
     """The 1x1 convolution of images (N, C, H, W) without padding, as a matrix product."""
     if x.shape[2:] == (1, 1) and x.stride(3) == weight.stride(3) == 1:  # the layout that PyTorch takes for these
@@ -101,20 +106,20 @@ def side_by_side(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[i
     """The convolution of images (N, C, H, W), as many side by side as make `WIDE` columns; None where this does not fit or pay."""
     n, channels, height, width = x.shape
     step, pad, reach = stride[1], padding[1], dilation[1] * (weight.shape[3] - 1)
-    columns = (width + 2 * pad - reach - 1) // step + 1  # of one image's result
+    down, columns = map(_places, x.shape[2:], weight.shape[2:], stride, padding, dilation)  # of one image's result
     # An image and the zeros after it. No window of one image reaches another, and each image begins at a whole step.
     slot = -(-max(width + pad, (columns - 1) * step - pad + reach + 1) // step) * step
     beside = 1
     while beside * slot < WIDE * step and n % (2 * beside) == 0:
         beside *= 2
-    fits = height + 2 * padding[0] > dilation[0] * (weight.shape[2] - 1) and 0 < columns <= SMALL
-    if not fits or beside == 1 or (beside * slot + 2 * pad - reach - 1) // step + 1 != beside * slot // step:
+    along = _places(beside * slot, weight.shape[3], step, pad, dilation[1])
+    if down < 1 or not 0 < columns <= SMALL or beside == 1 or along != beside * slot // step:
         return None
     rows = n // beside
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, slot - width)).view(rows, beside, height, slot, channels)
     x = x.transpose(1, 2).reshape(rows, height, beside * slot, channels).permute(0, 3, 1, 2)
     y = F.conv2d(x, weight, bias, stride, padding, dilation).permute(0, 2, 3, 1)
-    y = y.reshape(rows, y.shape[1], beside, slot // step, -1)[:, :, :, :columns].transpose(1, 2)
+    y = y.reshape(rows, down, beside, slot // step, -1)[:, :, :, :columns].transpose(1, 2)
     return y.reshape(n, *y.shape[2:]).contiguous().permute(0, 3, 1, 2)  # of one row alone, `reshape` leaves gaps
 
 
@@ -122,8 +127,8 @@ def one_column(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int
                dilation: tuple[int, int], groups: int) -> Tensor | None:
     """The convolution of images (N, C, H, W) where its result has one column, without a stride along rows; else None."""
     width, pad, reach = x.shape[3], padding[1], dilation[1] * (weight.shape[3] - 1)
-    fits = x.shape[2] + 2 * padding[0] > dilation[0] * (weight.shape[2] - 1)
-    if stride[1] == 1 or not fits or (width + 2 * pad - reach - 1) // stride[1] != 0:
+    down, columns = map(_places, x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    if stride[1] == 1 or down < 1 or columns != 1:
         return None
     x = F.pad(x, (pad, reach + 1 - width - pad))  # or cut off: what the one window covers
     return F.conv2d(x, weight, bias, (stride[0], 1), (padding[0], 0), dilation, groups)

@@ -388,7 +388,8 @@ def metadata_is_ours(chapter: Chapter) -> Iterator[str]:
 
 RULES = (one_title, sections_in_order, keeps_the_budget, setup_and_imports, cells_are_short, text_before_code, plain_markdown,
          links_resolve, papers_are_in_the_bibliography, exercises_have_solutions, wrong_choices_have_replies,
-         figures_have_alternative_text, executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents, ids_are_its_own, metadata_is_ours)
+         figures_have_alternative_text, executed_in_order, outputs_are_clean, outputs_are_compared, in_the_contents,
+         ids_are_its_own, metadata_is_ours)
 
 
 def breaches(path: Path) -> list[str]:

@@ -9,40 +9,24 @@ Steps as PyTorch does them and arranged ones take turns; times are of the proces
 
 import argparse
 import os
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
-from cnnlib import create_model
 from cnnlib.arranged import ProcessorConvolutions
 from cnnlib.train.experiments import hardware, read_plan, write_record
+from step_times import BATCH, Stepper
 
 ROOT = Path(__file__).parents[2]
-BATCH, ROUNDS, CLASSES = 64, 5, 10
+ROUNDS = 5
 
 
 def milliseconds(recipe, side: int) -> dict[str, float]:
     """The lowest of some rounds for a step (forward, loss, backward, update) in bfloat16, channels last: plain and arranged."""
-    torch.manual_seed(0)
-    model = create_model(recipe.model, num_classes=CLASSES, **recipe.model_args).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    images = torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(CLASSES, (BATCH,))
-    times = {"plain": [], "arranged": []}
-    for _ in range(1 + ROUNDS):  # the first one allocates
-        for name, mode in (("plain", nullcontext), ("arranged", ProcessorConvolutions)):
-            start = time.process_time()
-            with torch.autocast("cpu", torch.bfloat16), mode():
-                outputs = model(images)
-            heads = [outputs] if isinstance(outputs, torch.Tensor) else [head for head in outputs if head is not None]
-            sum(F.cross_entropy(head.float(), labels) for head in heads).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            times[name].append(1000 * (time.process_time() - start))
-    return {name: min(values[1:]) for name, values in times.items()}
+    stepper, modes = Stepper(recipe, side, num_classes=10), {"plain": nullcontext, "arranged": ProcessorConvolutions}
+    rounds = [{name: 1000 * stepper.step(mode) for name, mode in modes.items()} for _ in range(1 + ROUNDS)]
+    return {name: min(times[name] for times in rounds[1:]) for name in modes}  # the first one allocates
 
 
 def main() -> None:

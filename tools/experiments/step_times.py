@@ -8,6 +8,8 @@ other processes count little. The step is the benchmark's: forward, loss, backwa
 
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -21,20 +23,20 @@ BATCH, ROUNDS = 64, 5
 
 
 class Stepper:
-    """A network with its optimizer and one batch of random images."""
+    """The network of a recipe with its optimizer and one batch of random images of `side` pixels."""
 
-    def __init__(self, recipe):
+    def __init__(self, recipe, side: int = 32, **changes):
         torch.manual_seed(0)
-        self.model = create_model(recipe.model, **recipe.model_args).to(memory_format=torch.channels_last)
+        self.model = create_model(recipe.model, **recipe.model_args, **changes).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-3, fused=True)
-        self.images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
+        self.images = torch.randn(BATCH, 3, side, side).to(memory_format=torch.channels_last)
         self.labels = torch.randint(10, (BATCH,))
         self.step()  # the first one allocates
 
-    def step(self) -> float:
-        """Seconds of processor time."""
+    def step(self, mode: Callable[[], AbstractContextManager] = nullcontext) -> float:
+        """Seconds of processor time; the forward pass is in a context of this mode as well."""
         start = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16), mode():
             outputs = self.model(self.images)
         heads = [outputs] if isinstance(outputs, torch.Tensor) else [head for head in outputs if head is not None]
         sum(F.cross_entropy(head.float(), self.labels) for head in heads).backward()
