@@ -124,3 +124,8 @@ def judge(kind: str, answer: object, truth: object, *, tolerance: float | None =
     if kind == "shape" and sorted(given) == sorted(truth):
         return False, "these are the right lengths in another order"
     return False, ""
+
+
+def sentence(text: str) -> str:
+    """With a full stop, unless it ends with a mark of its own."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -15,7 +15,7 @@ import torch
 
 import cnnlib
 from cnnlib import tables
-from cnnlib.judging import same_number
+from cnnlib.judging import same_number, sentence
 from cnnlib.plots import curves
 from cnnlib.train import Recipe, fit
 
@@ -106,7 +106,7 @@ class Check:
     def __repr__(self) -> str:
         if self.right is None:
             return "No answer yet: put yours in place of None and run the cell again."
-        return "Right." if self.right else f"Not yet: {self.hint or 'compute it once more'}."
+        return "Right." if self.right else sentence(f"Not yet: {self.hint or 'compute it once more'}")
 
 
 def check(

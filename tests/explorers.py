@@ -32,7 +32,7 @@ EXAMPLES = {
     "map": lambda: ArchitectureMap(),
     "normalization": lambda: NormalizationAxes("group"),
     "question": lambda: Question("How many parameters has AlexNet's first layer?", 34_944, hints=["A filter has 11 x 11 x 3 weights."],
-                                 usual=[(34_848, "the biases are missing")], because="96 x (11 x 11 x 3 + 1)"),
+                                 usual=[(34_848, "the biases are missing"), (4, "are there so few?")], because="96 x (11 x 11 x 3 + 1)"),
     "choice": lambda: Question("Which has more parameters?", "VGG-16", choices=["GoogLeNet", "VGG-16"]),
     "order": lambda: Question("From small to large", ["NiN", "AlexNet", "VGG-16"], kind="order"),
     "stack": lambda: StackDesigner("AlexNet's beginning"),

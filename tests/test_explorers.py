@@ -590,7 +590,7 @@ def test_a_question_by_keyboard(show):
     page = show(EXAMPLES["question"]())
     status = page.get_by_role("status")
     field = page.get_by_label("Your answer")
-    for text, says in (("34,848", "Not yet: the biases are missing."), ("many", "Please write a number"), ("5", "Not yet."), ("34.944k", "Right. 96 x")):
+    for text, says in (("34,848", "Not yet: the biases are missing."), ("many", "Please write a number"), ("5", "Not yet."), ("4", "Not yet: are there so few?"), ("34.944k", "Right. 96 x")):
         field.fill(text)
         assert status.inner_text() == ""
         field.press("Enter")

@@ -96,10 +96,11 @@ def test_other_numbers_to_a_thousandth(truth, share):
 
 @pytest.mark.parametrize("answer, verdict", [
     ("34944", "Right. 96 x (11 x 11 x 3 + 1)"), (34_848, "Not yet: the biases are missing."), ("69,888", "Not yet: that is twice as many."),
+    (4, "Not yet: are there so few?"),
     (1, "Not yet: compute it once more."), ("many", "No answer yet: write a number, such as 34,944 or 3.5e4."), (None, "No answer yet: write a number, such as 34,944 or 3.5e4."),
 ])
 def test_the_same_question_takes_code(answer, verdict):
-    question = Question("How many parameters?", 34_944, usual=[(34_848, "the biases are missing"), (69_888, "that is twice as many")],
+    question = Question("How many parameters?", 34_944, usual=[(34_848, "the biases are missing"), (69_888, "that is twice as many"), (4, "are there so few?")],
                         because="96 x (11 x 11 x 3 + 1)")
     result = question.check(answer)
     assert repr(result) == verdict and bool(result) is verdict.startswith("Right")

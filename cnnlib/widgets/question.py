@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import traitlets
 
-from cnnlib.judging import RULES, UNREADABLE, judge, read_answer
+from cnnlib.judging import RULES, UNREADABLE, judge, read_answer, sentence
 
 from .base import Explorer, check_choice, check_count, module, style
 
@@ -88,4 +88,4 @@ class Verdict:
     def __repr__(self) -> str:
         if self.right:
             return f"Right. {self.because}".strip()
-        return f"{'No answer yet' if self.right is None else 'Not yet'}: {self.meaning or 'compute it once more'}."
+        return sentence(f"{'No answer yet' if self.right is None else 'Not yet'}: {self.meaning or 'compute it once more'}")

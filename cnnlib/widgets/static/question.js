@@ -52,6 +52,8 @@ export function judge({ rules, unreadable, kind, truth, tolerance, usual }, answ
   return [false, ""];
 }
 
+const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+
 function render({ model, el }) {
   const data = model.get("data");
   // Under its name, or by what makes it this question: several ask for "the shape of its output".
@@ -102,7 +104,7 @@ function render({ model, el }) {
     const solved = recall() === "solved";
     status.classList.toggle("cx-right", Boolean(right));
     status.classList.toggle("cx-wrong", right === false);
-    status.textContent = right ? `\u2713 Right. ${data.because}` : right === false ? `\u2717 Not yet${meaning ? `: ${meaning}` : ""}.`
+    status.textContent = right ? `\u2713 Right. ${data.because}` : right === false ? sentence(`\u2717 Not yet${meaning ? `: ${meaning}` : ""}`)
       : model.get("tried") ? `Please ${meaning}.` : solved ? "\u2713 You have solved this one before." : "";
   }
 
