@@ -378,6 +378,9 @@ class _Recorder(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         op, aliases, names = _schema(func)
+        if op == "convolution" and 0 in result.shape[2:] and 0 not in args[0].shape:  # older PyTorch lets it pass on the meta device
+            raise RuntimeError(f"Kernel size can't be greater than actual input size: kernel {tuple(args[1].shape[2:])}, "
+                               f"input {tuple(args[0].shape[2:])}, padding {tuple(args[4])}")
         tracer = self.tracer
         if self.of_constants and ops.of(op).macs is None:
             return result
