@@ -277,6 +277,19 @@ def initialize_he_fan_in(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def initialize_xavier(model: nn.Module) -> None:
+    """Weights of convolutions and fully connected layers uniform, of variance 2 / (fan_in + fan_out), biases 0.
+
+    Between what keeps the size of a signal and what keeps the size of a gradient, through units of slope one at zero,
+    such as tanh (Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010).
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def initialize_per_group(model: nn.Module) -> None:
     """Convolutions from N(0, 2 / fan_out), the classifier uniform within 1 / sqrt(classes), biases 0.
 

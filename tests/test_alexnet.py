@@ -61,7 +61,7 @@ def test_initialization_of_the_paper():
     ({"norm": "batch"}, "norm='batch'"),
     ({"activation": "gelu"}, "activation='gelu'"),
     ({"drop": "all"}, "drop='all'"),
-    ({"initialization": "he"}, "initialization='he'"),
+    ({"initialization": "zero"}, "initialization='zero'; choose one of 'pytorch', 'paper', 'he', 'xavier'"),
     ({"image_size": 40}, "image_size=40 is too small"),
 ])
 def test_bad_arguments_are_named(overrides, message):

@@ -189,6 +189,16 @@ def test_biases_of_one_where_alexnet_has_them():
     assert [layer.bias.unique().tolist() for layer in layers] == [[0], [1], [0], [1], [1], [1], [1], [0]]
 
 
+def test_alexnet_may_start_as_suits_its_unit():
+    torch.manual_seed(0)
+    for name, spread, kind in (("he", he_fan_in, NORMAL), ("xavier", lambda w: math.sqrt(2 / (w[0].numel() + w[:, 0].numel())), UNIFORM)):
+        model = create_model("alexnet_cifar", initialization=name)
+        layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+        for layer in layers:
+            assert_sample(layer.weight, 0.01 if name == "he" and layer is layers[-1] else spread(layer.weight), kind)
+            assert not layer.bias.any()
+
+
 def test_zfnet_may_start_its_first_filters_small():
     torch.manual_seed(0)
     model = create_model("zfnet_cifar", initialization="he, small first")

@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnlib.layers import response_norm
+from cnnlib.layers import initialize_he_fan_in, initialize_xavier, response_norm
 from cnnlib.registry import Variant, register
 
 
@@ -69,7 +69,8 @@ class AlexNet(nn.Module):
     CONV2, CONV4 and CONV5, the layers whose filters see one tower only; CONV3 and the fully connected layers
     see both. `first_conv` is (kernel_size, stride, padding) of CONV1. `drop` says whether dropout falls on
     the inputs or the outputs of FC6 and FC7. `image_size` fixes the size of the last feature map, to which
-    `resize` averages the maps of other images; without it, they are refused. Raises `ValueError` if the
+    `resize` averages the maps of other images; without it, they are refused. `initialization` names the random
+    weights: PyTorch's, the paper's, "he", which suits ReLU, or "xavier", which suits tanh. Raises `ValueError` if the
     widths do not divide by `groups`, or an image is too small or not of the size that the network needs.
     """
 
@@ -89,7 +90,7 @@ class AlexNet(nn.Module):
         drop: Literal["inputs", "outputs"] = "inputs",
         image_size: int = 224,
         resize: bool = True,
-        initialization: Literal["pytorch", "paper"] = "pytorch",
+        initialization: Literal["pytorch", "paper", "he", "xavier"] = "pytorch",
     ):
         super().__init__()
         if len(widths) != 5:
@@ -100,7 +101,7 @@ class AlexNet(nn.Module):
             ("norm", norm, (None, "before pool", "after pool")),
             ("activation", activation, tuple(ACTIVATIONS)),
             ("drop", drop, ("inputs", "outputs")),
-            ("initialization", initialization, ("pytorch", "paper")),
+            ("initialization", initialization, ("pytorch", *INITIALIZATIONS)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}; choose one of {', '.join(map(repr, allowed))}")
@@ -134,8 +135,8 @@ class AlexNet(nn.Module):
         last = {"fc8": nn.Linear(hidden, num_classes)}
         self.head = nn.Sequential(OrderedDict(first | {"flatten": nn.Flatten()} | hidden_layers | last))
         self.resize = resize
-        if initialization == "paper":
-            initialize_as_paper(self)
+        if initialization != "pytorch":
+            INITIALIZATIONS[initialization](self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stages(self.stem(x))
@@ -166,6 +167,15 @@ def initialize_as_paper(model: AlexNet) -> None:
     for number, layer in enumerate(layers, start=1):  # numbered as in the paper, 1 to 8
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.constant_(layer.bias, 1.0 if number in (2, 4, 5, 6, 7) else 0.0)
+
+
+def initialize_as_he(model: AlexNet) -> None:
+    """Variance 2/fan_in (He et al., 2015) in all layers but the last, which no ReLU follows: 0.01^2 there. Biases 0."""
+    initialize_he_fan_in(model)
+    nn.init.normal_(model.head.fc8.weight, std=0.01)
+
+
+INITIALIZATIONS = {"paper": initialize_as_paper, "he": initialize_as_he, "xavier": initialize_xavier}
 
 
 FULL_WIDTH = {"widths": (96, 256, 384, 384, 256), "first_conv": (11, 4, 0), "image_size": 227, "resize": False,
