@@ -132,17 +132,14 @@ RULES = {function: (rule, tuple(inspect.signature(rule).parameters)[1:], functio
          for function, rule in {
     F.conv1d: _convolution(1), F.conv2d: _convolution(2), F.conv3d: _convolution(3),
     F.linear: _linear, F.batch_norm: _batch_norm,
-    F.relu: _activation("relu"), torch.relu: _unary("relu"), Tensor.relu: _unary("relu"),
-    torch.relu_: _unary("relu", True), Tensor.relu_: _unary("relu", True),
-    F.relu6: _activation("hardtanh"), F.hardswish: _activation("hardswish"), F.hardsigmoid: _activation("hardsigmoid"),
-    F.silu: _activation("silu"),
-    F.sigmoid: _unary("sigmoid"), torch.sigmoid: _unary("sigmoid"), Tensor.sigmoid: _unary("sigmoid"),
-    torch.tanh: _unary("tanh"), Tensor.tanh: _unary("tanh"),
     torch.cat: _cat,
-    Tensor.add: _binary("add"), Tensor.__add__: _binary("add"), torch.add: _binary("add"),
-    Tensor.mul: _binary("mul"), Tensor.__mul__: _binary("mul"), torch.mul: _binary("mul"),
-    Tensor.add_: _binary("add", True), Tensor.__iadd__: _binary("add", True),
-    Tensor.mul_: _binary("mul", True), Tensor.__imul__: _binary("mul", True),
+    F.relu: _activation("relu"), F.relu6: _activation("hardtanh"), F.hardswish: _activation("hardswish"),
+    F.hardsigmoid: _activation("hardsigmoid"), F.silu: _activation("silu"), F.sigmoid: _unary("sigmoid"),
+    **{getattr(owner, op): _unary(op) for op in ("relu", "sigmoid", "tanh") for owner in (torch, Tensor)},
+    **{owner.relu_: _unary("relu", True) for owner in (torch, Tensor)},
+    **{function: _binary(op) for op in ("add", "mul")
+       for function in (getattr(torch, op), getattr(Tensor, op), getattr(Tensor, f"__{op}__"))},
+    **{getattr(Tensor, name): _binary(op, True) for op in ("add", "mul") for name in (f"{op}_", f"__i{op}__")},
 }.items()}
 
 
