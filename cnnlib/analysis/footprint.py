@@ -118,8 +118,7 @@ def gradient_footprints(
                 signs = torch.randint(0, 2, channels.shape, generator=generators[layer]) * 2 - 1
                 if channels.requires_grad:
                     total = (channels * signs).sum()
-                    gradient, = torch.autograd.grad(total, pixels, allow_unused=True, retain_graph=True)
-                    if gradient is not None:
-                        totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
+                    gradient, = torch.autograd.grad(total, pixels, retain_graph=True, materialize_grads=True)
+                    totals[layer] += gradient.abs().sum((0, 1), dtype=torch.float64)
     return {layer: Footprint(total / total.sum() if total.any() else total, places[layer])
             for layer, total in totals.items()}
