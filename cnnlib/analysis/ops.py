@@ -76,14 +76,14 @@ def _times(factor: int) -> Callable:
 
 
 def _in_windows(node) -> int:
-    return _values(node) * math.prod(lengths(node.arg("kernel_size"), axes(node.op)))
+    return _values(node) * math.prod(kernel for kernel, *_ in pooling(node))
 
 
 def _in_adaptive_windows(node) -> int:
     given, made = node.inputs[0].shape, node.outputs[0].shape
     n = axes(node.op)
-    windows = [sum(-(-(i + 1) * a // b) - i * a // b for i in range(b)) for a, b in zip(given[-n:], made[-n:])]
-    return math.prod(given[:-n]) * math.prod(windows)
+    windows = map(adaptive_windows, given[-n:], made[-n:])
+    return math.prod(given[:-n]) * math.prod(sum(map(len, axis)) for axis in windows)
 
 
 def _convolution_macs(node) -> int:
@@ -252,6 +252,19 @@ def axes(op: str) -> int:
 def windows_along(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """How many places a sliding window has."""
     return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def adaptive_windows(length: int, out: int) -> tuple[range, ...]:
+    """The places that each output of adaptive pooling covers."""
+    return tuple(range(i * length // out, -(-(i + 1) * length // out)) for i in range(out))
+
+
+def pooling(node) -> list[tuple[int, int, int, int]]:
+    """(kernel, stride, padding, dilation) of a pooling along each of its dimensions."""
+    n = axes(node.op)
+    kernel = lengths(node.arg("kernel_size"), n)
+    others = (node.arg("stride") or kernel, node.arg("padding", 0), node.arg("dilation", 1))
+    return list(zip(kernel, *(lengths(one, n) for one in others)))
 
 
 def lengths(value, dims: int) -> tuple[int, ...]:

@@ -243,7 +243,7 @@ class Follower:
     def follow_pool(self, node):
         value = node.args[0]
         self.makers[node.outputs[-1]] = node
-        return _slid(self.of(value), node.outputs[0].shape, [sliding(*one) for one in _window(node)], value.shape)
+        return _slid(self.of(value), node.outputs[0].shape, [sliding(*one) for one in ops.pooling(node)], value.shape)
 
     def follow_max_unpool(self, node):
         """A maximum goes back to its place, which is any place of its window: known from the pooling that found it."""
@@ -252,16 +252,15 @@ class Follower:
         if maker is None:
             raise Unfollowed("its indices are not those of a pooling layer of the network")
         state = self.union([self.of(value), self.of(indices)])
-        return _slid(state, node.outputs[0].shape, [transposed(*one) for one in _window(maker)])
+        return _slid(state, node.outputs[0].shape, [transposed(*one) for one in ops.pooling(maker)])
 
     def follow_adaptive_pool(self, node):
-        """Output i covers floor(i * L / out) up to ceil((i + 1) * L / out), a pattern that repeats."""
+        """The windows of the table of operators, in the least lengths whose pattern repeats."""
         value, sizes = node.args[0], ops.lengths(node.args[1], 1)
         ways = []
         for length, out in zip(value.shape[-len(sizes):], sizes):
             repeats = math.gcd(length, out)
-            windows = (range(j * length // out, -(-(j + 1) * length // out)) for j in range(out // repeats))
-            ways.append((tuple(windows), length // repeats))
+            ways.append((ops.adaptive_windows(length // repeats, out // repeats), length // repeats))
         return _slid(self.of(value), node.outputs[0].shape, ways, value.shape)
 
     def follow_convolution(self, node):
@@ -423,14 +422,6 @@ def _slid(state: State, out: Sequence[int], ways: Sequence[tuple], given: Sequen
             state = state.changed(state.layout, lambda axis: [branch._replace(
                 everywhere=branch.everywhere or branch.indices[place] is not STILL) for branch in axis])
     return state
-
-
-def _window(node) -> list[tuple[int, int, int, int]]:
-    """(kernel, stride, padding, dilation) of a pooling along each of its dimensions."""
-    n = ops.axes(node.op)
-    kernel = ops.lengths(node.arg("kernel_size"), n)
-    others = (node.arg("stride") or kernel, node.arg("padding", 0), node.arg("dilation", 1))
-    return list(zip(kernel, *(ops.lengths(one, n) for one in others)))
 
 
 @lru_cache(maxsize=1024)
