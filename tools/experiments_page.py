@@ -15,6 +15,7 @@ from pathlib import Path
 
 import notebooks
 from cnnlib.data import book_file, load_result, load_table
+from cnnlib.judging import sentence
 from cnnlib.train.experiments import Plan, network_of, read_plan
 
 PAGE = Path(__file__).parents[1] / "chapters" / "experiments.md"
@@ -126,8 +127,7 @@ def entry(verdict: Mapping[str, str], found: Facts) -> str:
              *(counted(found.planned, "run") if found.state == "planned" else counted(found.runs, "run") if found.state in ("done", "recorded") else []),
              *([f"{found.epochs} epoch{'s' * (found.epochs != '1')}"] if found.epochs else []), *counted(found.seeds, "seed"),
              *([f"{'about ' * (spent[0] == '(')}{spent.strip('()')} core-hours"] if spent else [])]
-    what = found.description.rstrip(" .")
-    lines = [f"### {verdict['record']}", what if what.endswith("?") else f"{what}.",
+    lines = [f"### {verdict['record']}", sentence(found.description.rstrip(" .")),
              f"*{', '.join(parts)}*", f"**{verdict['verdict']}.**" if found.state == "planned" else f"**Verdict.** {verdict['verdict']}."]
     if verdict["published"] != "none":
         lines.append(f"**Published.** {verdict['published']}.")
